@@ -1,0 +1,33 @@
+# Each target makes the virtual environment and installs what it needs.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/installed-$(shell cksum < pyproject.toml | cut -d' ' -f1)
+
+.PHONY: demo test test-fast lint bench clean
+
+demo: $(INSTALLED)  ## score a small lake of sample photos
+	$(BIN)/grepr demo demo
+
+test: $(INSTALLED)  ## all tests
+	$(BIN)/python -m pytest
+
+test-fast: $(INSTALLED)  ## all tests but the slow ones
+	$(BIN)/python -m pytest -m "not slow"
+
+lint: $(INSTALLED)  ## style, format, types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(INSTALLED)  ## ratios of speed, each measured side by side in one run
+	$(BIN)/python benchmarks/pipeline.py
+
+clean:
+	rm -rf $(VENV) demo
+
+$(INSTALLED): pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	touch $@
