@@ -1,0 +1,107 @@
+"""A folder on any file system that fsspec knows, with files that appear whole or not at all."""
+
+import contextlib
+import json
+import os
+import posixpath
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Self
+
+import fsspec
+from fsspec.core import url_to_fs
+from fsspec.implementations.local import LocalFileSystem
+
+
+def is_local(url: str) -> bool:
+    """Tells whether a path or URL names the local file system."""
+    return "://" not in url or url.startswith("file://")
+
+
+def absolute(url: str) -> str:
+    """Gives the absolute path of a local path or ``file://`` URL, and any other URL as it is."""
+    if not is_local(url):
+        return url
+    return os.path.abspath(Path(url.removeprefix("file://")).expanduser())
+
+
+class Folder:
+    """A folder addressed by a path or URL.
+
+    Attributes:
+        url: Absolute path, or URL.
+    """
+
+    def __init__(self, url: str, storage_options: Mapping[str, Any] | None = None) -> None:
+        self.url = absolute(url).rstrip("/")
+        self._options = dict(storage_options or {})
+        fs, root = url_to_fs(self.url, **self._options)
+        self.fs: fsspec.AbstractFileSystem = fs
+        self._root: str = root
+
+    def __reduce__(self) -> tuple[type[Self], tuple[str, dict[str, Any]]]:
+        """Pickles by address: every process opens its own connections."""
+        return type(self), (self.url, self._options)
+
+    def path(self, name: str) -> str:
+        """Gives the path of a file as the file system itself writes it."""
+        return posixpath.join(self._root, name)
+
+    def child(self, name: str) -> "Folder":
+        """Gives a folder inside this one."""
+        return Folder(f"{self.url}/{name}", self._options)
+
+    def exists(self, name: str) -> bool:
+        """Tells whether a file is there."""
+        return bool(self.fs.exists(self.path(name)))
+
+    def names(self) -> list[str]:
+        """Lists the names of the files directly in the folder, freshly; none where the folder does not exist."""
+        self.fs.invalidate_cache(self._root)
+        try:
+            found = self.fs.ls(self._root, detail=False)
+        except FileNotFoundError:
+            return []
+        return sorted(posixpath.basename(path) for path in found)
+
+    def read(self, name: str) -> bytes:
+        """Reads a whole file."""
+        content: bytes = self.fs.cat_file(self.path(name))
+        return content
+
+    def write(self, name: str, content: bytes) -> None:
+        """Writes a file so that no reader ever sees a part of it, replacing one that is there.
+
+        Object stores publish an object when its upload ends. A local file is written beside its place, flushed to the
+        disk and renamed.
+        """
+        path = self.path(name)
+        if not isinstance(self.fs, LocalFileSystem):
+            self.fs.pipe_file(path, content)
+            return
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        # The leading dot hides a file left behind by a crash from every reader of the folder.
+        temporary = posixpath.join(posixpath.dirname(path), f".{posixpath.basename(path)}.{uuid.uuid4().hex}")
+        try:
+            with open(temporary, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+
+    def delete(self, name: str) -> None:
+        """Deletes a file if it is there."""
+        with contextlib.suppress(FileNotFoundError):
+            self.fs.rm_file(self.path(name))
+
+    def read_json(self, name: str) -> Any:  # noqa: ANN401 - JSON is any value
+        """Reads a JSON file."""
+        return json.loads(self.read(name))
+
+    def write_json(self, name: str, value: object) -> None:
+        """Writes a JSON file, whole or not at all."""
+        self.write(name, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
