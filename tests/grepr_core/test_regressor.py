@@ -1,0 +1,76 @@
+import numpy as np
+import pytest
+
+from grepr_core.regressor import RELATIVE_ALPHAS, Regressor, fit_ridge
+
+
+def linear_data(n: int, d: int, noise: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    weights = rng.normal(size=d)
+    x = rng.normal(size=(n, d)) * rng.uniform(0.1, 10, d) + rng.normal(size=d)
+    return x, (x - x.mean(0)) / x.std(0) @ weights + 3 + noise * rng.normal(size=n), weights
+
+
+def primal_ridge(x: np.ndarray, y: np.ndarray, alpha: float) -> np.ndarray:
+    z = (x - x.mean(0)) / x.std(0)
+    return np.linalg.solve(z.T @ z + alpha * np.eye(z.shape[1]), z.T @ (y - y.mean()))
+
+
+def test_dual_solution_equals_the_primal_one():
+    x, y, _ = linear_data(60, 20, noise=1.0)
+    regressor = fit_ridge(x, y)
+    np.testing.assert_allclose(regressor.coefficients, primal_ridge(x, y, regressor.alpha), rtol=1e-8)
+
+
+def test_penalty_is_the_one_of_least_leave_one_out_error():
+    x, y, _ = linear_data(40, 30, noise=3.0)
+    z = (x - x.mean(0)) / x.std(0)
+    mean_eigenvalue = np.linalg.eigvalsh(z @ z.T).mean()
+    errors = []
+    for alpha in RELATIVE_ALPHAS * mean_eigenvalue:
+        left_out = []
+        for i in range(len(y)):
+            kept = np.arange(len(y)) != i
+            # Leave-one-out with the intercept refitted and the standardisation kept.
+            a = np.column_stack([np.ones(kept.sum()), z[kept]])
+            penalty = alpha * np.diag([0.0] + [1.0] * z.shape[1])
+            w = np.linalg.solve(a.T @ a + penalty, a.T @ y[kept])
+            left_out.append(y[i] - w[0] - z[i] @ w[1:])
+        errors.append(np.mean(np.square(left_out)))
+    assert fit_ridge(x, y).alpha == pytest.approx(RELATIVE_ALPHAS[int(np.argmin(errors))] * mean_eigenvalue)
+
+
+def test_learns_with_more_features_than_ratings():
+    x, y, _ = linear_data(400, 300, noise=0.5)
+    regressor = fit_ridge(x[:200], y[:200])
+    assert np.corrcoef(regressor.predict(x[200:]), y[200:])[0, 1] > 0.6
+
+
+def test_constant_features_do_no_harm():
+    x, y, _ = linear_data(50, 10, noise=0.5)
+    with_constants = np.column_stack([x, np.full(50, 7.0), np.full(50, 1e-30)])
+    np.testing.assert_allclose(
+        fit_ridge(with_constants, y).predict(with_constants), fit_ridge(x, y).predict(x), rtol=1e-6
+    )
+
+
+def test_numbers_round_trip():
+    x, y, _ = linear_data(50, 10, noise=0.5)
+    regressor = fit_ridge(x, y)
+    again = Regressor.from_arrays(regressor.to_arrays())
+    np.testing.assert_array_equal(again.predict(x), regressor.predict(x))
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "message"),
+    [
+        (np.ones((2, 3)), np.arange(2.0), "too few"),
+        (np.ones((5, 3)), np.arange(4.0), "do not fit"),
+        (np.full((5, 3), np.nan), np.arange(5.0), "finite"),
+        (np.ones((5, 3)), np.array([1, 2, np.inf, 3, 4]), "finite"),
+        (np.ones((5, 3)), np.ones(5), "equal"),
+    ],
+)
+def test_refuses_what_cannot_be_fitted(x: np.ndarray, y: np.ndarray, message: str):
+    with pytest.raises(ValueError, match=message):
+        fit_ridge(x, y)
