@@ -1,0 +1,84 @@
+"""Making a trained network fast for scoring: folded batch normalisation, memory layout, precision, device."""
+
+import copy
+from typing import Literal, TypeVar
+
+import torch
+from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+Precision = Literal["auto", "fp32", "bf16"]
+ModuleT = TypeVar("ModuleT", bound=nn.Module)
+
+
+def resolve_device(device: str) -> torch.device:
+    """Turns ``auto``, ``cpu`` or ``cuda`` into a device.
+
+    Args:
+        device: ``auto`` takes the first CUDA device where there is one.
+
+    Returns:
+        The device.
+
+    Raises:
+        ValueError: CUDA was asked for and is not there.
+    """
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise ValueError(f"device {device!r} was asked for, but PyTorch sees no CUDA device; use --device cpu")
+    return torch.device(device)
+
+
+def resolve_dtype(precision: Precision, device: torch.device) -> torch.dtype:
+    """Chooses the floating point type a network computes in.
+
+    ``auto`` is bfloat16 where the hardware multiplies it natively and float32 elsewhere: emulated bfloat16 is slower
+    than float32.
+
+    Args:
+        precision: ``auto``, ``fp32`` or ``bf16``.
+        device: Where the network runs.
+
+    Returns:
+        ``torch.float32`` or ``torch.bfloat16``.
+    """
+    if precision != "auto":
+        return torch.bfloat16 if precision == "bf16" else torch.float32
+    if device.type == "cuda":
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        capabilities = torch.cpu.get_capabilities()
+        native = bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") or capabilities.get("bf16"))
+    return torch.bfloat16 if native else torch.float32
+
+
+def prepare(module: ModuleT, device: torch.device, dtype: torch.dtype) -> ModuleT:
+    """Copies a network for scoring.
+
+    Batch normalisation is folded into the convolutions before it, and the layout is channels-last, in which decoded
+    photographs already lie in memory. Folding is exact up to rounding.
+
+    Args:
+        module: A trained network.
+        device: Where the copy runs.
+        dtype: What it computes in.
+
+    Returns:
+        The copy, in evaluation mode.
+    """
+    module = copy.deepcopy(module).eval().requires_grad_(False)
+    _fold_batch_norm(module)
+    return module.to(device=device, dtype=dtype).to(memory_format=torch.channels_last)
+
+
+def _fold_batch_norm(module: nn.Module) -> None:
+    previous: tuple[str, nn.Module] | None = None
+    for name, child in list(module.named_children()):
+        if isinstance(child, nn.BatchNorm2d) and previous and isinstance(previous[1], nn.Conv2d):
+            setattr(module, previous[0], fuse_conv_bn_eval(previous[1], child))
+            # timm keeps the activation inside its batch normalisation.
+            setattr(module, name, getattr(child, "act", nn.Identity()))
+        else:
+            _fold_batch_norm(child)
+        previous = (name, child)

@@ -1,0 +1,41 @@
+"""A model bundle with all parts of the method, small and with random weights: for arithmetic, not for quality."""
+
+import numpy as np
+import torch
+
+from grepr_core.bundle import Bundle
+from grepr_core.high_level import HighLevelEncoder, TowerConfig
+from grepr_core.low_level import LowLevelEncoder
+from grepr_core.regressor import Regressor
+from grepr_core.zero_shot import patch_batches, patch_statistics
+from tests.lake import photo
+
+TOWER = TowerConfig(
+    architecture="tiny",
+    layers=[1, 1, 1, 1],
+    width=8,
+    heads=4,
+    feature_size=32,
+    image_size=64,
+    mean=[0.48, 0.46, 0.41],
+    std=[0.27, 0.26, 0.28],
+)
+
+
+def to_tensor(rgb: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(np.array(rgb)).permute(2, 0, 1).float() / 255
+
+
+def full_bundle(*, regressor: bool = True) -> Bundle:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        high = HighLevelEncoder(TOWER)
+        high.text_features.copy_(torch.nn.functional.normalize(torch.randn(2, 32), dim=1))
+    low = LowLevelEncoder(seed=2)
+    patches = (to_tensor(np.asarray(photo(i, (300, 290)))) for i in range(3))
+    with torch.inference_mode():
+        pristine = patch_statistics(low.eval(), (batch for image in patches for batch in patch_batches(image)))
+    rng = np.random.default_rng(3)
+    size = 32 + 128
+    ridge = Regressor(rng.normal(size=size), rng.uniform(0.5, 2, size), rng.normal(size=size) / 40, 0.5, 1.0)
+    return Bundle("full", high.eval(), low, pristine, ridge if regressor else None)
