@@ -1,0 +1,188 @@
+"""The command line ``grepr``. Each command's program is imported when it runs, so help is instant."""
+
+import json
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from types import FrameType
+from typing import Any, NoReturn
+
+from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, OmitSubcommandPrefixes
+from tyro.extras import subcommand_cli_from_dict
+
+from grepr_core.errors import UserError
+from pipelines.options import (
+    DemoOptions,
+    EvaluateOptions,
+    FitOptions,
+    ManifestOptions,
+    ModelOptions,
+    ModelShowOptions,
+    ScoreOptions,
+    ScoringOptions,
+)
+
+DONE, FAILED, WRONG_USAGE, TOO_MANY_FAILED, INTERRUPTED = 0, 1, 2, 3, 130
+
+DESCRIPTION = """Scores the perceptual quality of every photo in a lake.
+
+Start with: grepr demo demo/
+Then: grepr score ~/Pictures scores/
+
+Results go to files and standard output, progress to standard error. Exit codes: 0 done; 1 failed; 2 wrong usage; 3 \
+done, but more images failed than --max-failed-fraction allows.
+"""
+
+
+def _demo(options: DemoOptions) -> int:
+    from pipelines.demo import run
+
+    result = run(options)
+    width = max(map(len, result.scores))
+    for name, score in result.scores.items():
+        _print(f"{name:{width}}  {score:6.3f}")
+    _print(
+        f"\n{result.ordered} of {result.pairs} distorted versions score below their original. "
+        f"Scores: {options.output}/scores, photos: {options.output}/photos"
+    )
+    return DONE
+
+
+def _manifest(options: ManifestOptions) -> int:
+    from pipelines.manifest import run
+
+    manifest = run(options)
+    passed_over = f"; {manifest.skipped} files of other names passed over" if manifest.skipped else ""
+    _print(f"{manifest.images} images in {manifest.shards} shards{passed_over}")
+    return DONE
+
+
+def _score(options: ScoreOptions) -> int:
+    from pipelines.score import run
+
+    record = run(options)
+    counts = ", ".join(f"{count} {status}" for status, count in sorted(record.counts.items()))
+    speed = f"; {record.images_per_second:.1f} images/s" if record.images_per_second else ""
+    _print(f"{record.images} images: {counts}{speed}. Scores: {options.output}/scores")
+    return _failed_code(record.failed_fraction, options)
+
+
+def _failed_code(failed_fraction: float, options: ScoringOptions) -> int:
+    if failed_fraction <= options.max_failed_fraction:
+        return DONE
+    logging.error("%.1f %% of the images failed, more than --max-failed-fraction allows", 100 * failed_fraction)
+    return TOO_MANY_FAILED
+
+
+def _fit(options: FitOptions) -> int:
+    from pipelines.fit import run
+
+    result = run(options)
+    for point in result.learning_curve:
+        _print(
+            f"at {point.labels:4d} ratings: SROCC {point.srocc.median:.3f}, PLCC {point.plcc.median:.3f}"
+            " (cross-validated)"
+        )
+    _print(f"wrote {options.output}, model id {result.bundle.model_id}")
+    return DONE
+
+
+def _evaluate(options: EvaluateOptions) -> int:
+    from pipelines.evaluate import run, to_json, to_text
+
+    evaluation = run(options)
+    _print(json.dumps(to_json(evaluation), indent=2) if options.json else to_text(evaluation))
+    return DONE
+
+
+def _model(options: ModelOptions) -> int:
+    from grepr_core.bundle import load_bundle, model_card
+
+    bundle = load_bundle(options.action.bundle)
+    if isinstance(options.action, ModelShowOptions):
+        card = model_card(bundle)
+        _print(json.dumps(card, indent=2, ensure_ascii=False) if options.action.json else _as_lines(card))
+    else:
+        _print(f"{options.action.bundle}: intact, model id {bundle.model_id}")
+    return DONE
+
+
+def _as_lines(value: dict[str, Any], indent: str = "") -> str:
+    lines = []
+    for key, item in value.items():
+        if isinstance(item, dict):
+            lines += [f"{indent}{key}:", _as_lines(item, indent + "  ")]
+        else:
+            lines.append(f"{indent}{key}: {item}")
+    return "\n".join(lines)
+
+
+COMMANDS: dict[str, tuple[type, Callable[[Any], int]]] = {
+    "demo": (DemoOptions, _demo),
+    "manifest": (ManifestOptions, _manifest),
+    "score": (ScoreOptions, _score),
+    "fit": (FitOptions, _fit),
+    "evaluate": (EvaluateOptions, _evaluate),
+    "model": (ModelOptions, _model),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Runs the command line and exits.
+
+    Args:
+        arguments: Without the program's name; by default those of the process.
+    """
+    if "GREPR_DEBUG" not in os.environ:
+        _mute_native_logs()
+    logging.basicConfig(format="%(message)s", stream=sys.stderr, level=logging.INFO)
+    options = subcommand_cli_from_dict(
+        {name: options for name, (options, _) in COMMANDS.items()},
+        prog="grepr",
+        description=DESCRIPTION,
+        args=arguments,
+        sort_subcommands=False,
+        config=(FlagCreatePairsOff, OmitArgPrefixes, OmitSubcommandPrefixes),
+    )
+    program = next(program for kind, program in COMMANDS.values() if isinstance(options, kind))
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        code = program(options)
+    except UserError as error:
+        code = _complain(str(error), WRONG_USAGE)
+    except KeyboardInterrupt:
+        code = _complain("interrupted; the same command again goes on where this one ended", INTERRUPTED)
+    except Exception as error:
+        if "GREPR_DEBUG" in os.environ:
+            raise
+        code = _complain(f"{type(error).__name__}: {error}\nGREPR_DEBUG=1 shows where", FAILED)
+    sys.exit(code)
+
+
+def _mute_native_logs() -> None:
+    # Ray's native part writes advice for Ray's developers straight to the descriptor of standard error, and no setting
+    # keeps it quiet. Python's own standard error moves to a copy of the descriptor before it is closed to all else.
+    sys.stderr = os.fdopen(os.dup(2), "w", buffering=1, errors="backslashreplace")
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    os.close(nowhere)
+
+
+def _interrupt(signum: int, frame: FrameType | None) -> NoReturn:
+    # A job that is stopped closes Ray as on Ctrl-C.
+    raise KeyboardInterrupt
+
+
+def _complain(message: str, code: int) -> int:
+    print(f"grepr: {message}", file=sys.stderr)  # noqa: T201
+    return code
+
+
+def _print(text: str) -> None:
+    print(text, flush=True)  # noqa: T201
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Ray programs: one per command."""

@@ -1,0 +1,120 @@
+"""``grepr evaluate``: how well a bundle's features predict ratings from few labels, and how well it does as it is."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from grepr_core.bundle import load_bundle
+from grepr_core.errors import UserError
+from grepr_core.metrics import LabelBudgetResult, few_label_protocol, krocc, plcc, srocc
+from grepr_core.regressor import fit_ridge
+from pipelines.options import EvaluateOptions
+from pipelines.rated import rated_features, read_ratings
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How well scores agree with ratings.
+
+    Attributes:
+        what: Which scores.
+        images: Number of images.
+        srocc: Spearman's rank correlation.
+        plcc: Pearson's correlation.
+        krocc: Kendall's rank correlation.
+    """
+
+    what: str
+    images: int
+    srocc: float
+    plcc: float
+    krocc: float
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What ``grepr evaluate`` measures.
+
+    Attributes:
+        few_labels: A regressor fitted anew on few labels, at each number of them.
+        as_it_is: The bundle's own scores on the test set, without any of these labels.
+        test_images: Size of the test set.
+    """
+
+    few_labels: list[LabelBudgetResult]
+    as_it_is: list[Agreement]
+    test_images: int
+
+
+def run(options: EvaluateOptions) -> Evaluation:
+    """Measures a bundle on rated images.
+
+    With a column ``split``, labels are drawn from its ``train`` rows and all others are the test set. Without, every
+    draw tests on a random fifth, and the bundle's own scores are compared with all ratings.
+
+    Args:
+        options: Of the command.
+
+    Returns:
+        The measurements.
+
+    Raises:
+        UserError: The ratings cannot be used, or there are too few of them for ``--labels``.
+    """
+    try:
+        label_counts = [int(count) for count in options.labels.split(",")]
+    except ValueError as error:
+        raise UserError(f"--labels {options.labels}: give numbers with commas between, such as 50,100,200") from error
+    rated = rated_features(read_ratings(options.ratings), options.images, load_bundle(options.model), options)
+    try:
+        few_labels = few_label_protocol(
+            rated.features,
+            rated.mos,
+            train=rated.train,
+            label_counts=label_counts,
+            splits=options.splits,
+            seed=options.seed,
+            fit=lambda features, mos: fit_ridge(features, mos).predict,
+        )
+    except ValueError as error:
+        raise UserError(f"{options.ratings}: {error}; see --labels and --splits") from error
+    test = np.ones(len(rated.mos), bool) if rated.train is None else ~rated.train
+    own = {
+        "the bundle's regressor": rated.score,
+        "zero-shot, low-level path": rated.score_low,
+        "zero-shot, high-level path": rated.score_high,
+    }
+    if rated.score_low is not None and rated.score_high is not None:
+        own["zero-shot, both paths"] = rated.score_low + rated.score_high
+    as_it_is = [_agreement(what, scores[test], rated.mos[test]) for what, scores in own.items() if scores is not None]
+    return Evaluation(few_labels, as_it_is, int(test.sum()))
+
+
+def _agreement(what: str, scores: NDArray[np.float64], mos: NDArray[np.float64]) -> Agreement:
+    return Agreement(what, len(mos), srocc(scores, mos), plcc(scores, mos), krocc(scores, mos))
+
+
+def to_text(evaluation: Evaluation) -> str:
+    """Lays an evaluation out as a Markdown table.
+
+    Args:
+        evaluation: The measurements.
+
+    Returns:
+        The table; medians, with the middle half of the draws in brackets.
+    """
+    lines = ["| labels | draws | SROCC | PLCC | KROCC |", "|---|---|---|---|---|"]
+    for result in evaluation.few_labels:
+        cells = (f"{s.median:.3f} ({s.low:.3f}-{s.high:.3f})" for s in (result.srocc, result.plcc, result.krocc))
+        lines.append(f"| {result.labels} | {result.splits} | {' | '.join(cells)} |")
+    for own in evaluation.as_it_is:
+        lines.append(f"| {own.what} | - | {own.srocc:.3f} | {own.plcc:.3f} | {own.krocc:.3f} |")
+    lines.append(f"\n{evaluation.test_images} test images; medians of the draws, in brackets their middle half")
+    return "\n".join(lines)
+
+
+def to_json(evaluation: Evaluation) -> dict[str, Any]:
+    """Gives an evaluation as JSON's types."""
+    return asdict(evaluation)

@@ -1,0 +1,223 @@
+"""The manifest: which images a lake holds, in shards; and the command that writes it.
+
+A manifest is a folder with ``manifest.json``, written last, and Parquet files in which every row group is one shard. So
+one shard is read with one request, and a program that plans work needs ``manifest.json`` alone, whose length grows
+with the number of files, each of which holds up to 256,000 images.
+"""
+
+import hashlib
+import io
+import itertools
+import logging
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from grepr_core.errors import UserError
+from grepr_core.storage import Folder, absolute
+from pipelines.options import ManifestOptions
+from pipelines.sources import Entry, Listing
+
+log = logging.getLogger(__name__)
+
+FORMAT_VERSION = 1
+MANIFEST_FILE = "manifest.json"
+SHARDS_PER_FILE = 256
+
+SCHEMA = pa.schema(
+    [
+        pa.field("image_id", pa.string(), nullable=False),
+        pa.field("uri", pa.string(), nullable=False),
+        pa.field("member", pa.string()),
+        pa.field("size", pa.int64()),
+        pa.field("etag", pa.string()),
+        pa.field("shard", pa.int32(), nullable=False),
+    ]
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ManifestFile:
+    """One Parquet file of a manifest: ``shards`` row groups, of which the first is shard ``first_shard``."""
+
+    name: str
+    first_shard: int
+    shards: int
+    images: int
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """A complete manifest.
+
+    Attributes:
+        folder: Where it is.
+        source: What was listed.
+        images: Number of images.
+        skipped: Number of files whose names are not images'.
+        files: Its Parquet files.
+    """
+
+    folder: Folder
+    source: str
+    images: int
+    skipped: int
+    files: tuple[ManifestFile, ...]
+
+    @property
+    def shards(self) -> int:
+        """Number of shards."""
+        return sum(file.shards for file in self.files)
+
+    def read_shard(self, shard: int) -> pa.Table:
+        """Reads one shard.
+
+        Args:
+            shard: Its number, from 0.
+
+        Returns:
+            Its images, with :data:`SCHEMA`.
+        """
+        file = next(f for f in self.files if f.first_shard <= shard < f.first_shard + f.shards)
+        return _open(self.folder, file.name).read_row_group(shard - file.first_shard)
+
+
+@lru_cache(maxsize=4)
+def _open(folder: Folder, name: str) -> pq.ParquetFile:
+    # Pre-buffering joins a row group's columns into one request.
+    return pq.ParquetFile(folder.fs.open(folder.path(name), "rb"), pre_buffer=True)
+
+
+def image_id(uri: str, member: str | None = None) -> str:
+    """Gives the identity of an image: the same URI and member have the same one in every manifest.
+
+    Args:
+        uri: Of the image, or of the container that holds it.
+        member: Its name in the container.
+
+    Returns:
+        32 hexadecimal digits.
+    """
+    key = uri if member is None else f"{uri}\0{member}"
+    return hashlib.blake2b(key.encode(), digest_size=16).hexdigest()
+
+
+def shard_sizes(largest: int) -> Iterator[int]:
+    """Gives the number of images in shard 0, 1, 2, ...
+
+    Shards start small and double every 64 up to the largest. So a folder of some hundred photos still spreads evenly
+    over many cores, and the last shard of a job is short beside the whole; and as the sizes do not depend on the number
+    of images, writing can begin before listing ends.
+
+    Args:
+        largest: Size that shards grow to.
+
+    Yields:
+        The sizes, without end.
+    """
+    size = min(32, largest)
+    while size < largest:
+        yield from itertools.repeat(size, 64)
+        size *= 2
+    yield from itertools.repeat(largest)
+
+
+def write_manifest(entries: Iterable[Entry], folder: Folder, *, source: str, largest_shard: int) -> Manifest:
+    """Writes a manifest, holding one file's rows in memory at most.
+
+    Args:
+        entries: The images; a source's :class:`Listing`, or any other.
+        folder: Where to.
+        source: What is said of their origin.
+        largest_shard: Images in a shard once there are many.
+
+    Returns:
+        The manifest.
+
+    Raises:
+        UserError: There are no images.
+    """
+    rest, sizes = iter(entries), shard_sizes(largest_shard)
+    # Cutting from one iterator by sizes of another: a shard is empty once the images have run out.
+    shards = iter(lambda: list(itertools.islice(rest, next(sizes))), [])
+    files: list[ManifestFile] = []
+    first = 0
+    while batch := list(itertools.islice(shards, SHARDS_PER_FILE)):
+        buffer = io.BytesIO()
+        with pq.ParquetWriter(buffer, SCHEMA, compression="zstd") as writer:
+            for number, shard in enumerate(batch, first):
+                writer.write_table(_shard_table(shard, number), row_group_size=len(shard))
+        name = f"part-{len(files):05d}.parquet"
+        folder.write(name, buffer.getvalue())
+        files.append(ManifestFile(name, first, len(batch), sum(map(len, batch))))
+        first += len(batch)
+    skipped = entries.skipped if isinstance(entries, Listing) else 0
+    if not files:
+        hint = f" ({skipped} files of other names were passed over; --all-files takes them)" if skipped else ""
+        raise UserError(f"{source}: no images found{hint}")
+    images = sum(file.images for file in files)
+    record = {
+        "format_version": FORMAT_VERSION,
+        "source": source,
+        "images": images,
+        "skipped": skipped,
+        "files": [asdict(file) for file in files],
+    }
+    folder.write_json(MANIFEST_FILE, record)
+    return Manifest(folder, source, images, skipped, tuple(files))
+
+
+def _shard_table(entries: list[Entry], number: int) -> pa.Table:
+    rows = [{"image_id": image_id(e.uri, e.member), "shard": number, **asdict(e)} for e in entries]
+    return pa.Table.from_pylist(rows, schema=SCHEMA)
+
+
+def find_manifest(url: str, storage_options: Mapping[str, Any] | None = None) -> Manifest | None:
+    """Opens a manifest.
+
+    Args:
+        url: Its folder.
+        storage_options: For fsspec.
+
+    Returns:
+        The manifest, or None where there is no complete one.
+
+    Raises:
+        UserError: It was written by a newer version.
+    """
+    folder = Folder(url, storage_options)
+    if not folder.exists(MANIFEST_FILE):
+        return None
+    record = folder.read_json(MANIFEST_FILE)
+    if record["format_version"] != FORMAT_VERSION:
+        raise UserError(f"{url}: manifest format {record['format_version']} is unknown here; update grepr")
+    files = tuple(ManifestFile(**file) for file in record["files"])
+    return Manifest(folder, record["source"], record["images"], record["skipped"], files)
+
+
+def run(options: ManifestOptions) -> Manifest:
+    """Lists the images of a source into a manifest.
+
+    Args:
+        options: Of the command.
+
+    Returns:
+        The manifest; the one that is there, if it is complete and of the same source.
+
+    Raises:
+        UserError: The source holds no image, or the output holds the manifest of another source.
+    """
+    source = absolute(options.source)
+    found = find_manifest(options.manifest, options.storage_options)
+    if found is not None:
+        if found.source != source:
+            raise UserError(f"{options.manifest}: holds the manifest of {found.source}; name another folder")
+        log.info("%s: complete already; delete it to list %s again", options.manifest, source)
+        return found
+    listing = Listing(source, all_files=options.all_files, storage_options=options.storage_options)
+    folder = Folder(options.manifest, options.storage_options)
+    return write_manifest(listing, folder, source=source, largest_shard=options.shard_size)

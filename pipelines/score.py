@@ -1,0 +1,248 @@
+"""``grepr score``: a Ray Data pipeline from a manifest to scores.
+
+What crosses from one operator to another are shard numbers and summaries of finished shards. Everything between the
+bytes of an image and its row happens inside one process (:mod:`pipelines.shard_scorer`), which also writes the shard's
+file; so no decoded image passes through Ray's object store, and nothing on the driver grows with the number of images.
+A shard is finished when its file is there: resuming costs one listing.
+"""
+
+import json
+import logging
+import platform
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from typing import Any
+
+import ray
+
+from grepr_core.bundle import Bundle, load_bundle
+from grepr_core.errors import UserError
+from grepr_core.images import Limits, Status
+from grepr_core.storage import Folder
+from pipelines.manifest import Manifest, find_manifest
+from pipelines.manifest import run as make_manifest
+from pipelines.options import ManifestOptions, ScoreOptions, ScoringOptions
+from pipelines.progress import progress
+from pipelines.score_table import (
+    PASSING,
+    RUN_FILE,
+    SCORES_FOLDER,
+    ShardSummary,
+    finished_shards,
+    read_summary,
+)
+from pipelines.session import Workers, cluster_workers, ray_session
+from pipelines.shard_scorer import ScoringJob, ShardScorer
+
+log = logging.getLogger(__name__)
+
+FORMAT_VERSION = 1
+MANIFEST_FOLDER = "manifest"
+SETTINGS_FILE = "settings.json"
+#: Ray tracks every task; a task of several shards is dearer to repeat, but there are never more than this.
+MOST_TASKS = 10_000
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """What ``run.json`` says of a finished run.
+
+    Attributes:
+        format_version: Of this record.
+        settings: What the scores depend on: source, model, limits, precision.
+        options: Of the command that finished the run, without the storage options, which may hold secrets.
+        versions: Of grepr and what it computes with.
+        images: Number of rows.
+        counts: Number of rows by status.
+        seconds: Time by step, summed over processes: ``read`` (waiting for bytes), ``decode``, ``model``.
+        images_here: Images that the command that finished the run scored itself; the others were there.
+        wall_seconds: Its time for them, start of Ray and of the processes included.
+        images_per_second: Its speed from the first shard's start to the last one's end.
+        workers: Its processes.
+        finished: When, in UTC.
+    """
+
+    format_version: int
+    settings: dict[str, Any]
+    options: dict[str, Any]
+    versions: dict[str, str]
+    images: int
+    counts: dict[str, int]
+    seconds: dict[str, float]
+    images_here: int
+    wall_seconds: float
+    images_per_second: float | None
+    workers: dict[str, int] | None
+    finished: str
+
+    @property
+    def failed_fraction(self) -> float:
+        """Fraction of the images without a score."""
+        return (self.images - self.counts.get(Status.SCORED, 0)) / self.images
+
+
+def run(options: ScoreOptions) -> RunRecord:
+    """Scores a source, or goes on where an earlier run of the same command ended.
+
+    Args:
+        options: Of the command.
+
+    Returns:
+        The record that ``run.json`` holds.
+
+    Raises:
+        UserError: The source holds no image, the model cannot be used, the output holds scores made otherwise, or the
+            cluster has not what was asked for.
+    """
+    output = Folder(options.output)
+    bundle = load_bundle(options.model)
+    manifest = find_manifest(options.source, options.storage_options) or make_manifest(
+        ManifestOptions(
+            source=options.source,
+            manifest=f"{output.url}/{MANIFEST_FOLDER}",
+            all_files=options.all_files,
+            shard_size=options.shard_size,
+            storage_options=options.storage_options,
+        )
+    )
+    return score_manifest(manifest, output, bundle, options, features=options.features, retry=options.retry_failed)
+
+
+def score_manifest(
+    manifest: Manifest,
+    output: Folder,
+    bundle: Bundle,
+    options: ScoringOptions,
+    *,
+    features: bool = False,
+    retry: bool = False,
+) -> RunRecord:
+    """Scores the images of a manifest; see :func:`run`.
+
+    Args:
+        manifest: The images.
+        output: Where to.
+        bundle: The model that ``options.model`` names.
+        options: How images are scored.
+        features: Whether features are written.
+        retry: Whether failures that may have passed are tried again.
+
+    Returns:
+        The record that ``run.json`` holds.
+    """
+    settings = _settings(manifest, bundle, options, features)
+    if output.exists(SETTINGS_FILE):
+        _check_settings(output, settings)
+    else:
+        output.write_json(SETTINGS_FILE, settings)
+    scores = output.child(SCORES_FOLDER)
+    finished = finished_shards(scores)
+    if output.exists(RUN_FILE) and not retry:
+        log.info("%s: finished already", output.url)
+        return RunRecord(**output.read_json(RUN_FILE))
+    summaries = {shard: read_summary(scores, shard) for shard in finished}
+    if retry:
+        output.delete(RUN_FILE)
+        again = {shard for shard, summary in summaries.items() if PASSING & summary.counts.keys()}
+        summaries = {shard: summary for shard, summary in summaries.items() if shard not in again}
+    total = sum(summaries.values(), ShardSummary())
+    todo = [shard for shard in range(manifest.shards) if shard not in summaries]
+    if total.images:
+        log.info("%s: %d of %d images are done already", output.url, total.images, manifest.images)
+    here, workers, began = ShardSummary(), None, time.monotonic()
+    if todo:
+        with ray_session(options.address), progress(manifest.images, total.images) as shown:
+            workers = cluster_workers(options.device, options.workers)
+            for summary in _score_shards(todo, _job(manifest, output, options, workers, features, retry), workers):
+                here += summary
+                shown.update(summary.images, summary.images - summary.counts.get(Status.SCORED, 0))
+    total += here
+    if total.images != manifest.images:
+        raise RuntimeError(f"{total.images} rows for {manifest.images} images; this is a defect, please report it")
+    record = RunRecord(
+        format_version=FORMAT_VERSION,
+        settings=settings,
+        options={k: v for k, v in asdict(options).items() if k != "storage_options"},
+        versions={name: version(name) for name in ("grepr", "ray", "torch", "pillow", "pyarrow")}
+        | {"python": platform.python_version()},
+        images=total.images,
+        counts=dict(total.counts),
+        seconds=dict(total.seconds),
+        images_here=here.images,
+        wall_seconds=round(time.monotonic() - began, 3),
+        images_per_second=round(here.images / (here.ended - here.began), 2) if todo else None,
+        workers=asdict(workers) if workers else None,
+        finished=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+    output.write_json(RUN_FILE, asdict(record))
+    return record
+
+
+def _score_shards(shards: Sequence[int], job: ScoringJob, workers: Workers) -> Iterator[ShardSummary]:
+    ray.data.DataContext.get_current().enable_progress_bars = False
+    # Making the context has set this logger up anew.
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    dataset = ray.data.from_items(
+        [{"shard": shard} for shard in shards], override_num_blocks=min(len(shards), MOST_TASKS)
+    ).map_batches(
+        ShardScorer,
+        fn_constructor_args=(job,),
+        batch_size=1,
+        compute=ray.data.ActorPoolStrategy(size=min(workers.count, len(shards)), max_tasks_in_flight_per_actor=2),
+        # Ray advises against asking for both.
+        num_cpus=None if workers.gpus else workers.cpus,
+        num_gpus=workers.gpus or None,
+    )
+    for row in dataset.iter_rows():
+        yield ShardSummary(**json.loads(row["summary"]))
+
+
+def _job(
+    manifest: Manifest, output: Folder, options: ScoringOptions, workers: Workers, features: bool, retry: bool
+) -> ScoringJob:
+    return ScoringJob(
+        manifest=manifest,
+        output=output,
+        model=options.model,
+        device="cuda" if workers.gpus else "cpu",
+        precision=options.precision,
+        threads=workers.cpus,
+        limits=_limits(options),
+        max_pixels=options.max_pixels,
+        features=features,
+        timeout=options.timeout,
+        storage_options=options.storage_options,
+        retry_failed=retry,
+    )
+
+
+def _limits(options: ScoringOptions) -> Limits:
+    return Limits(max_bytes=options.max_image_bytes, max_pixels=options.max_image_pixels, min_side=options.min_side)
+
+
+def _settings(manifest: Manifest, bundle: Bundle, options: ScoringOptions, features: bool) -> dict[str, Any]:
+    return {
+        "source": manifest.source,
+        "images": manifest.images,
+        "model": bundle.name,
+        "model_id": bundle.model_id,
+        "precision": options.precision,
+        "max_pixels": options.max_pixels or bundle.max_pixels,
+        "limits": asdict(_limits(options)),
+        "features": features,
+    }
+
+
+def _check_settings(output: Folder, settings: dict[str, Any]) -> None:
+    before = output.read_json(SETTINGS_FILE)
+    changed = [
+        f"{key} {before.get(key)!r} became {value!r}" for key, value in settings.items() if before.get(key) != value
+    ]
+    if changed:
+        raise UserError(
+            f"{output.url}: holds scores made otherwise ({'; '.join(changed)}); "
+            "name another output, or use the options it was made with"
+        )

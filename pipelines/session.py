@@ -1,0 +1,127 @@
+"""Starting Ray for a command, and how many processes its machines carry."""
+
+import contextlib
+import logging
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import ray
+
+from grepr_core.errors import UserError
+
+#: What a scoring process on the CPU needs beside its images: Python, Ray, PyTorch and the model.
+WORKER_BYTES = 2 * 2**30
+
+
+@dataclass(frozen=True)
+class Workers:
+    """The processes of an actor pool.
+
+    Attributes:
+        count: How many.
+        cpus: CPU cores of each; also its number of threads that compute.
+        gpus: GPUs of each, 0 or 1.
+    """
+
+    count: int
+    cpus: int
+    gpus: int
+
+
+def plan_workers(*, cpus: int, gpus: int, memory: int, device: str = "auto", requested: int | None = None) -> Workers:
+    """Divides a cluster among scoring processes.
+
+    One process a GPU, which shares the cores among them for decoding; without GPUs one process a core, since a network
+    scores more images a second with one thread on each of N than with N threads on one. Threads times processes never
+    exceed the cores. The pool is the only operator of the pipeline that holds a CPU, so it may hold all.
+
+    Args:
+        cpus: CPU cores of the cluster.
+        gpus: GPUs of the cluster.
+        memory: Bytes of memory of the cluster.
+        device: ``auto``, ``cpu`` or ``cuda``.
+        requested: Number of processes asked for.
+
+    Returns:
+        The processes.
+
+    Raises:
+        UserError: The cluster has not what was asked for.
+    """
+    if cpus < 1:
+        raise UserError("the Ray cluster has no CPU to work on; add a worker node")
+    use_gpus = gpus > 0 and device != "cpu"
+    if device == "cuda" and not use_gpus:
+        raise UserError("--device cuda: the Ray cluster has no GPU; use --device cpu or add a GPU node")
+    limit, what = (gpus, "GPU") if use_gpus else (cpus, "CPU core")
+    if requested is not None and requested > limit:
+        raise UserError(f"--workers {requested} needs as many {what}s, but Ray has {limit}; ask for fewer")
+    fitting = limit if use_gpus else max(1, min(limit, memory // WORKER_BYTES))
+    count = requested or fitting
+    return Workers(count, max(1, cpus // count), int(use_gpus))
+
+
+def available_cores() -> int:
+    """Counts the CPU cores this process may use, by affinity and by the control group's quota."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        return max(1, min(cores, int(quota) // int(period)))
+    except (OSError, ValueError):  # no control group, or no quota ("max")
+        return cores
+
+
+@contextlib.contextmanager
+def ray_session(address: str | None = None) -> Iterator[None]:
+    """Connects to Ray, or starts it on this machine; leaves or stops it at the end.
+
+    A Ray that is connected already, as in a Ray job or a test, is used and left as it is.
+
+    Args:
+        address: Of a cluster; None starts one here, without dashboard.
+    """
+    if ray.is_initialized():
+        yield
+        return
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    on_termination = signal.getsignal(signal.SIGTERM)
+    if address is None and "RAY_ADDRESS" not in os.environ:
+        ray.init(
+            num_cpus=available_cores(),
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            object_store_memory=_object_store_bytes(),
+        )
+    else:
+        ray.init(address=address or os.environ["RAY_ADDRESS"], logging_level=logging.ERROR)
+    if threading.current_thread() is threading.main_thread():
+        # Ray puts a handler of its own in place, which ends the process with 15 as exit code.
+        signal.signal(signal.SIGTERM, on_termination)
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _object_store_bytes() -> int:
+    # Only shard numbers and summaries pass through the object store, so the memory is the models'.
+    return min(200 * 2**20, psutil.virtual_memory().total // 8)
+
+
+def cluster_workers(device: str, requested: int | None) -> Workers:
+    """Plans the processes for the Ray cluster that is connected; see :func:`plan_workers`."""
+    resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    return plan_workers(
+        cpus=int(resources.get("CPU", 0)),
+        gpus=int(resources.get("GPU", 0)),
+        memory=int(resources.get("memory", 0)),
+        device=device,
+        requested=requested,
+    )

@@ -1,0 +1,141 @@
+"""The command ``grepr score`` as a user runs it, with a Ray of its own."""
+
+import json
+import os
+import signal
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.lake import check_invariants, grepr, make_lake, run_grepr, scores
+
+pytestmark = pytest.mark.slow
+
+
+def wait_for_shards(output: Path, n: int, seconds: float = 90) -> None:
+    deadline = time.monotonic() + seconds
+    while len(list((output / "scores").glob("shard=*"))) < n:
+        assert time.monotonic() < deadline, "no shard was finished in time"
+        time.sleep(0.05)
+
+
+def ray_processes() -> set[int]:
+    return {p.pid for p in psutil.process_iter(["name", "cmdline"]) if "raylet" in " ".join(p.info["cmdline"] or [])}
+
+
+@pytest.fixture(scope="module")
+def lake(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_lake(tmp_path_factory.mktemp("lake") / "photos", 400)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(lake: Path) -> Path:
+    output = lake.parent / "undisturbed"
+    code, out, err = run_grepr("score", lake, output, "--shard-size", "8")
+    assert code == 0, err
+    assert "400 images: 400 scored" in out
+    return output
+
+
+def test_a_run_tells_what_it_did(undisturbed: Path):
+    table = check_invariants(undisturbed)
+    assert len(table) == 400
+    record = json.loads((undisturbed / "run.json").read_text())
+    assert record["counts"] == {"scored": 400}
+    assert record["images_per_second"] > 0
+    assert set(record["seconds"]) == {"read", "decode", "model"}
+    assert record["settings"]["model"] == "grepr-lite"
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
+def test_a_run_that_is_stopped_in_the_middle_goes_on(
+    lake: Path, undisturbed: Path, tmp_path: Path, how: signal.Signals
+):
+    before = ray_processes()
+    process = grepr("score", lake, tmp_path / "out", "--shard-size", "8")
+    wait_for_shards(tmp_path / "out", 3)
+    os.kill(process.pid, how)
+    _, err = process.communicate(timeout=60)
+    assert not (tmp_path / "out/run.json").exists()
+    finished = len(scores(tmp_path / "out"))
+    assert 0 < finished < 400
+    if how != signal.SIGKILL:
+        assert process.returncode == 130
+        assert "the same command again" in err
+        assert "Traceback" not in err
+    deadline = time.monotonic() + 30
+    while ray_processes() - before:
+        assert time.monotonic() < deadline, "Ray outlived the command"
+        time.sleep(0.2)
+
+    code, _, err = run_grepr("score", lake, tmp_path / "out", "--shard-size", "8")
+    assert code == 0, err
+    assert "images are done already" in err
+    assert check_invariants(tmp_path / "out").equals(scores(undisturbed))
+
+
+def test_the_same_command_on_a_finished_run_does_nothing(lake: Path, undisturbed: Path):
+    written = {path: path.stat().st_mtime_ns for path in undisturbed.rglob("*")}
+    code, out, err = run_grepr("score", lake, undisturbed, "--shard-size", "8")
+    assert code == 0
+    assert "finished already" in err
+    assert "400 scored" in out
+    assert {path: path.stat().st_mtime_ns for path in undisturbed.rglob("*")} == written
+
+
+def test_other_options_on_the_same_output_are_refused(lake: Path, undisturbed: Path):
+    code, _, err = run_grepr("score", lake, undisturbed, "--max-pixels", "5000")
+    assert code == 2
+    assert "max_pixels" in err
+    assert "another output" in err
+
+
+def test_one_worker_or_two_and_any_order_give_the_same_rows(lake: Path, undisturbed: Path, tmp_path: Path):
+    code, _, err = run_grepr("score", lake, tmp_path / "out", "--shard-size", "8", "--workers", "1")
+    assert code == 0, err
+    assert scores(tmp_path / "out").equals(scores(undisturbed))
+
+
+def test_an_image_that_kills_the_process_costs_one_row(tmp_path: Path):
+    lake = make_lake(tmp_path / "photos", 40)
+    (lake / "0021.jpg").write_bytes(b"KILL THE PROCESS")
+    faults = Path(__file__).parent.parent / "faults"
+    code, _, err = run_grepr("score", lake, tmp_path / "out", env={"PYTHONPATH": str(faults)})
+    assert code == 0, err
+    table = check_invariants(tmp_path / "out")
+    statuses = dict(zip([Path(uri).name for uri in table["uri"].to_pylist()], table["status"].to_pylist(), strict=True))
+    assert {name for name, status in statuses.items() if status != "scored"} == {"0021.jpg"}
+    assert statuses["0021.jpg"] == "crashed"
+
+
+def test_a_machine_with_one_core(tmp_path: Path):
+    lake = make_lake(tmp_path / "photos", 20)
+    code, _, err = run_grepr("score", lake, tmp_path / "out", prefix=["taskset", "-c", "0"])
+    assert code == 0, err
+    check_invariants(tmp_path / "out")
+    record = json.loads((tmp_path / "out/run.json").read_text())
+    assert record["workers"] == {"count": 1, "cpus": 1, "gpus": 0}
+
+
+def test_only_passing_failures_are_retried(tmp_path: Path):
+    lake = make_lake(tmp_path / "photos", 40)
+    hidden = (lake / "0003.jpg").read_bytes()
+    (lake / "0003.jpg").unlink()
+    (lake / "0003.jpg").symlink_to("nowhere")
+    (lake / "0004.jpg").write_text("not an image")
+    code, out, _ = run_grepr("score", lake, tmp_path / "out", "--features")
+    assert code == 0
+    assert "1 missing" in out
+    before = scores(tmp_path / "out")
+    (lake / "0003.jpg").unlink()
+    (lake / "0003.jpg").write_bytes(hidden)
+    (lake / "0004.jpg").write_bytes(hidden)
+    code, out, err = run_grepr("score", lake, tmp_path / "out", "--features", "--retry-failed")
+    assert code == 0, err
+    after = check_invariants(tmp_path / "out")
+    statuses = after["status"].to_pylist()
+    assert statuses[3] == "scored"
+    assert statuses[4] == "unreadable"
+    assert after.take([i for i in range(40) if i != 3]).equals(before.take([i for i in range(40) if i != 3]))

@@ -1,0 +1,104 @@
+"""The command line without its programs: help, wrong usage, exit codes."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from jobs.cli import COMMANDS, main
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    out, err = capsys.readouterr()
+    return int(ended.value.code or 0), out, err
+
+
+@pytest.fixture(autouse=True)
+def keep_standard_error(monkeypatch: pytest.MonkeyPatch):
+    # The command line moves the descriptor, which in these tests is pytest's.
+    monkeypatch.setattr("jobs.cli._mute_native_logs", lambda: None)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_has_an_example(command: str, capsys: pytest.CaptureFixture[str]):
+    code, out, _ = run(capsys, command, "--help")
+    assert code == 0
+    assert f"Example: grepr {command}" in out
+
+
+def test_help_is_instant_because_it_imports_nothing_heavy():
+    program = (
+        "import sys\n"
+        "from jobs.cli import main\n"
+        "try: main(['--help'])\n"
+        "finally: assert not {'torch', 'ray', 'pandas', 'pyarrow'} & sys.modules.keys()"
+    )
+    assert subprocess.run([sys.executable, "-c", program], capture_output=True, check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["score"], "SOURCE"),
+        (["score", "a"], "OUT"),
+        (["score", "a", "b", "--workers", "0"], "--workers must be at least 1"),
+        (["score", "a", "b", "--max-pixels", "9"], "--max-pixels"),
+        (["score", "a", "b", "--max-failed-fraction", "2"], "between 0 and 1"),
+        (["score", "a", "b", "--storage-options", "[]"], "storage-options"),
+        (["score", "a", "b", "--storage-options", "{"], "storage-options"),
+        (["score", "a", "b", "--nonsense"], "nonsense"),
+        (["fly"], "fly"),
+    ],
+)
+def test_wrong_usage_names_what_is_wrong(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]):
+    code, out, err = run(capsys, *arguments)
+    assert code == 2
+    assert message in out + err
+
+
+def test_errors_are_sentences(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    code, _, err = run(capsys, "score", str(tmp_path / "nowhere"), str(tmp_path / "out"))
+    assert code == 2
+    assert err.startswith("grepr: ")
+    assert "no such file or folder" in err
+    code, _, err = run(capsys, "score", str(tmp_path), str(tmp_path / "out"), "--model", str(tmp_path / "nothing"))
+    assert code == 2
+    assert "no model bundle" in err
+    assert "grepr-lite" in err
+
+
+def test_a_failure_is_told_without_a_traceback(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("pipelines.manifest.write_manifest", fail)
+    code, _, err = run(capsys, "manifest", str(tmp_path), str(tmp_path / "manifest"))
+    assert code == 1
+    assert "No space left on device" in err
+    assert "Traceback" not in err
+    monkeypatch.setenv("GREPR_DEBUG", "1")
+    with pytest.raises(OSError, match="No space"):
+        main(["manifest", str(tmp_path), str(tmp_path / "manifest")])
+
+
+def test_manifest_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    for name in ("a.jpg", "b.png", "notes.txt"):
+        (tmp_path / name).touch()
+    code, out, _ = run(capsys, "manifest", str(tmp_path), str(tmp_path / "manifest"))
+    assert code == 0
+    assert out == "2 images in 1 shards; 1 files of other names passed over\n"
+
+
+def test_model_commands(capsys: pytest.CaptureFixture[str]):
+    code, out, _ = run(capsys, "model", "show", "grepr-lite")
+    assert code == 0
+    assert "BIQ2021" in out
+    assert "ratings: 800" in out
+    code, out, _ = run(capsys, "model", "verify", "grepr-lite")
+    assert code == 0
+    assert "intact" in out

@@ -1,0 +1,51 @@
+import pytest
+
+from grepr_core.errors import UserError
+from pipelines.session import Workers, available_cores, plan_workers
+
+GIB = 2**30
+
+
+@pytest.mark.parametrize(
+    ("cpus", "gpus", "memory", "device", "requested", "expected"),
+    [
+        (1, 0, 8 * GIB, "auto", None, Workers(1, 1, 0)),
+        (2, 0, 8 * GIB, "auto", None, Workers(2, 1, 0)),
+        (16, 0, 64 * GIB, "auto", None, Workers(16, 1, 0)),
+        (16, 0, 8 * GIB, "auto", None, Workers(4, 4, 0)),  # short of memory: fewer processes with more threads
+        (16, 0, 1 * GIB, "auto", None, Workers(1, 16, 0)),
+        (16, 0, 64 * GIB, "auto", 3, Workers(3, 5, 0)),
+        (16, 4, 64 * GIB, "auto", None, Workers(4, 4, 1)),
+        (16, 4, 64 * GIB, "cpu", None, Workers(16, 1, 0)),
+        (16, 4, 64 * GIB, "cuda", 2, Workers(2, 8, 1)),
+        (2, 8, 64 * GIB, "auto", None, Workers(8, 1, 1)),
+    ],
+)
+def test_processes_fill_the_cluster_and_never_more(
+    cpus: int, gpus: int, memory: int, device: str, requested: int | None, expected: Workers
+):
+    workers = plan_workers(cpus=cpus, gpus=gpus, memory=memory, device=device, requested=requested)
+    assert workers == expected
+    assert workers.count * workers.gpus <= gpus
+    if not workers.gpus:
+        assert workers.count * workers.cpus <= cpus
+
+
+@pytest.mark.parametrize(
+    ("cpus", "gpus", "device", "requested", "message"),
+    [
+        (2, 0, "auto", 3, "--workers 3 needs as many CPU cores, but Ray has 2"),
+        (2, 1, "auto", 2, "--workers 2 needs as many GPUs, but Ray has 1"),
+        (2, 0, "cuda", None, "no GPU"),
+        (0, 0, "auto", None, "no CPU"),
+    ],
+)
+def test_what_the_cluster_has_not_is_refused_in_words(
+    cpus: int, gpus: int, device: str, requested: int | None, message: str
+):
+    with pytest.raises(UserError, match=message):
+        plan_workers(cpus=cpus, gpus=gpus, memory=8 * GIB, device=device, requested=requested)
+
+
+def test_cores_are_those_this_process_may_use():
+    assert 1 <= available_cores() <= 4096
