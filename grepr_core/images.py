@@ -54,7 +54,6 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_COLOUR_SPACES = {"L": "GRAY", "RGB": "RGB", "CMYK": "CMYK"}
 _OTHER_KINDS = (
     (b"<!doctype html", "a web page"),
     (b"<html", "a web page"),
@@ -215,14 +214,14 @@ def _open(encoded: bytes) -> Image.Image:
 
 def _decode(image: Image.Image, scale_to_pixels: int | None) -> Photo:
     width, height = image.size
-    target = _scaled_size(width, height, scale_to_pixels)
     box = None
-    if target and image.format in ("JPEG", "MPO"):
+    if image.format in ("JPEG", "MPO") and (target := _scaled_size(width, height, scale_to_pixels)):
         drafted = image.draft(None, (DRAFT_MARGIN * target[0], DRAFT_MARGIN * target[1]))
         box = drafted[1] if drafted else None
-    image.load()
-    if box is None:  # What was decoded is right if it differs from the header, as it may in HEIC.
-        width, height = image.size
+    else:
+        image.load()
+        width, height = image.size  # Pillow has by now turned a TIFF upright.
+    target = _scaled_size(width, height, scale_to_pixels)
     profile = image.info.get("icc_profile")
     orientation = _orientation(image)
     image = _opaque(image)
@@ -277,7 +276,7 @@ def _opaque(image: Image.Image) -> Image.Image:
         canvas = Image.new(mode, image.size, "white")
         canvas.paste(image.convert(mode), mask=image.getchannel("A"))
         return canvas
-    if image.mode in _COLOUR_SPACES:
+    if image.mode in ("L", "RGB", "CMYK"):
         return image
     return image.convert("L" if grey else "RGB")
 
@@ -314,8 +313,6 @@ def _transform_to_srgb(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform 
     """Builds the transform of a profile; None when it is broken, of another colour space, or changes nothing."""
     try:
         source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-        if source.profile.xcolor_space.strip() != _COLOUR_SPACES[mode]:
-            return None
         transform = ImageCms.buildTransform(source, ImageCms.createProfile("sRGB"), mode, "RGB")
         # Profiles of sRGB itself go by many names, and are recognised by what they do to a grid of all colours.
         levels = np.arange(0, 256, 17, dtype=np.uint8)

@@ -1,6 +1,6 @@
 """Standardised ridge regression from features to quality, its penalty chosen by leave-one-out on the training ratings.
 
-The paper fits a simple regressor on 50 to 200 ratings (section 3.3); the authors' README names ridge regression.
+The paper fits a simple regressor on 50 to 200 ratings; the authors' README names ridge regression.
 """
 
 from collections.abc import Mapping

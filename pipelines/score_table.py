@@ -120,10 +120,11 @@ def make_table(
 
 
 def _features_array(features: Sequence[np.ndarray | None], size: int) -> pa.Array:
-    zeros = np.zeros(size, np.float16)
-    values = np.concatenate([zeros if f is None else f.astype(np.float16) for f in features])
-    missing = pa.array([f is None for f in features])
-    return pa.FixedSizeListArray.from_arrays(pa.array(values), size, mask=missing)
+    values = np.zeros((len(features), size), np.float16)
+    missing = np.array([f is None for f in features], bool)
+    for row, vector in zip(values, features, strict=True):
+        row[:] = 0 if vector is None else vector
+    return pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), size, mask=pa.array(missing))
 
 
 def count_statuses(table: pa.Table) -> dict[str, int]:

@@ -177,6 +177,18 @@ def jpeg_of_size(width: int, height: int) -> bytes:
     return jpeg()[: frame + 5] + struct.pack(">HH", height, width) + jpeg()[frame + 9 :]
 
 
+def tiff_with(values: dict[int, int]) -> bytes:
+    """The picture's TIFF with other values of some tags."""
+    patched = bytearray(tiff())
+    (directory,) = struct.unpack_from("<I", patched, 4)
+    (count,) = struct.unpack_from("<H", patched, directory)
+    for entry in range(directory + 2, directory + 2 + 12 * count, 12):
+        (tag,) = struct.unpack_from("<H", patched, entry)
+        if tag in values:
+            struct.pack_into("<HII", patched, entry + 2, 4, 1, values[tag])
+    return bytes(patched)
+
+
 def cmyk_picture() -> Image.Image:
     return picture().convert("CMYK")
 
@@ -316,12 +328,8 @@ def _damaged() -> Iterator[Row]:
     yield "trailing_bytes.png", png() + b"more", SCORED, "padding behind the end"
     yield "flipped_bit_in_header.png", flip_bits(png(), 18), UNREADABLE, "checksum of the header is wrong"
     yield "flipped_bit_in_pixels.png", flip_bits(png(), len(png()) // 2), UNREADABLE, "checksum of the pixels is wrong"
-    yield (
-        "flipped_bit_in_pixels.jpg",
-        flip_bits(jpeg(), len(jpeg()) // 2),
-        SCORED,
-        "JPEG has no checksum: decodes askew",
-    )
+    yield "many_samples.tif", tiff_with({277: 10**6}), UNREADABLE, "claims a million channels"
+    yield "flipped_bit_in_pixels.jpg", flip_bits(jpeg(), len(jpeg()) // 2), SCORED, "no checksum: decodes askew"
     yield "flipped_bit_in_tables.jpg", flip_bits(jpeg(), jpeg().index(b"\xff\xc4") + 5), UNREADABLE, "Huffman table"
     yield "no_pixels.png", png_of(160, 120, 8, 2, b""), UNREADABLE, "header of a PNG without content"
     yield "unknown_depth.png", png_of(160, 120, 7, 2, bytes(99999)), UNREADABLE, "7 bits a channel do not exist"
@@ -415,23 +423,13 @@ def _sizes() -> Iterator[Row]:
     yield "huge.jpg", jpeg_of_size(65_500, 65_500), TOO_LARGE, "claims 13 GB"
     yield "huge.gif", replace_once(gif(), gif()[6:10], b"\xff" * 4), TOO_LARGE, "claims 4 gigapixels"
     yield "huge.bmp", bmp[:18] + struct.pack("<ii", 10**6, 10**6) + bmp[26:], TOO_LARGE, "claims 3 TB"
-    yield "huge.tif", _tiff_with_sides(tiff(), 90_000), TOO_LARGE, "claims 24 GB"
+    yield "huge.tif", tiff_with({256: 90_000, 257: 90_000}), TOO_LARGE, "claims 24 GB"
     animated = encode(picture(), "WEBP", save_all=True, append_images=[picture().rotate(90)])
     yield "huge.webp", animated[:24] + b"\xff\x3f\0\xff\x3f\0" + animated[30:], TOO_LARGE, "claims 16384 a side"
     yield "no_width.png", png_of(0, 100, 8, 2, b""), UNREADABLE, "no pixels at all"
     yield "no_height.jpg", jpeg_of_size(160, 0), UNREADABLE, "height to be defined later, which nobody does"
     yield "top_down.bmp", top_down, SCORED, "negative height means top-down"
     yield "negative.bmp", b"BM" + struct.pack("<IHHI", 54, 0, 0, 54) + header, UNREADABLE, "negative width, no height"
-
-
-def _tiff_with_sides(content: bytes, side: int) -> bytes:
-    patched = bytearray(content)
-    (directory,) = struct.unpack_from("<I", content, 4)
-    (count,) = struct.unpack_from("<H", content, directory)
-    for entry in range(directory + 2, directory + 2 + 12 * count, 12):
-        if struct.unpack_from("<H", content, entry)[0] in (256, 257):
-            struct.pack_into("<HII", patched, entry + 2, 4, 1, side)
-    return bytes(patched)
 
 
 def _frames() -> Iterator[Row]:
@@ -472,23 +470,16 @@ def _metadata() -> Iterator[Row]:
     too_much = zlib.compress(bytes(8 * 2**20))
     text = PngImagePlugin.PngInfo()
     text.add_text("Comment", "x" * 500_000)
-    yield (
-        "adobe_rgb.jpg",
-        encode(adobe_rgb_picture(), "JPEG", quality=95, subsampling=0, icc_profile=adobe_rgb_profile()),
-        SCORED,
-        "wide gamut",
-    )
-    yield "adobe_rgb.png", encode(adobe_rgb_picture(), "PNG", icc_profile=adobe_rgb_profile()), SCORED, "wide gamut"
+    wide_jpeg = encode(adobe_rgb_picture(), "JPEG", quality=95, subsampling=0, icc_profile=adobe_rgb_profile())
+    wide_png = encode(adobe_rgb_picture(), "PNG", icc_profile=adobe_rgb_profile())
+    yield "adobe_rgb.jpg", wide_jpeg, SCORED, "wide gamut"
+    yield "adobe_rgb.png", wide_png, SCORED, "wide gamut"
     grey = picture().convert("L")
     yield "grey_profile.png", encode(grey, "PNG", icc_profile=grey_profile()), SCORED, "grey of another gamma"
     yield "cmyk_profile.jpg", encode(cmyk_picture(), "JPEG", icc_profile=grey_inks_profile()), SCORED, "four grey inks"
     yield "profile_broken.jpg", encode(picture(), "JPEG", icc_profile=broken), SCORED, "broken profile ignored"
-    yield (
-        "profile_of_cmyk.jpg",
-        encode(picture(), "JPEG", icc_profile=grey_inks_profile()),
-        SCORED,
-        "CMYK profile on RGB",
-    )
+    wrong = encode(picture(), "JPEG", icc_profile=grey_inks_profile())
+    yield "profile_of_cmyk.jpg", wrong, SCORED, "CMYK profile on RGB"
     yield "profile_broken.png", png_with(png_chunk(b"iCCP", b"x\0\0no zlib")), SCORED, "broken profile ignored"
     yield "profile_bomb.png", png_with(png_chunk(b"iCCP", b"x\0\0" + too_much)), UNREADABLE, "8 MB from 8 kB"
     yield "text_bomb.png", png_with(png_chunk(b"zTXt", b"x\0\0" + too_much)), UNREADABLE, "8 MB from 8 kB"
