@@ -20,6 +20,8 @@ from grepr_core.zero_shot import high_level_score, low_level_distance, low_level
 
 T = TypeVar("T")
 
+#: Shortest side that every encoder takes: all of them halve it five times.
+LEAST_SIDE = 32
 #: Pixels encoded together on a GPU: 32 photographs of 512 x 512.
 GPU_BATCH_PIXELS = 32 * 512 * 512
 #: Decoded pixels that may wait for others of their size, in batches.
@@ -178,9 +180,12 @@ class Scorer:
     def _decode(self, content: bytes | Failure) -> tuple[int | None, Photo | Failure]:
         if isinstance(content, Failure):
             return None, content
-        return len(content), self._timed(
-            "decode", lambda: decode(content, limits=self._limits, scale_to_pixels=self._max_pixels)
-        )
+        image = self._timed("decode", lambda: decode(content, limits=self._limits, scale_to_pixels=self._max_pixels))
+        if isinstance(image, Photo) and min(image.rgb.shape[:2]) < LEAST_SIDE:
+            height, width, _ = image.rgb.shape
+            reason = f"{width} x {height} pixels when the model sees it, which needs {LEAST_SIDE} a side"
+            image = Failure(Status.TOO_SMALL, reason, image.width, image.height)
+        return len(content), image
 
     def _timed(self, step: str, action: Callable[[], T]) -> T:
         began = time.perf_counter()

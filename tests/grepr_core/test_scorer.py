@@ -99,8 +99,16 @@ def test_large_images_are_scaled_and_say_so():
     assert 0.95 * bundle.max_pixels < score.scored_pixels <= bundle.max_pixels
     (smaller,) = Scorer(bundle, device="cpu", max_pixels=10_000).score([big])
     assert smaller.scored_pixels <= 10_000
-    (tall,) = Scorer(bundle, device="cpu").score([jpeg(Image.new("RGB", (20_000, 40), "green"))])
-    assert tall.status == Status.SCORED
+
+
+def test_what_scaling_leaves_too_thin_is_refused():
+    thin = jpeg(Image.new("RGB", (20_000, 40), "green"))
+    (score,) = Scorer(load_bundle("grepr-lite"), device="cpu").score([thin])
+    assert score.status == Status.TOO_SMALL
+    assert (score.width, score.height) == (20_000, 40)
+    assert "needs 32 a side" in score.error
+    (tiny,) = Scorer(full_bundle(), device="cpu", limits=Limits(min_side=1)).score([jpeg(Image.new("RGB", (9, 9)))])
+    assert tiny.status == Status.TOO_SMALL
 
 
 def test_limits_are_those_given():
