@@ -1,0 +1,41 @@
+"""The commands of the README, as a newcomer runs them."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.lake import check_invariants, run_grepr
+
+pytestmark = pytest.mark.slow
+
+
+def test_demo_puts_most_originals_above_their_distorted_versions(tmp_path: Path):
+    code, out, err = run_grepr("demo", tmp_path / "demo")
+    assert code == 0, err
+    check_invariants(tmp_path / "demo")
+    scores = [float(score) for score in re.findall(r"\.png +(-?\d\.\d+)", out)]
+    assert len(scores) == 52
+    assert scores == sorted(scores, reverse=True)
+    found = re.search(r"(\d+) of (\d+) distorted versions score below their original", out)
+    assert found is not None
+    assert int(found[2]) == 48
+    assert int(found[1]) > 36
+    # Nothing but progress on standard error: no advice of the libraries below.
+    assert all(line.startswith("scoring:") for line in err.splitlines()), err
+
+
+@pytest.mark.photos
+def test_evaluation_on_real_photographs(photos: Path):
+    code, out, err = run_grepr(
+        *("evaluate", photos / "rated.csv", "--images", photos / "rated"),
+        *("--labels", "50,200,800", "--splits", "10", "--json"),
+    )
+    assert code == 0, err
+    results = json.loads(out)
+    srocc = {result["labels"]: result["srocc"]["median"] for result in results["few_labels"]}
+    assert srocc[50] > 0.5
+    assert srocc[200] > 0.63
+    assert srocc[800] > 0.7
+    assert results["as_it_is"][0]["srocc"] > 0.7

@@ -1,0 +1,123 @@
+"""Ratings, and the commands that fit and evaluate on them, on a real Ray in this process."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from grepr_core.bundle import load_bundle, model_card
+from grepr_core.distortions import distort
+from grepr_core.errors import UserError
+from grepr_core.scorer import Scorer
+from pipelines import evaluate, fit
+from pipelines.options import EvaluateOptions, FitOptions
+from pipelines.rated import rated_features, read_ratings
+from tests.lake import jpeg, photo
+
+
+@pytest.fixture(scope="module")
+def rated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Photographs in five degrees of noise, rated by how little of it there is, on a scale from 1 to 5."""
+    from PIL import Image
+
+    folder = tmp_path_factory.mktemp("rated")
+    (folder / "sub").mkdir()
+    rows = []
+    for i in range(60):
+        level = i % 5 + 1
+        name = f"sub/{i:03d}.jpg" if i % 2 else f"{i:03d}.jpg"
+        noisy = distort(np.asarray(photo(i, (128, 128))), "gaussian_noise", level, seed=i)
+        (folder / name).write_bytes(jpeg(Image.fromarray(noisy), quality=95))
+        rows.append({"image": name, "mos": 6 - level, "split": "train" if i < 45 else "val"})
+    pd.DataFrame(rows).to_csv(folder / "ratings.csv", index=False)
+    return folder
+
+
+def ratings_file(folder: Path, text: str) -> str:
+    (folder / "ratings.csv").write_text(text)
+    return str(folder / "ratings.csv")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("name,mos\na,1\nb,2\n", "no column 'image'; its columns are name, mos"),
+        ("image,score\na,1\nb,2\n", "no column 'mos'"),
+        ("image,mos\na,1\nb,x\n", "finite number as mos, first row 3"),
+        ("image,mos\na,1\nb,inf\n", "first row 3"),
+        ("image,mos\na,1\n,2\n", "first row 3"),
+        ("image,mos\na,1\na,2\nb,3\n", "1 images are rated twice, such as a"),
+        ("image,mos\na,1\nb,1\n", "all ratings are equal"),
+        ("", "not a readable"),
+    ],
+)
+def test_ratings_that_cannot_be_used_are_refused_in_words(text: str, message: str, tmp_path: Path):
+    with pytest.raises(UserError, match=message):
+        read_ratings(ratings_file(tmp_path, text))
+
+
+def test_a_missing_file_of_ratings(tmp_path: Path):
+    with pytest.raises(UserError, match="no such file"):
+        read_ratings(str(tmp_path / "nowhere.csv"))
+
+
+def test_csv_and_parquet_say_the_same(tmp_path: Path):
+    table = read_ratings(ratings_file(tmp_path, "image,mos,other\n007,1,x\n8,2.5,y\n"))
+    assert table["image"].tolist() == ["007", "8"]  # names are no numbers
+    assert table["mos"].tolist() == [1.0, 2.5]
+    table.to_parquet(tmp_path / "ratings.parquet")
+    pd.testing.assert_frame_equal(read_ratings(str(tmp_path / "ratings.parquet")), table)
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_fitting_makes_a_bundle_that_knows_the_ratings(rated: Path, tmp_path: Path):
+    options = FitOptions(ratings=f"{rated}/ratings.csv", images=str(rated), output=str(tmp_path / "noise-meter"))
+    result = fit.run(options)
+    bundle = load_bundle(str(tmp_path / "noise-meter"))
+    assert bundle.name == "noise-meter"
+    assert bundle.model_id == result.bundle.model_id != load_bundle("grepr-lite").model_id
+    assert bundle.scale == (1, 5)
+    assert model_card(bundle)["training"]["ratings"] == 45
+    assert result.learning_curve[-1].srocc.median > 0.7
+    held_out = read_ratings(options.ratings).query("split == 'val'")
+    contents = ((rated / image).read_bytes() for image in held_out["image"])
+    scores = [score.score for score in Scorer(bundle, device="cpu").score(contents)]
+    assert np.corrcoef(scores, held_out["mos"])[0, 1] > 0.8
+    with pytest.raises(UserError, match="holds a model bundle already"):
+        fit.run(options)
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_evaluating_draws_from_train_and_tests_on_the_rest(rated: Path):
+    options = EvaluateOptions(ratings=f"{rated}/ratings.csv", images=str(rated), labels="20,45", splits=4)
+    evaluation = evaluate.run(options)
+    assert evaluation.test_images == 15
+    assert [(r.labels, r.splits) for r in evaluation.few_labels] == [(20, 4), (45, 1)]
+    assert evaluation.few_labels[-1].srocc.median > 0.8
+    assert evaluate.run(options) == evaluation  # seeded
+    table = evaluate.to_text(evaluation)
+    assert "| 45 | 1 |" in table
+    assert "15 test images" in table
+    assert evaluate.to_json(evaluation)["few_labels"][0]["labels"] == 20
+
+
+@pytest.mark.usefixtures("local_ray")
+@pytest.mark.parametrize(("labels", "message"), [("20,99", "45"), ("many", "--labels")])
+def test_more_labels_than_there_are(rated: Path, labels: str, message: str):
+    with pytest.raises(UserError, match=message):
+        evaluate.run(EvaluateOptions(ratings=f"{rated}/ratings.csv", images=str(rated), labels=labels))
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_rated_images_that_are_not_there_are_named(rated: Path, tmp_path: Path):
+    rows = "\n".join(f"{i:03d}.jpg,{i}" for i in range(0, 60, 2))
+    ratings = read_ratings(ratings_file(tmp_path, f"image,mos\n{rows}\nnowhere.jpg,3\n"))
+    bundle = load_bundle("grepr-lite")
+    base = FitOptions(ratings="", images=str(rated), output="", max_failed_fraction=0.01)
+    with pytest.raises(UserError, match=r"1 of 31 rated images could not be scored: .*nowhere\.jpg: missing"):
+        rated_features(ratings, str(rated), bundle, base)
+    lenient = FitOptions(ratings="", images=str(rated), output="", max_failed_fraction=0.1)
+    features = rated_features(ratings, str(rated), bundle, lenient)
+    assert len(features.mos) == len(features.features) == 30
+    assert 3 not in features.mos
