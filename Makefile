@@ -21,6 +21,7 @@ lint: $(INSTALLED)  ## style, format, types
 	$(BIN)/mypy
 
 bench: $(INSTALLED)  ## ratios of speed, each measured side by side in one run
+	$(BIN)/python benchmarks/encoders.py
 	$(BIN)/python benchmarks/pipeline.py
 
 clean:

@@ -141,7 +141,9 @@ def score_manifest(
     scores = output.child(SCORES_FOLDER)
     finished = finished_shards(scores)
     if output.exists(RUN_FILE) and not retry:
-        log.info("%s: finished already", output.url)
+        log.info(
+            "%s: finished already, with the images listed when it began; name another output to list anew", output.url
+        )
         return RunRecord(**output.read_json(RUN_FILE))
     summaries = {shard: read_summary(scores, shard) for shard in finished}
     if retry:

@@ -3,6 +3,8 @@
 import json
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -117,6 +119,23 @@ def test_a_machine_with_one_core(tmp_path: Path):
     check_invariants(tmp_path / "out")
     record = json.loads((tmp_path / "out/run.json").read_text())
     assert record["workers"] == {"count": 1, "cpus": 1, "gpus": 0}
+
+
+def test_a_machine_with_sixteen_cores(tmp_path: Path):
+    """Sixteen as far as Ray knows; short of memory for as many processes, each gets several threads."""
+    lake = make_lake(tmp_path / "photos", 40)
+    program = f"""
+import pipelines.session
+pipelines.session.available_cores = lambda: 16
+from jobs.cli import main
+main(["score", {str(lake)!r}, {str(tmp_path / "out")!r}, "--shard-size", "2"])
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=280, check=False)
+    assert done.returncode == 0, done.stderr
+    check_invariants(tmp_path / "out")
+    workers = json.loads((tmp_path / "out/run.json").read_text())["workers"]
+    assert workers["count"] > 2 or psutil.virtual_memory().total < 8 * 2**30
+    assert workers["count"] * workers["cpus"] <= 16
 
 
 def test_only_passing_failures_are_retried(tmp_path: Path):
