@@ -25,7 +25,7 @@ from grepr_core.high_level import HighLevelEncoder
 from grepr_core.low_level import LowLevelEncoder
 from grepr_core.regressor import Regressor
 from grepr_core.semantic import SemanticEncoder, load_semantic_encoder
-from grepr_core.storage import Folder
+from grepr_core.storage import Folder, absolute
 from grepr_core.zero_shot import Gaussian
 
 FORMAT_VERSION = 1
@@ -113,7 +113,7 @@ def load_bundle(name_or_url: str) -> Bundle:
     Raises:
         UserError: There is no bundle, it is damaged, or it needs a newer version.
     """
-    folder = Folder(_resolve(name_or_url))
+    folder = Folder(built_in_bundles().get(name_or_url, name_or_url))
     if not folder.exists(SUMS_FILE):
         known = ", ".join(sorted(built_in_bundles()))
         raise UserError(f"{name_or_url}: no model bundle there; give a bundle's folder or URL, or one of: {known}")
@@ -138,16 +138,17 @@ def load_bundle(name_or_url: str) -> Bundle:
         raise UserError(f"{name_or_url}: the model bundle does not fit this version of grepr: {error}") from error
 
 
+def bundle_address(name_or_url: str) -> str:
+    """Gives a bundle's name or URL in a form that other processes understand, whatever their working directory."""
+    return name_or_url if name_or_url in built_in_bundles() else absolute(name_or_url)
+
+
 def built_in_bundles() -> dict[str, str]:
     """Gives the folders of the bundles that ship with the package, by name."""
     root = files("grepr_core") / "bundles"
     return (
         {entry.name: str(entry) for entry in root.iterdir() if (entry / SUMS_FILE).is_file()} if root.is_dir() else {}
     )
-
-
-def _resolve(name_or_url: str) -> str:
-    return built_in_bundles().get(name_or_url, name_or_url)
 
 
 def _model_id(sums: bytes) -> str:

@@ -18,7 +18,7 @@ from typing import Any
 
 import ray
 
-from grepr_core.bundle import Bundle, load_bundle
+from grepr_core.bundle import Bundle, bundle_address, load_bundle
 from grepr_core.errors import UserError
 from grepr_core.images import Limits, Status
 from grepr_core.storage import Folder
@@ -44,6 +44,10 @@ MANIFEST_FOLDER = "manifest"
 SETTINGS_FILE = "settings.json"
 #: Ray tracks every task; a task of several shards is dearer to repeat, but there are never more than this.
 MOST_TASKS = 10_000
+
+
+class ScoringError(Exception):
+    """A shard could not be scored or written, for a reason that is no image's."""
 
 
 @dataclass(frozen=True)
@@ -96,8 +100,9 @@ def run(options: ScoreOptions) -> RunRecord:
     Raises:
         UserError: The source holds no image, the model cannot be used, the output holds scores made otherwise, or the
             cluster has not what was asked for.
+        ScoringError: A shard could not be written, say.
     """
-    output = Folder(options.output)
+    output = Folder(options.output, options.storage_options)
     bundle = load_bundle(options.model)
     manifest = find_manifest(options.source, options.storage_options) or make_manifest(
         ManifestOptions(
@@ -134,37 +139,47 @@ def score_manifest(
         The record that ``run.json`` holds.
     """
     settings = _settings(manifest, bundle, options, features)
-    if output.exists(SETTINGS_FILE):
-        _check_settings(output, settings)
-    else:
-        output.write_json(SETTINGS_FILE, settings)
-    scores = output.child(SCORES_FOLDER)
-    finished = finished_shards(scores)
-    if output.exists(RUN_FILE) and not retry:
-        log.info(
-            "%s: finished already, with the images listed when it began; name another output to list anew", output.url
-        )
-        return RunRecord(**output.read_json(RUN_FILE))
-    summaries = {shard: read_summary(scores, shard) for shard in finished}
-    if retry:
+    _check_settings(output, settings)
+    if output.exists(RUN_FILE):
+        if not retry:
+            log.info("%s: finished already; name another output to list the source anew", output.url)
+            return RunRecord(**output.read_json(RUN_FILE))
         output.delete(RUN_FILE)
-        again = {shard for shard, summary in summaries.items() if PASSING & summary.counts.keys()}
-        summaries = {shard: summary for shard, summary in summaries.items() if shard not in again}
-    total = sum(summaries.values(), ShardSummary())
+    summaries = _summaries(output.child(SCORES_FOLDER), retry)
+    before = sum(summaries.values(), ShardSummary())
+    if before.images:
+        log.info("%s: %d of %d images are done already", output.url, before.images, manifest.images)
     todo = [shard for shard in range(manifest.shards) if shard not in summaries]
-    if total.images:
-        log.info("%s: %d of %d images are done already", output.url, total.images, manifest.images)
     here, workers, began = ShardSummary(), None, time.monotonic()
     if todo:
-        with ray_session(options.address), progress(manifest.images, total.images) as shown:
+        with ray_session(options.address), progress(manifest.images, before.images) as shown:
             workers = cluster_workers(options.device, options.workers)
-            for summary in _score_shards(todo, _job(manifest, output, options, workers, features, retry), workers):
+            job = _job(manifest, output, bundle, options, workers, features, retry)
+            for summary in _score_shards(todo, job, workers):
                 here += summary
                 shown.update(summary.images, summary.images - summary.counts.get(Status.SCORED, 0))
-    total += here
-    if total.images != manifest.images:
-        raise RuntimeError(f"{total.images} rows for {manifest.images} images; this is a defect, please report it")
-    record = RunRecord(
+    record = _record(before + here, here, settings, options, workers, time.monotonic() - began)
+    if record.images != manifest.images:
+        raise RuntimeError(f"{record.images} rows for {manifest.images} images; this is a defect, please report it")
+    output.write_json(RUN_FILE, asdict(record))
+    return record
+
+
+def _summaries(scores: Folder, retry: bool) -> dict[int, ShardSummary]:
+    """Reads the summaries of finished shards, without those that are to be tried again."""
+    summaries = {shard: read_summary(scores, shard) for shard in finished_shards(scores)}
+    return {shard: summary for shard, summary in summaries.items() if not (retry and PASSING & summary.counts.keys())}
+
+
+def _record(
+    total: ShardSummary,
+    here: ShardSummary,
+    settings: dict[str, Any],
+    options: ScoringOptions,
+    workers: Workers | None,
+    wall_seconds: float,
+) -> RunRecord:
+    return RunRecord(
         format_version=FORMAT_VERSION,
         settings=settings,
         options={k: v for k, v in asdict(options).items() if k != "storage_options"},
@@ -174,13 +189,11 @@ def score_manifest(
         counts=dict(total.counts),
         seconds=dict(total.seconds),
         images_here=here.images,
-        wall_seconds=round(time.monotonic() - began, 3),
-        images_per_second=round(here.images / (here.ended - here.began), 2) if todo else None,
+        wall_seconds=round(wall_seconds, 3),
+        images_per_second=round(here.images / (here.ended - here.began), 2) if here.images else None,
         workers=asdict(workers) if workers else None,
         finished=datetime.now(UTC).isoformat(timespec="seconds"),
     )
-    output.write_json(RUN_FILE, asdict(record))
-    return record
 
 
 def _score_shards(shards: Sequence[int], job: ScoringJob, workers: Workers) -> Iterator[ShardSummary]:
@@ -199,16 +212,27 @@ def _score_shards(shards: Sequence[int], job: ScoringJob, workers: Workers) -> I
         num_gpus=workers.gpus or None,
     )
     for row in dataset.iter_rows():
+        if row["error"]:
+            error = ScoringError(row["error"])
+            error.add_note(row["traceback"])
+            raise error
         yield ShardSummary(**json.loads(row["summary"]))
 
 
 def _job(
-    manifest: Manifest, output: Folder, options: ScoringOptions, workers: Workers, features: bool, retry: bool
+    manifest: Manifest,
+    output: Folder,
+    bundle: Bundle,
+    options: ScoringOptions,
+    workers: Workers,
+    features: bool,
+    retry: bool,
 ) -> ScoringJob:
     return ScoringJob(
         manifest=manifest,
         output=output,
-        model=options.model,
+        model=bundle_address(options.model),
+        model_id=bundle.model_id,
         device="cuda" if workers.gpus else "cpu",
         precision=options.precision,
         threads=workers.cpus,
@@ -239,6 +263,9 @@ def _settings(manifest: Manifest, bundle: Bundle, options: ScoringOptions, featu
 
 
 def _check_settings(output: Folder, settings: dict[str, Any]) -> None:
+    if not output.exists(SETTINGS_FILE):
+        output.write_json(SETTINGS_FILE, settings)
+        return
     before = output.read_json(SETTINGS_FILE)
     changed = [
         f"{key} {before.get(key)!r} became {value!r}" for key, value in settings.items() if before.get(key) != value

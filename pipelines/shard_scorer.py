@@ -3,6 +3,7 @@
 import json
 import logging
 import time
+import traceback
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -42,6 +43,7 @@ class ScoringJob:
         manifest: The lake.
         output: Folder of the run.
         model: Bundle, by name or URL.
+        model_id: Its hash, as the driver found it.
         device: ``auto``, ``cpu`` or ``cuda``.
         precision: ``auto``, ``fp32`` or ``bf16``.
         threads: CPU threads of the process that compute.
@@ -56,6 +58,7 @@ class ScoringJob:
     manifest: Manifest
     output: Folder
     model: str
+    model_id: str
     device: str
     precision: Precision
     threads: int
@@ -75,12 +78,18 @@ class ShardScorer:
 
         Args:
             job: What to do.
+
+        Raises:
+            RuntimeError: This machine has another model of that name.
         """
         logging.getLogger("PIL").setLevel(logging.ERROR)
         torch.set_num_threads(job.threads)
         self._job = job
+        bundle = load_bundle(job.model)
+        if bundle.model_id != job.model_id:
+            raise RuntimeError(f"{job.model} is {bundle.model_id} here and {job.model_id} at the driver; update grepr")
         self._scorer = Scorer(
-            load_bundle(job.model),
+            bundle,
             device=job.device,
             precision=job.precision,
             limits=job.limits,
@@ -92,15 +101,25 @@ class ShardScorer:
         self._journals = job.output.child(JOURNAL_FOLDER)
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, list[str]]:
-        """Scores shards and writes each.
+        """Scores a shard and writes it.
+
+        What keeps it from doing so, such as a full disk, is handed back as text: Ray would wrap an exception in pages
+        of its own.
 
         Args:
-            batch: Column ``shard``, their numbers.
+            batch: Column ``shard`` with one shard's number.
 
         Returns:
-            Column ``summary``: JSON of each one's :class:`~pipelines.score_table.ShardSummary`.
+            Columns ``summary`` (JSON of its :class:`~pipelines.score_table.ShardSummary`), ``error`` and ``traceback``;
+            either the first is empty or the other two are.
         """
-        return {"summary": [json.dumps(asdict(self._score_shard(int(shard)))) for shard in batch["shard"]]}
+        (shard,) = batch["shard"].tolist()
+        try:
+            summary = self._score_shard(shard)
+        except Exception as error:
+            message = f"shard {shard}: {type(error).__name__}: {error}"
+            return {"summary": [""], "error": [message], "traceback": [traceback.format_exc()]}
+        return {"summary": [json.dumps(asdict(summary))], "error": [""], "traceback": [""]}
 
     def _score_shard(self, shard: int) -> ShardSummary:
         finished = self._scores.exists(shard_name(shard))

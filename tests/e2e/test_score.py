@@ -158,3 +158,22 @@ def test_only_passing_failures_are_retried(tmp_path: Path):
     assert statuses[3] == "scored"
     assert statuses[4] == "unreadable"
     assert after.take([i for i in range(40) if i != 3]).equals(before.take([i for i in range(40) if i != 3]))
+
+
+def test_a_full_disk_ends_with_one_line_and_damages_nothing(lake: Path, undisturbed: Path, tmp_path: Path):
+    (tmp_path / "out").mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=200k", "tmpfs", tmp_path / "out"], check=False)
+    if mounted.returncode != 0:
+        pytest.skip("mounting a small file system takes root")
+    try:
+        code, _, err = run_grepr("score", lake, tmp_path / "out", "--shard-size", "8")
+        assert code == 1
+        assert "No space left on device" in err
+        assert "Traceback" not in err
+        assert not (tmp_path / "out/run.json").exists()
+        subprocess.run(["mount", "-o", "remount,size=50m", tmp_path / "out"], check=True)
+        code, _, err = run_grepr("score", lake, tmp_path / "out", "--shard-size", "8")
+        assert code == 0, err
+        assert check_invariants(tmp_path / "out").equals(scores(undisturbed))
+    finally:
+        subprocess.run(["umount", "--lazy", tmp_path / "out"], check=True)
