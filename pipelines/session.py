@@ -5,9 +5,10 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import psutil
 import ray
@@ -33,15 +34,18 @@ class Workers:
     gpus: int
 
 
-def plan_workers(*, cpus: int, gpus: int, memory: int, device: str = "auto", requested: int | None = None) -> Workers:
+def plan_workers(
+    *, node_cpus: Sequence[int], gpus: int, memory: int, device: str = "auto", requested: int | None = None
+) -> Workers:
     """Divides a cluster among scoring processes.
 
     One process a GPU, which shares the cores among them for decoding; without GPUs one process a core, since a network
     scores more images a second with one thread on each of N than with N threads on one. Threads times processes never
-    exceed the cores. The pool is the only operator of the pipeline that holds a CPU, so it may hold all.
+    exceed the cores, and no process is larger than fits a node beside the others. The pool is the only operator of the
+    pipeline that holds a CPU, so it may hold all.
 
     Args:
-        cpus: CPU cores of the cluster.
+        node_cpus: CPU cores of each node of the cluster.
         gpus: GPUs of the cluster.
         memory: Bytes of memory of the cluster.
         device: ``auto``, ``cpu`` or ``cuda``.
@@ -53,6 +57,7 @@ def plan_workers(*, cpus: int, gpus: int, memory: int, device: str = "auto", req
     Raises:
         UserError: The cluster has not what was asked for.
     """
+    cpus = sum(node_cpus)
     if cpus < 1:
         raise UserError("the Ray cluster has no CPU to work on; add a worker node")
     use_gpus = gpus > 0 and device != "cpu"
@@ -63,7 +68,9 @@ def plan_workers(*, cpus: int, gpus: int, memory: int, device: str = "auto", req
         raise UserError(f"--workers {requested} needs as many {what}s, but Ray has {limit}; ask for fewer")
     fitting = limit if use_gpus else max(1, min(limit, memory // WORKER_BYTES))
     count = requested or fitting
-    return Workers(count, max(1, cpus // count), int(use_gpus))
+    sizes = range(max(node_cpus), 0, -1)
+    cpus_each = next((size for size in sizes if sum(n // size for n in node_cpus) >= count), 1)
+    return Workers(count, cpus_each, int(use_gpus))
 
 
 def available_cores() -> int:
@@ -117,11 +124,12 @@ def _object_store_bytes() -> int:
 
 def cluster_workers(device: str, requested: int | None) -> Workers:
     """Plans the processes for the Ray cluster that is connected; see :func:`plan_workers`."""
-    resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+    resources: list[dict[str, float]] = [node["Resources"] for node in nodes if node["Alive"]]
     return plan_workers(
-        cpus=int(resources.get("CPU", 0)),
-        gpus=int(resources.get("GPU", 0)),
-        memory=int(resources.get("memory", 0)),
+        node_cpus=[int(node.get("CPU", 0)) for node in resources],
+        gpus=int(sum(node.get("GPU", 0) for node in resources)),
+        memory=int(sum(node.get("memory", 0) for node in resources)),
         device=device,
         requested=requested,
     )

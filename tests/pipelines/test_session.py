@@ -7,28 +7,31 @@ GIB = 2**30
 
 
 @pytest.mark.parametrize(
-    ("cpus", "gpus", "memory", "device", "requested", "expected"),
+    ("node_cpus", "gpus", "memory", "device", "requested", "expected"),
     [
-        (1, 0, 8 * GIB, "auto", None, Workers(1, 1, 0)),
-        (2, 0, 8 * GIB, "auto", None, Workers(2, 1, 0)),
-        (16, 0, 64 * GIB, "auto", None, Workers(16, 1, 0)),
-        (16, 0, 8 * GIB, "auto", None, Workers(4, 4, 0)),  # short of memory: fewer processes with more threads
-        (16, 0, 1 * GIB, "auto", None, Workers(1, 16, 0)),
-        (16, 0, 64 * GIB, "auto", 3, Workers(3, 5, 0)),
-        (16, 4, 64 * GIB, "auto", None, Workers(4, 4, 1)),
-        (16, 4, 64 * GIB, "cpu", None, Workers(16, 1, 0)),
-        (16, 4, 64 * GIB, "cuda", 2, Workers(2, 8, 1)),
-        (2, 8, 64 * GIB, "auto", None, Workers(8, 1, 1)),
+        ([1], 0, 8, "auto", None, Workers(1, 1, 0)),
+        ([2], 0, 8, "auto", None, Workers(2, 1, 0)),
+        ([16], 0, 64, "auto", None, Workers(16, 1, 0)),
+        ([16], 0, 8, "auto", None, Workers(4, 4, 0)),  # short of memory: fewer processes with more threads
+        ([16], 0, 1, "auto", None, Workers(1, 16, 0)),
+        ([16], 0, 64, "auto", 3, Workers(3, 5, 0)),
+        ([0, 8, 8], 0, 64, "auto", None, Workers(16, 1, 0)),  # a head that does no work
+        ([8, 8], 0, 64, "auto", 1, Workers(1, 8, 0)),  # a process cannot span nodes
+        ([3, 3], 0, 64, "auto", 3, Workers(3, 1, 0)),  # two of two cores fit, but not three
+        ([16], 4, 64, "auto", None, Workers(4, 4, 1)),
+        ([16], 4, 64, "cpu", None, Workers(16, 1, 0)),
+        ([16], 4, 64, "cuda", 2, Workers(2, 8, 1)),
+        ([2], 8, 64, "auto", None, Workers(8, 1, 1)),
     ],
 )
 def test_processes_fill_the_cluster_and_never_more(
-    cpus: int, gpus: int, memory: int, device: str, requested: int | None, expected: Workers
+    node_cpus: list[int], gpus: int, memory: int, device: str, requested: int | None, expected: Workers
 ):
-    workers = plan_workers(cpus=cpus, gpus=gpus, memory=memory, device=device, requested=requested)
+    workers = plan_workers(node_cpus=node_cpus, gpus=gpus, memory=memory * GIB, device=device, requested=requested)
     assert workers == expected
     assert workers.count * workers.gpus <= gpus
     if not workers.gpus:
-        assert workers.count * workers.cpus <= cpus
+        assert sum(cpus // workers.cpus for cpus in node_cpus) >= workers.count
 
 
 @pytest.mark.parametrize(
@@ -44,7 +47,7 @@ def test_what_the_cluster_has_not_is_refused_in_words(
     cpus: int, gpus: int, device: str, requested: int | None, message: str
 ):
     with pytest.raises(UserError, match=message):
-        plan_workers(cpus=cpus, gpus=gpus, memory=8 * GIB, device=device, requested=requested)
+        plan_workers(node_cpus=[cpus], gpus=gpus, memory=8 * GIB, device=device, requested=requested)
 
 
 def test_cores_are_those_this_process_may_use():
