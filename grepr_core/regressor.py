@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from grepr_core.intervals import IntervalModel, fit_interval
+
 Array = NDArray[np.float64]
 
 #: Penalties tried, relative to the mean eigenvalue of the Gram matrix, so that they suit any number of features. With
@@ -26,6 +28,7 @@ class Regressor:
         coefficients: (D,) weights of the standardised features.
         intercept: Mean of the training ratings.
         alpha: The penalty chosen.
+        interval: How far ratings may lie from predictions; None where there were too few ratings to tell.
     """
 
     mean: Array
@@ -33,6 +36,7 @@ class Regressor:
     coefficients: Array
     intercept: float
     alpha: float
+    interval: IntervalModel | None = None
 
     def predict(self, features: NDArray[np.floating]) -> Array:
         """Predicts quality.
@@ -48,13 +52,14 @@ class Regressor:
 
     def to_arrays(self) -> dict[str, Array]:
         """Gives the numbers to store, by name."""
-        return {
+        arrays = {
             "mean": self.mean,
             "scale": self.scale,
             "coefficients": self.coefficients,
             "intercept": np.array([self.intercept]),
             "alpha": np.array([self.alpha]),
         }
+        return arrays if self.interval is None else {**arrays, "interval": self.interval.to_array()}
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, Array]) -> "Regressor":
@@ -72,6 +77,7 @@ class Regressor:
             coefficients=arrays["coefficients"],
             intercept=float(arrays["intercept"][0]),
             alpha=float(arrays["alpha"][0]),
+            interval=IntervalModel.from_array(arrays["interval"]) if "interval" in arrays else None,
         )
 
 
@@ -113,12 +119,13 @@ def fit_ridge(features: NDArray[np.floating], mos: NDArray[np.floating]) -> Regr
     eigenvalues = eigenvalues.clip(min=0)
     rotated = vectors.T @ residual
     alphas = RELATIVE_ALPHAS * max(float(eigenvalues.mean()), 1e-12)
-    errors = []
+    left_out = []
     for alpha in alphas:
         shrinkage = eigenvalues / (eigenvalues + alpha)
         leverage = (vectors**2) @ shrinkage + 1 / len(y)
-        left_out = (residual - vectors @ (shrinkage * rotated)) / (1 - leverage).clip(min=1e-9)
-        errors.append(float(np.mean(left_out**2)))
-    alpha = float(alphas[int(np.argmin(errors))])
+        left_out.append((residual - vectors @ (shrinkage * rotated)) / (1 - leverage).clip(min=1e-9))
+    best = int(np.argmin([np.mean(residuals**2) for residuals in left_out]))
+    alpha = float(alphas[best])
     coefficients = x.T @ (vectors @ (rotated / (eigenvalues + alpha)))
-    return Regressor(mean, scale, coefficients, intercept, alpha)
+    interval = fit_interval(y - left_out[best], left_out[best])
+    return Regressor(mean, scale, coefficients, intercept, alpha, interval)

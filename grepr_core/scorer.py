@@ -222,8 +222,13 @@ class Scorer:
                     low_level_score(low_level_distance(self._low, image, self.bundle.pristine)) for image in images
                 ]
         joined = torch.cat(features, dim=1).cpu().numpy()
+        bounds: tuple[list[float], list[float]] | None = None
         if self.bundle.regressor is not None:
-            scores = self.bundle.regressor.predict(joined).tolist()
+            predicted = self.bundle.regressor.predict(joined)
+            scores = predicted.tolist()
+            if (interval := self.bundle.regressor.interval) is not None:
+                lower, upper = interval.bounds(predicted)
+                bounds = lower.tolist(), upper.tolist()
         else:
             # The paper's combination where the bundle has both paths, else the one it has.
             scores = np.sum([path for path in (high_scores, low_scores) if path is not None], axis=0).tolist()
@@ -232,6 +237,8 @@ class Scorer:
                 score,
                 None if low_scores is None else low_scores[i],
                 None if high_scores is None else high_scores[i],
+                None if bounds is None else bounds[0][i],
+                None if bounds is None else bounds[1][i],
                 joined[i],
             )
             for i, score in enumerate(scores)
@@ -243,6 +250,8 @@ class _Prediction:
     score: float
     score_low: float | None
     score_high: float | None
+    score_lower: float | None
+    score_upper: float | None
     features: NDArray[np.float32]
 
 
@@ -256,6 +265,8 @@ def _finish(waiting: _Waiting, prediction: _Prediction) -> ImageScore:
         score=prediction.score,
         score_low=prediction.score_low,
         score_high=prediction.score_high,
+        score_lower=prediction.score_lower,
+        score_upper=prediction.score_upper,
         width=photo.width,
         height=photo.height,
         scored_pixels=photo.rgb.shape[0] * photo.rgb.shape[1],

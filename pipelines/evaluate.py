@@ -6,12 +6,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from grepr_core.bundle import load_bundle
+from grepr_core.bundle import Bundle, load_bundle
 from grepr_core.errors import UserError
 from grepr_core.metrics import LabelBudgetResult, few_label_protocol, krocc, plcc, srocc
 from grepr_core.regressor import fit_ridge
+from grepr_core.zero_shot import combined_score
 from pipelines.options import EvaluateOptions
-from pipelines.rated import rated_features, read_ratings
+from pipelines.rated import RatedFeatures, rated_features, read_ratings
 
 
 @dataclass(frozen=True)
@@ -34,17 +35,36 @@ class Agreement:
 
 
 @dataclass(frozen=True)
+class Coverage:
+    """How well the bundle's prediction intervals keep what they promise.
+
+    Attributes:
+        promised: Fraction of ratings that they are made to hold.
+        held: Fraction of the test set's ratings that they do hold.
+        width: Their mean width, on the scale of the ratings.
+        width_srocc: Rank correlation of width and error: above 0 where they are narrower for the surer scores.
+    """
+
+    promised: float
+    held: float
+    width: float
+    width_srocc: float
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """What ``grepr evaluate`` measures.
 
     Attributes:
         few_labels: A regressor fitted anew on few labels, at each number of them.
         as_it_is: The bundle's own scores on the test set, without any of these labels.
+        intervals: The bundle's own prediction intervals on the test set, where it has any.
         test_images: Size of the test set.
     """
 
     few_labels: list[LabelBudgetResult]
     as_it_is: list[Agreement]
+    intervals: Coverage | None
     test_images: int
 
 
@@ -67,7 +87,8 @@ def run(options: EvaluateOptions) -> Evaluation:
         label_counts = [int(count) for count in options.labels.split(",")]
     except ValueError as error:
         raise UserError(f"--labels {options.labels}: give numbers with commas between, such as 50,100,200") from error
-    rated = rated_features(read_ratings(options.ratings), options.images, load_bundle(options.model), options)
+    bundle = load_bundle(options.model)
+    rated = rated_features(read_ratings(options.ratings), options.images, bundle, options)
     try:
         few_labels = few_label_protocol(
             rated.features,
@@ -87,13 +108,27 @@ def run(options: EvaluateOptions) -> Evaluation:
         "zero-shot, high-level path": rated.score_high,
     }
     if rated.score_low is not None and rated.score_high is not None:
-        own["zero-shot, both paths"] = rated.score_low + rated.score_high
+        own["zero-shot, both paths"] = combined_score(rated.score_low, rated.score_high)
     as_it_is = [_agreement(what, scores[test], rated.mos[test]) for what, scores in own.items() if scores is not None]
-    return Evaluation(few_labels, as_it_is, int(test.sum()))
+    return Evaluation(few_labels, as_it_is, _coverage(bundle, rated, test), int(test.sum()))
 
 
 def _agreement(what: str, scores: NDArray[np.float64], mos: NDArray[np.float64]) -> Agreement:
     return Agreement(what, len(mos), srocc(scores, mos), plcc(scores, mos), krocc(scores, mos))
+
+
+def _coverage(bundle: Bundle, rated: RatedFeatures, test: NDArray[np.bool_]) -> Coverage | None:
+    if rated.score_lower is None or rated.score_upper is None:
+        return None
+    assert bundle.regressor is not None
+    assert bundle.regressor.interval is not None
+    lower, upper, mos = rated.score_lower[test], rated.score_upper[test], rated.mos[test]
+    return Coverage(
+        promised=bundle.regressor.interval.level,
+        held=float(np.mean((lower <= mos) & (mos <= upper))),
+        width=float(np.mean(upper - lower)),
+        width_srocc=srocc(upper - lower, np.abs(mos - rated.score[test])),
+    )
 
 
 def to_text(evaluation: Evaluation) -> str:
@@ -111,6 +146,11 @@ def to_text(evaluation: Evaluation) -> str:
         lines.append(f"| {result.labels} | {result.splits} | {' | '.join(cells)} |")
     for own in evaluation.as_it_is:
         lines.append(f"| {own.what} | - | {own.srocc:.3f} | {own.plcc:.3f} | {own.krocc:.3f} |")
+    if (intervals := evaluation.intervals) is not None:
+        lines.append(
+            f"\nThe bundle's {intervals.promised:.0%} intervals hold {intervals.held:.1%} of the test ratings; "
+            f"mean width {intervals.width:.3f}, rank correlation of width and error {intervals.width_srocc:.2f}"
+        )
     lines.append(f"\n{evaluation.test_images} test images; medians of the draws, in brackets their middle half")
     return "\n".join(lines)
 

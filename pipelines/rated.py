@@ -37,6 +37,8 @@ class RatedFeatures:
         score: (N,) float64, what the bundle itself predicts.
         score_low: (N,) zero-shot scores of the low-level path, None where the bundle lacks it.
         score_high: (N,) zero-shot scores of the high-level path, None where the bundle lacks it.
+        score_lower: (N,) lower ends of the prediction intervals, None where the bundle has none.
+        score_upper: (N,) upper ends of them.
     """
 
     features: NDArray[np.float32]
@@ -45,6 +47,8 @@ class RatedFeatures:
     score: NDArray[np.float64]
     score_low: NDArray[np.float64] | None
     score_high: NDArray[np.float64] | None
+    score_lower: NDArray[np.float64] | None
+    score_upper: NDArray[np.float64] | None
 
 
 def read_ratings(path: str) -> pd.DataFrame:
@@ -120,10 +124,10 @@ def rated_features(ratings: pd.DataFrame, images: str, bundle: Bundle, options: 
     kept = table.filter(scored)
     features = np.stack(kept["features"].to_numpy()).astype(np.float32)
     train = (ratings["split"] == TRAIN).to_numpy()[scored] if "split" in ratings else None
-    columns = {name: _column(kept.column(name).to_numpy()) for name in ("score", "score_low", "score_high")}
-    score = columns.pop("score")
-    assert score is not None
-    return RatedFeatures(features, ratings["mos"].to_numpy()[scored], train, score, **columns)
+    score = kept.column("score").to_numpy().astype(np.float64)
+    names = ("score_low", "score_high", "score_lower", "score_upper")
+    optional = {name: _column(kept.column(name).to_numpy()) for name in names}
+    return RatedFeatures(features, ratings["mos"].to_numpy()[scored], train, score, **optional)
 
 
 def _uri(images: str, image: str) -> str:

@@ -39,3 +39,5 @@ def test_evaluation_on_real_photographs(photos: Path):
     assert srocc[200] > 0.63
     assert srocc[800] > 0.7
     assert results["as_it_is"][0]["srocc"] > 0.7
+    assert 0.86 <= results["intervals"]["held"] <= 0.94
+    assert results["intervals"]["width_srocc"] > 0.15

@@ -54,11 +54,20 @@ def test_constant_features_do_no_harm():
     )
 
 
-def test_numbers_round_trip():
-    x, y, _ = linear_data(50, 10, noise=0.5)
+@pytest.mark.parametrize("n", [20, 50])  # without and with enough ratings for intervals
+def test_numbers_round_trip(n: int):
+    x, y, _ = linear_data(n, 10, noise=0.5)
     regressor = fit_ridge(x, y)
     again = Regressor.from_arrays(regressor.to_arrays())
     np.testing.assert_array_equal(again.predict(x), regressor.predict(x))
+    assert (again.interval is None) == (regressor.interval is None) == (n < 30)
+
+
+def test_intervals_hold_what_they_promise():
+    x, y, _ = linear_data(3000, 30, noise=2.0)
+    regressor = fit_ridge(x[:300], y[:300])
+    lower, upper = regressor.interval.bounds(regressor.predict(x[300:]))
+    assert np.mean((lower <= y[300:]) & (y[300:] <= upper)) == pytest.approx(0.9, abs=0.04)
 
 
 @pytest.mark.parametrize(

@@ -80,6 +80,13 @@ def test_without_a_regressor_the_zero_shot_scores_are_added():
     assert low.score_high is None
 
 
+def test_intervals_lie_around_the_score():
+    for score in Scorer(load_bundle("grepr-lite"), device="cpu").score(sixty_photos()[:5]):
+        assert score.score_lower < score.score < score.score_upper
+    (uncalibrated,) = Scorer(full_bundle(), device="cpu").score(sixty_photos()[:1])
+    assert uncalibrated.score_lower is uncalibrated.score_upper is None
+
+
 def test_failures_keep_their_place():
     photos = sixty_photos()[:4]
     missing = Failure(Status.MISSING, "no such file")

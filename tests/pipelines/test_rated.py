@@ -95,6 +95,8 @@ def test_evaluating_draws_from_train_and_tests_on_the_rest(rated: Path):
     assert evaluation.test_images == 15
     assert [(r.labels, r.splits) for r in evaluation.few_labels] == [(20, 4), (45, 1)]
     assert evaluation.few_labels[-1].srocc.median > 0.8
+    assert evaluation.intervals is not None
+    assert evaluation.intervals.promised == 0.9
     assert evaluate.run(options) == evaluation  # seeded
     table = evaluate.to_text(evaluation)
     assert "| 45 | 1 |" in table
