@@ -31,18 +31,40 @@ StorageOptions = Annotated[
 ]
 
 
+#: Images in a shard once there are many.
+LARGEST_SHARD = 1000
+
+
 @dataclass(frozen=True, kw_only=True)
-class SourceOptions:
+class StoredOptions:
+    """How files are reached."""
+
+    storage_options: StorageOptions = field(default_factory=dict)
+    """Options for the file system, as fsspec takes them."""
+
+    def __post_init__(self) -> None:
+        """Has nothing to check; what inherits has."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceOptions(StoredOptions):
     """How a source is listed."""
 
     all_files: bool = False
     """Take every file of a folder for an image, whatever its name."""
 
-    shard_size: int = 1000
+    shard_size: int = LARGEST_SHARD
     """Images in a shard, the unit of retry and of output. The first shards are smaller."""
 
-    storage_options: StorageOptions = field(default_factory=dict)
-    """Options for the file system, as fsspec takes them."""
+    def __post_init__(self) -> None:
+        """Checks ranges.
+
+        Raises:
+            ValueError: Names the option that is out of range.
+        """
+        super().__post_init__()
+        if self.shard_size < 1:
+            raise ValueError("--shard-size must be at least 1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +82,7 @@ class ManifestOptions(SourceOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ScoringOptions(SourceOptions):
+class ScoringOptions(StoredOptions):
     """How images are scored; shared by all commands that score."""
 
     model: str = "grepr-lite"
@@ -102,7 +124,8 @@ class ScoringOptions(SourceOptions):
         Raises:
             ValueError: Names the option that is out of range.
         """
-        for name in ("shard_size", "max_image_pixels", "max_image_bytes", "min_side"):
+        super().__post_init__()
+        for name in ("max_image_pixels", "max_image_bytes", "min_side"):
             if getattr(self, name) < 1:
                 raise ValueError(f"--{name.replace('_', '-')} must be at least 1")
         if self.workers is not None and self.workers < 1:
@@ -116,7 +139,7 @@ class ScoringOptions(SourceOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ScoreOptions(ScoringOptions):
+class ScoreOptions(SourceOptions, ScoringOptions):
     """Score every image of a source. Running the same command again resumes, and redoes only what is missing.
 
     Example: grepr score ~/Pictures scores/

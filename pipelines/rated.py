@@ -15,7 +15,7 @@ from grepr_core.errors import UserError
 from grepr_core.images import Status
 from grepr_core.storage import Folder, absolute, is_local
 from pipelines.manifest import write_manifest
-from pipelines.options import ScoringOptions
+from pipelines.options import LARGEST_SHARD, ScoringOptions
 from pipelines.score import MANIFEST_FOLDER, score_manifest
 from pipelines.score_table import read_scores
 from pipelines.sources import Entry, path_to_uri
@@ -109,7 +109,7 @@ def rated_features(ratings: pd.DataFrame, images: str, bundle: Bundle, options: 
     with tempfile.TemporaryDirectory(prefix="grepr-") as temporary:
         output = Folder(temporary)
         manifest = write_manifest(
-            map(Entry, uris), output.child(MANIFEST_FOLDER), source=images, largest_shard=options.shard_size
+            map(Entry, uris), output.child(MANIFEST_FOLDER), source=images, largest_shard=LARGEST_SHARD
         )
         record = score_manifest(manifest, output, bundle, options, features=True)
         table = read_scores(output)
