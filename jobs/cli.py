@@ -29,6 +29,7 @@ DONE, FAILED, WRONG_USAGE, TOO_MANY_FAILED, INTERRUPTED = 0, 1, 2, 3, 130
 DESCRIPTION = """Scores the perceptual quality of every photo in a lake.
 
 Start with: grepr demo demo/
+
 Then: grepr score ~/Pictures scores/
 
 Results go to files and standard output, progress to standard error. Exit codes: 0 done; 1 failed; 2 wrong usage; 3 \
@@ -114,9 +115,15 @@ def _as_lines(value: dict[str, Any], indent: str = "") -> str:
     for key, item in value.items():
         if isinstance(item, dict):
             lines += [f"{indent}{key}:", _as_lines(item, indent + "  ")]
+        elif isinstance(item, list):
+            lines += [f"{indent}{key}:", *(f"{indent}  {_on_one_line(part)}" for part in item)]
         else:
             lines.append(f"{indent}{key}: {item}")
     return "\n".join(lines)
+
+
+def _on_one_line(value: object) -> str:
+    return ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else str(value)
 
 
 COMMANDS: dict[str, tuple[type, Callable[[Any], int]]] = {

@@ -65,12 +65,14 @@ def run(options: FitOptions) -> FitResult:
         "training": {
             "ratings": len(rated.mos),
             "mos": {"lowest": float(rated.mos.min()), "highest": float(rated.mos.max())},
-            "ridge_penalty": regressor.alpha,
+            "ridge_penalty": round(regressor.alpha, 4),
             "fitted": datetime.now(UTC).date().isoformat(),
         },
         "evaluation": {
             "protocol": f"median of {CROSS_VALIDATION_SPLITS} draws, each tested on a fifth of the ratings left out",
-            "learning_curve": [{"labels": r.labels, "srocc": r.srocc.median, "plcc": r.plcc.median} for r in curve],
+            "learning_curve": [
+                {"labels": r.labels, "srocc": round(r.srocc.median, 3), "plcc": round(r.plcc.median, 3)} for r in curve
+            ],
         },
     }
     bundle = replace(
