@@ -144,7 +144,10 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """
     if "GREPR_DEBUG" not in os.environ:
         _mute_native_logs()
-    logging.basicConfig(format="%(message)s", stream=sys.stderr, level=logging.INFO)
+    # What libraries tell of themselves, such as where they found credentials, is of no interest here.
+    logging.basicConfig(format="%(message)s", stream=sys.stderr, level=logging.WARNING)
+    for package in ("grepr_core", "pipelines"):
+        logging.getLogger(package).setLevel(logging.INFO)
     options = subcommand_cli_from_dict(
         {name: options for name, (options, _) in COMMANDS.items()},
         prog="grepr",

@@ -129,14 +129,17 @@ class Listing:
 
     def _remote(self) -> Iterator[Entry]:
         fs, root = url_to_fs(self._source, **self._storage_options)
-        if glob.has_magic(root) and not fs.exists(root):
-            found = fs.glob(root, detail=True)
-            wanted = {path: info for path, info in found.items() if info["type"] == "file"}
-        else:
-            found = fs.find(root, detail=True)
-            wanted = {path: info for path, info in found.items() if self._wanted(posixpath.basename(path))}
-            if not found:
-                raise UserError(f"{self._source}: nothing there")
+        try:
+            if glob.has_magic(root) and not fs.exists(root):
+                found = fs.glob(root, detail=True)
+                wanted = {path: info for path, info in found.items() if info["type"] == "file"}
+            else:
+                found = fs.find(root, detail=True)
+                wanted = {path: info for path, info in found.items() if self._wanted(posixpath.basename(path))}
+        except (FileNotFoundError, ValueError) as error:  # no such bucket; a pattern that is none
+            raise UserError(f"{self._source}: {error}") from error
+        if not found:
+            raise UserError(f"{self._source}: nothing there")
         for path in sorted(wanted):
             info = wanted[path]
             yield Entry(fs.unstrip_protocol(path), info.get("size"), (info.get("ETag") or "").strip('"') or None)

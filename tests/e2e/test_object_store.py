@@ -1,0 +1,119 @@
+"""Scoring from and to an object store, spoken to over the network by the client of production."""
+
+import io
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import s3fs
+
+from grepr_core.storage import Folder
+from pipelines.score_table import read_scores
+from tests.lake import grepr, jpeg, photo, run_grepr
+
+pytestmark = [pytest.mark.slow, pytest.mark.s3]
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """An S3 server in its own process; gives the environment in which every client finds it."""
+    output = tmp_path_factory.mktemp("store") / "log"
+    program = "from moto.server import main; main(['-p0', '-H127.0.0.1'])"
+    with output.open("w") as log:
+        server = subprocess.Popen([sys.executable, "-u", "-c", program], stdout=log, stderr=subprocess.STDOUT)
+    try:
+        environment = {
+            "AWS_ENDPOINT_URL": _address(output),
+            "AWS_ACCESS_KEY_ID": "test",
+            "AWS_SECRET_ACCESS_KEY": "a-secret-of-the-test",
+            "AWS_DEFAULT_REGION": "us-east-1",
+        }
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in environment.items():
+                patch.setenv(name, value)
+            yield environment
+    finally:
+        server.terminate()
+        server.wait(timeout=10)
+
+
+def _address(log: Path) -> str:
+    deadline = time.monotonic() + 60
+    while (found := re.search(r"Running on (http://\S+)", log.read_text())) is None:
+        assert time.monotonic() < deadline, log.read_text()
+        time.sleep(0.1)
+    return found[1]
+
+
+@pytest.fixture(scope="module")
+def lake(store: dict[str, str]) -> s3fs.S3FileSystem:
+    fs = s3fs.S3FileSystem()
+    fs.mkdir("lake")
+    for i in range(120):
+        fs.pipe_file(f"lake/photos/{i % 3}/{i:04d} ü.jpg", jpeg(photo(i)))
+    fs.pipe_file("lake/photos/0/broken.jpg", b"not an image")
+    fs.pipe_file("lake/photos/notes.txt", b"no image at all")
+    fs.mkdir("scores")
+    return fs
+
+
+def test_a_prefix_is_scored_into_another(lake: s3fs.S3FileSystem):
+    code, out, err = run_grepr("score", "s3://lake/photos", "s3://scores/all")
+    assert code == 0, err
+    assert "121 images: 120 scored, 1 unreadable" in out
+    table = read_scores(Folder("s3://scores/all"))
+    assert len(table) == 121
+    assert table["uri"][0].as_py() == "s3://lake/photos/0/0000 ü.jpg"
+    assert json.loads(lake.cat_file("scores/all/run.json"))["counts"] == {"scored": 120, "unreadable": 1}
+    assert lake.find("scores/all/in-progress") == []
+    for path in lake.find("scores/all"):
+        assert b"a-secret-of-the-test" not in lake.cat_file(path)
+    manifest = pq.read_table(io.BytesIO(lake.cat_file("scores/all/manifest/part-00000.parquet")))
+    assert manifest["etag"].null_count == manifest["size"].null_count == 0
+
+
+def test_a_killed_run_goes_on(lake: s3fs.S3FileSystem):
+    process = grepr("score", "s3://lake/photos/*/*.jpg", "s3://scores/killed", "--shard-size", "4")
+    deadline = time.monotonic() + 90
+    while len(lake.find("scores/killed/scores")) < 3:
+        assert time.monotonic() < deadline
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.1)
+        lake.invalidate_cache()
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate(timeout=60)
+    assert not lake.exists("scores/killed/run.json")
+    code, _, err = run_grepr("score", "s3://lake/photos/*/*.jpg", "s3://scores/killed", "--shard-size", "4")
+    assert code == 0, err
+    assert "are done already" in err
+    undisturbed = read_scores(Folder("s3://scores/all"))
+    assert read_scores(Folder("s3://scores/killed")).equals(undisturbed)
+
+
+def test_objects_that_vanish_after_the_listing_are_missing(lake: s3fs.S3FileSystem, tmp_path: Path):
+    code, _, err = run_grepr("manifest", "s3://lake/photos/1", tmp_path / "manifest")
+    assert code == 0, err
+    lake.rm_file("lake/photos/1/0001 ü.jpg")
+    code, out, err = run_grepr("score", tmp_path / "manifest", tmp_path / "out")
+    assert code == 0, err
+    assert "40 images: 1 missing, 39 scored" in out
+
+
+def test_a_source_that_is_not_there(store: dict[str, str], lake: s3fs.S3FileSystem, tmp_path: Path):
+    assert urllib.request.urlopen(store["AWS_ENDPOINT_URL"], timeout=10).status == 200  # the server is well
+    for source, message in (
+        ("s3://nowhere/photos", "The specified bucket does not exist"),
+        ("s3://lake/**.jpg", "Invalid pattern"),
+    ):
+        code, _, err = run_grepr("score", source, tmp_path / "out")
+        assert code == 2
+        assert err.startswith(f"grepr: {source}: {message}")  # and nothing of the libraries below
