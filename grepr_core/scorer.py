@@ -16,7 +16,7 @@ from grepr_core.bundle import Bundle
 from grepr_core.high_level import HighLevelEncoder
 from grepr_core.images import Failure, Limits, Photo, Status, decode
 from grepr_core.inference import Precision, prepare, resolve_device, resolve_dtype
-from grepr_core.zero_shot import high_level_score, low_level_distance, low_level_score
+from grepr_core.zero_shot import combined_score, high_level_score, low_level_distance, low_level_score
 
 T = TypeVar("T")
 
@@ -207,42 +207,38 @@ class Scorer:
             images = images.pin_memory().to(self._device, non_blocking=True)
         images = images.float().div_(255)
         features: list[Tensor] = []
-        high_scores: list[float] | None = None
-        low_scores: list[float] | None = None
+        high: NDArray[np.float64] | None = None
+        low: NDArray[np.float64] | None = None
         if self._high is not None:
             features.append(self._high(images))
             if isinstance(self._high, HighLevelEncoder):
-                high_scores = high_level_score(
-                    *self._high.quality_cosines(features[-1]).double().T.cpu().numpy()
-                ).tolist()
+                good, bad = self._high.quality_cosines(features[-1]).double().T.cpu().numpy()
+                high = high_level_score(good, bad)
         if self._low is not None:
-            features.append(self._low(images).float())
+            features.append(self._low(images))
             if self.bundle.pristine is not None:
-                low_scores = [
-                    low_level_score(low_level_distance(self._low, image, self.bundle.pristine)) for image in images
-                ]
-        joined = torch.cat(features, dim=1).cpu().numpy()
-        bounds: tuple[list[float], list[float]] | None = None
-        if self.bundle.regressor is not None:
-            predicted = self.bundle.regressor.predict(joined)
-            scores = predicted.tolist()
-            if (interval := self.bundle.regressor.interval) is not None:
-                lower, upper = interval.bounds(predicted)
-                bounds = lower.tolist(), upper.tolist()
+                distances = [low_level_distance(self._low, image, self.bundle.pristine) for image in images]
+                low = low_level_score(np.array(distances))
+        return self._predict(torch.cat(features, dim=1).cpu().numpy(), low, high)
+
+    def _predict(
+        self, features: NDArray[np.float32], low: NDArray[np.float64] | None, high: NDArray[np.float64] | None
+    ) -> list["_Prediction"]:
+        regressor = self.bundle.regressor
+        lower = upper = None
+        if regressor is not None:
+            scores = regressor.predict(features)
+            if regressor.interval is not None:
+                lower, upper = regressor.interval.bounds(scores)
+        elif low is not None and high is not None:
+            scores = combined_score(low, high)
         else:
-            # The paper's combination where the bundle has both paths, else the one it has.
-            scores = np.sum([path for path in (high_scores, low_scores) if path is not None], axis=0).tolist()
-        return [
-            _Prediction(
-                score,
-                None if low_scores is None else low_scores[i],
-                None if high_scores is None else high_scores[i],
-                None if bounds is None else bounds[0][i],
-                None if bounds is None else bounds[1][i],
-                joined[i],
-            )
-            for i, score in enumerate(scores)
-        ]
+            only = low if low is not None else high
+            assert only is not None  # a bundle has a regressor or a zero-shot score
+            scores = only
+        missing = [None] * len(features)
+        columns = (missing if column is None else column.tolist() for column in (scores, low, high, lower, upper))
+        return [_Prediction(*row) for row in zip(*columns, features, strict=True)]
 
 
 @dataclass(frozen=True, slots=True)
