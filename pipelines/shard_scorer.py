@@ -1,7 +1,6 @@
 """The actor that scores shards: reads, decodes, runs the model and writes, all in one process."""
 
 import json
-import logging
 import time
 import traceback
 from collections.abc import Mapping
@@ -82,7 +81,6 @@ class ShardScorer:
         Raises:
             RuntimeError: This machine has another model of that name.
         """
-        logging.getLogger("PIL").setLevel(logging.ERROR)
         torch.set_num_threads(job.threads)
         self._job = job
         bundle = load_bundle(job.model)
