@@ -143,7 +143,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         arguments: Without the program's name; by default those of the process.
     """
     if "GREPR_DEBUG" not in os.environ:
-        _mute_native_logs()
+        _mute_libraries()
     # What libraries tell of themselves, such as where they found credentials, is of no interest here.
     logging.basicConfig(format="%(message)s", stream=sys.stderr, level=logging.WARNING)
     for package in ("grepr_core", "pipelines"):
@@ -171,7 +171,9 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     sys.exit(code)
 
 
-def _mute_native_logs() -> None:
+def _mute_libraries() -> None:
+    # Interrupted, an iterator of Ray Data complains from its finaliser that Ray has stopped.
+    sys.unraisablehook = lambda _: None
     # Ray's native part writes advice for Ray's developers straight to the descriptor of standard error, and no setting
     # keeps it quiet. Python's own standard error moves to a copy of the descriptor before it is closed to all else.
     sys.stderr = os.fdopen(os.dup(2), "w", buffering=1, errors="backslashreplace")

@@ -19,7 +19,7 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, 
 @pytest.fixture(autouse=True)
 def keep_standard_error(monkeypatch: pytest.MonkeyPatch):
     # The command line moves the descriptor, which in these tests is pytest's.
-    monkeypatch.setattr("jobs.cli._mute_native_logs", lambda: None)
+    monkeypatch.setattr("jobs.cli._mute_libraries", lambda: None)
 
 
 @pytest.mark.parametrize("command", COMMANDS)
