@@ -35,7 +35,7 @@ from pipelines.score_table import (
     read_summary,
 )
 from pipelines.session import Workers, cluster_workers, ray_session
-from pipelines.shard_scorer import ScoringJob, ShardScorer
+from pipelines.shard_scorer import JOURNAL_FOLDER, ScoringJob, ShardScorer
 
 log = logging.getLogger(__name__)
 
@@ -161,6 +161,9 @@ def score_manifest(
     record = _record(before + here, here, settings, options, workers, time.monotonic() - began)
     if record.images != manifest.images:
         raise RuntimeError(f"{record.images} rows for {manifest.images} images; this is a defect, please report it")
+    notes = output.child(JOURNAL_FOLDER)
+    for name in notes.names():  # of processes that died between writing a shard and removing its note
+        notes.delete(name)
     output.write_json(RUN_FILE, asdict(record))
     return record
 

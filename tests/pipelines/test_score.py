@@ -43,6 +43,16 @@ def test_a_manifest_is_a_source(lake: Path, tmp_path: Path):
     assert len(read_scores(Folder(str(tmp_path / "out")))) == 70
 
 
+def test_notes_of_processes_that_died_are_cleared_away(lake: Path, tmp_path: Path):
+    notes = tmp_path / "out/in-progress"
+    notes.mkdir(parents=True)
+    (notes / "shard=000000.json").write_text('{"image": null, "deaths": {}}')
+    (notes / "shard=000099.json").write_text('{"image": null, "deaths": {}}')
+    (notes / ".shard=000001.json.abc").touch()
+    run(ScoreOptions(source=str(lake), output=str(tmp_path / "out")))
+    check_invariants(tmp_path / "out")
+
+
 def test_secrets_stay_out_of_the_record(lake: Path, tmp_path: Path):
     (tmp_path / "one").mkdir()
     (tmp_path / "one/a.jpg").write_bytes(jpeg(photo(0)))
