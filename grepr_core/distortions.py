@@ -159,7 +159,8 @@ def _overexposure(pixels: Pixels, gain: float, rng: np.random.Generator) -> Pixe
 
 @_kind(0.75, 0.55, 0.4, 0.27, 0.17)
 def _low_contrast(pixels: Pixels, contrast: float, rng: np.random.Generator) -> Pixels:
-    mean = pixels.mean(axis=(0, 1), keepdims=True, dtype=np.float32)
+    # Summed in float32, the mean of a large image is off by several grey levels.
+    mean = pixels.mean(axis=(0, 1), keepdims=True, dtype=np.float64).astype(np.float32)
     distorted: Pixels = mean + np.float32(contrast) * (pixels - mean)
     return distorted
 

@@ -72,3 +72,8 @@ def test_what_is_unknown_is_named():
         distort(image, "rain", 1, seed=0)
     with pytest.raises(ValueError, match="unknown level 6"):
         distort(image, "jpeg", 6, seed=0)
+
+
+def test_contrast_is_lost_about_the_mean_of_large_images_too():
+    grey = np.full((3000, 2000, 3), 102, np.uint8)
+    np.testing.assert_array_equal(distort(grey, "low_contrast", 5, seed=0), grey)
