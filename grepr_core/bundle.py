@@ -12,7 +12,6 @@ from importlib.resources import files
 from typing import Any
 
 import numpy as np
-import torch
 from safetensors import SafetensorError
 from safetensors.numpy import load as load_arrays
 from safetensors.numpy import save as save_arrays
@@ -198,12 +197,7 @@ def _deserialise(config: Mapping[str, Any], contents: Mapping[str, bytes]) -> Bu
     low: LowLevelEncoder | None = None
     if "low" in config:
         low = LowLevelEncoder()
-        # Weights may be stored as float16.
-        state = {
-            k: v.float() if v.dtype == torch.float16 else v
-            for k, v in load_tensors(contents["low.safetensors"]).items()
-        }
-        low.load_state_dict(state, strict=True)
+        low.load_state_dict(load_tensors(contents["low.safetensors"]), strict=True)
         low.eval()
     pristine = None
     if "pristine" in config:

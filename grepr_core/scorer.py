@@ -128,7 +128,7 @@ class Scorer:
         self._limits = limits
         self._max_pixels = max_pixels or bundle.max_pixels
         self._batch_pixels = batch_pixels or (GPU_BATCH_PIXELS if on_gpu else 1)
-        self._threads = decode_threads if on_gpu else 0
+        self._decode_ahead = 2 * decode_threads
         self._pool = ThreadPoolExecutor(decode_threads, thread_name_prefix="decode") if on_gpu else None
 
     @property
@@ -164,18 +164,21 @@ class Scorer:
         return [scores[index] for index in range(len(scores))]
 
     def _decoded(self, encoded: Iterable[bytes | Failure]) -> Iterator[tuple[int | None, Photo | Failure]]:
-        contents = iter(encoded)
         if self._pool is None:
-            while (content := self._timed("read", lambda: next(contents, None))) is not None:
-                yield self._decode(content)
+            yield from map(self._decode, self._contents(encoded))
             return
         ahead: deque[Future[tuple[int | None, Photo | Failure]]] = deque()
-        while (content := self._timed("read", lambda: next(contents, None))) is not None:
+        for content in self._contents(encoded):
             ahead.append(self._pool.submit(self._decode, content))
-            if len(ahead) > 2 * self._threads:
+            if len(ahead) > self._decode_ahead:
                 yield ahead.popleft().result()
         while ahead:
             yield ahead.popleft().result()
+
+    def _contents(self, encoded: Iterable[bytes | Failure]) -> Iterator[bytes | Failure]:
+        contents = iter(encoded)
+        while (content := self._timed("read", lambda: next(contents, None))) is not None:
+            yield content
 
     def _decode(self, content: bytes | Failure) -> tuple[int | None, Photo | Failure]:
         if isinstance(content, Failure):

@@ -2,8 +2,6 @@
 
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 from tqdm import tqdm
 
@@ -11,7 +9,7 @@ LOG_SECONDS = 10.0
 
 
 class Progress:
-    """Counts images done and failed, and shows them with the speed and the time left."""
+    """Counts images done and failed, and shows them with the speed and the time left, until it is closed."""
 
     def __init__(self, total: int, done: int = 0) -> None:
         """Starts the clock.
@@ -59,13 +57,3 @@ class _Nowhere:
 
     def flush(self) -> None:
         pass
-
-
-@contextmanager
-def progress(total: int, done: int = 0) -> Iterator[Progress]:
-    """Shows progress while the context lasts; see :class:`Progress`."""
-    shown = Progress(total, done)
-    try:
-        yield shown
-    finally:
-        shown.close()

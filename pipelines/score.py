@@ -11,6 +11,7 @@ import logging
 import platform
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -25,7 +26,7 @@ from grepr_core.storage import Folder
 from pipelines.manifest import Manifest, find_manifest
 from pipelines.manifest import run as make_manifest
 from pipelines.options import ManifestOptions, ScoreOptions, ScoringOptions
-from pipelines.progress import progress
+from pipelines.progress import Progress
 from pipelines.score_table import (
     PASSING,
     RUN_FILE,
@@ -152,7 +153,7 @@ def score_manifest(
     todo = [shard for shard in range(manifest.shards) if shard not in summaries]
     here, workers, began = ShardSummary(), None, time.monotonic()
     if todo:
-        with ray_session(options.address), progress(manifest.images, before.images) as shown:
+        with ray_session(options.address), closing(Progress(manifest.images, before.images)) as shown:
             workers = cluster_workers(options.device, options.workers)
             job = _job(manifest, output, bundle, options, workers, features, retry)
             for summary in _score_shards(todo, job, workers):

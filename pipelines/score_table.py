@@ -19,6 +19,8 @@ from grepr_core.storage import Folder
 
 SCORES_FOLDER = "scores"
 RUN_FILE = "run.json"
+#: Failures whose reason may have passed by the time the images are tried again.
+PASSING = frozenset({Status.MISSING, Status.DENIED, Status.TIMEOUT, Status.CRASHED})
 _SHARD_NAME = re.compile(r"shard=(\d{6,})\.parquet")
 _SUMMARY_KEY = b"grepr"
 
@@ -110,12 +112,12 @@ def make_table(
     columns: dict[str, Any] = {"model_id": [model_id] * len(scores)}
     if feature_size is not None:
         columns["features"] = _features_array([score.features for score in scores], feature_size)
-    for name in schema().names:
+    wanted = schema(feature_size)
+    for name in wanted.names:
         if name in images.column_names:
             columns[name] = images[name]
         elif name not in columns:
             columns[name] = [getattr(score, name) for score in scores]
-    wanted = schema(feature_size)
     return pa.table({name: columns[name] for name in wanted.names}, schema=wanted)
 
 
@@ -173,7 +175,3 @@ def read_scores(output: Folder, columns: Sequence[str] | None = None) -> pa.Tabl
     """
     folder = output.child(SCORES_FOLDER)
     return pa.concat_tables(read_shard(folder, shard, columns) for shard in sorted(finished_shards(folder)))
-
-
-#: Failures whose reason may have passed by the time the images are tried again.
-PASSING = frozenset({Status.MISSING, Status.DENIED, Status.TIMEOUT, Status.CRASHED})
