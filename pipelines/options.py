@@ -207,6 +207,71 @@ class EvaluateOptions(ScoringOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
+class TrainingOptions(StoredOptions):
+    """How a stage of pretraining is trained; shared by both."""
+
+    output: str
+    """Folder or URL of the run; the same command again goes on where this one ended."""
+
+    epochs: int = 15
+    """Passes through the photographs."""
+
+    batch: int = 8
+    """Photographs a step, over all workers."""
+
+    learning_rate: float = 1e-4
+    """Of AdamW, after the warm-up."""
+
+    final_learning_rate: float = 1e-6
+    """Where the learning rate ends; it falls along half a cosine."""
+
+    warmup_epochs: float = 0.0
+    """Epochs in which the learning rate rises linearly from 0 first."""
+
+    weight_decay: float = 0.05
+    """Of AdamW."""
+
+    seed: int = 0
+    """Seed of all that is drawn."""
+
+    precision: Precision = "auto"
+    """Arithmetic of the model; auto takes bf16 where the hardware has it."""
+
+    device: Device = "auto"
+    """Where the model is trained; auto takes GPUs where there are any."""
+
+    num_workers: int | None = None
+    """Processes that train; by default one a GPU, or, where there is none, 0: this process, with all cores."""
+
+    address: str | None = None
+    """Ray cluster to use, such as 'auto' or ray://head:10001; by default Ray is started here and stopped at the end."""
+
+    checkpoint_steps: int = 100
+    """Steps between checkpoints; there is one at the end of every epoch too."""
+
+    max_failures: int = 3
+    """Give up when workers have died more often than this."""
+
+    def __post_init__(self) -> None:
+        """Checks ranges.
+
+        Raises:
+            ValueError: Names the option that is out of range.
+        """
+        super().__post_init__()
+        for name in ("epochs", "batch", "checkpoint_steps"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"--{name.replace('_', '-')} must be at least 1")
+        for name in ("final_learning_rate", "warmup_epochs", "weight_decay", "max_failures", "seed"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"--{name.replace('_', '-')} must not be negative")
+        if self.learning_rate <= 0:
+            raise ValueError("--learning-rate must be positive")
+        if self.num_workers is not None and self.num_workers < 0:
+            raise ValueError("--num-workers must not be negative")
+
+
+@dataclass(frozen=True, kw_only=True)
 class DemoOptions:
     """Make a small lake of sample photos and their distorted versions, and score it. Needs no network.
 
