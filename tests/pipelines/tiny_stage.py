@@ -41,7 +41,7 @@ class TinyStage(Stage):
             torch.manual_seed(self.seed)
             norm = nn.Identity() if self.whole_batch else nn.BatchNorm2d(8)
             return nn.Sequential(
-                nn.Conv2d(3, 8, 3), norm, nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 3)
+                nn.Conv2d(3, 8, 3, bias=False), norm, nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 3)
             )
 
     def example(self, epoch: int, index: int) -> Batch:
