@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 import tyro
-from tyro.conf import Positional, arg, subcommand
+from tyro.conf import Positional, Suppress, arg, subcommand
 
 Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["auto", "fp32", "bf16"]
@@ -386,7 +386,7 @@ class PretrainOptions:
     Example: grepr pretrain low ~/Pictures --output low-run/
     """
 
-    stage: Annotated[PretrainLowOptions, subcommand("low")]
+    stage: Annotated[PretrainLowOptions, subcommand("low")] | Annotated[None, Suppress]  # tyro wants a union
 
 
 @dataclass(frozen=True, kw_only=True)

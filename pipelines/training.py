@@ -213,6 +213,8 @@ def train(stage: Stage, options: TrainingOptions) -> TrainingRecord:
         return TrainingRecord(**output.read_json(RUN_FILE))
     if stage.examples < options.batch:
         raise UserError(f"{stage.examples} examples are fewer than --batch {options.batch}; add photographs")
+    # Ray Train tells of each report, and that it runs in this process.
+    logging.getLogger("ray").setLevel(logging.ERROR)
     with _workers(stage, options) as workers:
         job = _Job(stage, options, output, workers)
         name = f"{stage.name}-{hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]}"
