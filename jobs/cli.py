@@ -20,6 +20,7 @@ from pipelines.options import (
     ManifestOptions,
     ModelOptions,
     ModelShowOptions,
+    PretrainOptions,
     ScoreOptions,
     ScoringOptions,
 )
@@ -77,6 +78,20 @@ def _failed_code(failed_fraction: float, options: ScoringOptions) -> int:
     return TOO_MANY_FAILED
 
 
+def _pretrain(options: PretrainOptions) -> int:
+    from pipelines.pretrain_low import WEIGHTS_FILE, run
+
+    assert options.stage is not None
+    record = run(options.stage)
+    last = record.epochs[-1]
+    metrics = "".join(
+        f", {name.replace('_', ' ')} {last[name]:.4f}" for name in ("order_accuracy", "probe_srocc") if name in last
+    )
+    _print(f"{last['epoch']} epochs, {last['step']} steps: loss {last['loss']:.4f}{metrics}")
+    _print(f"Weights: {options.stage.output}/{WEIGHTS_FILE}")
+    return DONE
+
+
 def _fit(options: FitOptions) -> int:
     from pipelines.fit import run
 
@@ -130,6 +145,7 @@ COMMANDS: dict[str, tuple[type, Callable[[Any], int]]] = {
     "demo": (DemoOptions, _demo),
     "manifest": (ManifestOptions, _manifest),
     "score": (ScoreOptions, _score),
+    "pretrain": (PretrainOptions, _pretrain),
     "fit": (FitOptions, _fit),
     "evaluate": (EvaluateOptions, _evaluate),
     "model": (ModelOptions, _model),

@@ -16,7 +16,6 @@ from importlib.metadata import version
 from typing import Any
 
 from grepr_core.bundle import Bundle, bundle_address, load_bundle
-from grepr_core.errors import UserError
 from grepr_core.images import Limits, Status
 from grepr_core.storage import Folder
 from pipelines.manifest import Manifest, find_manifest
@@ -32,6 +31,7 @@ from pipelines.score_table import (
     read_summary,
 )
 from pipelines.session import Workers, cluster_workers, ray_session
+from pipelines.settings import check_settings
 from pipelines.shard_pool import map_shards
 from pipelines.shard_scorer import JOURNAL_FOLDER, ScoringJob, ShardScorer
 
@@ -39,7 +39,6 @@ log = logging.getLogger(__name__)
 
 FORMAT_VERSION = 1
 MANIFEST_FOLDER = "manifest"
-SETTINGS_FILE = "settings.json"
 
 
 @dataclass(frozen=True)
@@ -131,7 +130,7 @@ def score_manifest(
         The record that ``run.json`` holds.
     """
     settings = _settings(manifest, bundle, options, features)
-    _check_settings(output, settings)
+    check_settings(output, settings, holds="scores")
     if output.exists(RUN_FILE):
         if not retry:
             log.info("%s: finished already; name another output to list the source anew", output.url)
@@ -233,18 +232,3 @@ def _settings(manifest: Manifest, bundle: Bundle, options: ScoringOptions, featu
         "limits": asdict(_limits(options)),
         "features": features,
     }
-
-
-def _check_settings(output: Folder, settings: dict[str, Any]) -> None:
-    if not output.exists(SETTINGS_FILE):
-        output.write_json(SETTINGS_FILE, settings)
-        return
-    before = output.read_json(SETTINGS_FILE)
-    changed = [
-        f"{key} {before.get(key)!r} became {value!r}" for key, value in settings.items() if before.get(key) != value
-    ]
-    if changed:
-        raise UserError(
-            f"{output.url}: holds scores made otherwise ({'; '.join(changed)}); "
-            "name another output, or use the options it was made with"
-        )
