@@ -6,13 +6,11 @@ Example: python -m jobs.build_lite rated.csv --images rated/ --output grepr_core
 import logging
 import tempfile
 
-import numpy as np
 import tyro
 from tyro.conf import Positional
 
 from grepr_core.bundle import Bundle, save_bundle
-from grepr_core.regressor import Regressor
-from grepr_core.semantic import SemanticEncoder, load_semantic_encoder
+from grepr_core.semantic import load_semantic_encoder
 from pipelines.fit import run
 from pipelines.options import FitOptions
 
@@ -38,9 +36,7 @@ def build(ratings: Positional[str], *, images: str, output: str) -> None:
         images: Folder that the ratings' paths start from.
         output: Folder of the bundle.
     """
-    size = SemanticEncoder.feature_size
-    unfitted = Regressor(np.zeros(size), np.ones(size), np.zeros(size), intercept=0.0, alpha=0.0)
-    base = Bundle("unfitted", high=load_semantic_encoder(), regressor=unfitted, max_pixels=MAX_PIXELS, card=CARD)
+    base = Bundle("unfitted", high=load_semantic_encoder(), max_pixels=MAX_PIXELS, card=CARD)
     with tempfile.TemporaryDirectory() as folder:
         save_bundle(base, folder)
         run(

@@ -18,8 +18,11 @@ from pipelines.options import (
     EvaluateOptions,
     FitOptions,
     ManifestOptions,
+    ModelBuildOptions,
+    ModelImportOptions,
     ModelOptions,
     ModelShowOptions,
+    ModelVerifyOptions,
     PretrainOptions,
     ScoreOptions,
     ScoringOptions,
@@ -116,12 +119,17 @@ def _evaluate(options: EvaluateOptions) -> int:
 def _model(options: ModelOptions) -> int:
     from grepr_core.bundle import load_bundle, model_card
 
-    bundle = load_bundle(options.action.bundle)
-    if isinstance(options.action, ModelShowOptions):
-        card = model_card(bundle)
-        _print(json.dumps(card, indent=2, ensure_ascii=False) if options.action.json else _as_lines(card))
-    else:
-        _print(f"{options.action.bundle}: intact, model id {bundle.model_id}")
+    match options.action:
+        case ModelShowOptions() as show:
+            card = model_card(load_bundle(show.bundle))
+            _print(json.dumps(card, indent=2, ensure_ascii=False) if show.json else _as_lines(card))
+        case ModelVerifyOptions() as verify:
+            _print(f"{verify.bundle}: intact, model id {load_bundle(verify.bundle).model_id}")
+        case ModelBuildOptions() | ModelImportOptions() as make:
+            from pipelines import model
+
+            bundle = model.build(make) if isinstance(make, ModelBuildOptions) else model.import_published(make)
+            _print(f"wrote {make.output}, model id {bundle.model_id}")
     return DONE
 
 

@@ -34,7 +34,7 @@ class RatedFeatures:
         features: (N, D) float32.
         mos: (N,) float64 mean opinion scores.
         train: (N,) bool, true where ``split`` is ``train``; None where the ratings have no split.
-        score: (N,) float64, what the bundle itself predicts.
+        score: (N,) float64, what the bundle itself predicts, None where it has no way to a score yet.
         score_low: (N,) zero-shot scores of the low-level path, None where the bundle lacks it.
         score_high: (N,) zero-shot scores of the high-level path, None where the bundle lacks it.
         score_lower: (N,) lower ends of the prediction intervals, None where the bundle has none.
@@ -44,7 +44,7 @@ class RatedFeatures:
     features: NDArray[np.float32]
     mos: NDArray[np.float64]
     train: NDArray[np.bool_] | None
-    score: NDArray[np.float64]
+    score: NDArray[np.float64] | None
     score_low: NDArray[np.float64] | None
     score_high: NDArray[np.float64] | None
     score_lower: NDArray[np.float64] | None
@@ -124,10 +124,9 @@ def rated_features(ratings: pd.DataFrame, images: str, bundle: Bundle, options: 
     kept = table.filter(scored)
     features = np.stack(kept["features"].to_numpy()).astype(np.float32)
     train = (ratings["split"] == TRAIN).to_numpy()[scored] if "split" in ratings else None
-    score = kept.column("score").to_numpy().astype(np.float64)
-    names = ("score_low", "score_high", "score_lower", "score_upper")
+    names = ("score", "score_low", "score_high", "score_lower", "score_upper")
     optional = {name: _column(kept.column(name).to_numpy()) for name in names}
-    return RatedFeatures(features, ratings["mos"].to_numpy()[scored], train, score, **optional)
+    return RatedFeatures(features, ratings["mos"].to_numpy()[scored], train, **optional)
 
 
 def image_uri(images: str, image: str) -> str:

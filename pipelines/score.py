@@ -16,6 +16,7 @@ from importlib.metadata import version
 from typing import Any
 
 from grepr_core.bundle import Bundle, bundle_address, load_bundle
+from grepr_core.errors import UserError
 from grepr_core.images import Limits, Status
 from grepr_core.storage import Folder
 from pipelines.manifest import Manifest, find_manifest
@@ -89,12 +90,17 @@ def run(options: ScoreOptions) -> RunRecord:
         The record that ``run.json`` holds.
 
     Raises:
-        UserError: The source holds no image, the model cannot be used, the output holds scores made otherwise, or the
-            cluster has not what was asked for.
+        UserError: The source holds no image, the model cannot be used or has no way to a score, the output holds
+            scores made otherwise, or the cluster has not what was asked for.
         ShardError: A shard could not be written, say.
     """
     output = Folder(options.output, options.storage_options)
     bundle = load_bundle(options.model)
+    if not bundle.has_score:
+        raise UserError(
+            f"{options.model}: this model has features but no way from them to a score yet; fit one with "
+            f"'grepr fit RATINGS.csv --images FOLDER --model {options.model} --output BUNDLE'"
+        )
     manifest = find_manifest(options.source, options.storage_options) or make_manifest(
         ManifestOptions(
             source=options.source,
@@ -130,6 +136,8 @@ def score_manifest(
         The record that ``run.json`` holds.
     """
     settings = _settings(manifest, bundle, options, features)
+    if (precision := bundle.resolve_precision(options.precision)) != options.precision != "auto":
+        log.warning("%s scores in %s always; --precision %s is ignored", bundle.name, precision, options.precision)
     check_settings(output, settings, holds="scores")
     if output.exists(RUN_FILE):
         if not retry:
@@ -227,7 +235,7 @@ def _settings(manifest: Manifest, bundle: Bundle, options: ScoringOptions, featu
         "images": manifest.images,
         "model": bundle.name,
         "model_id": bundle.model_id,
-        "precision": options.precision,
+        "precision": bundle.resolve_precision(options.precision),
         "max_pixels": options.max_pixels or bundle.max_pixels,
         "limits": asdict(_limits(options)),
         "features": features,
