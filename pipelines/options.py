@@ -451,6 +451,13 @@ class ModelBuildOptions:
     """Scale larger images down to this many pixels; by default what the bundle that an encoder is taken from says,
     --low before --high, or else 1024 x 1024."""
 
+    low_features: Literal["head", "stages"] | None = None
+    """What the regressor sees of the low-level encoder: the output of its head, as published, or statistics of all
+    stages; by default what the bundle named by --low says, or else the head."""
+
+    half: bool = False
+    """Store the weights in half precision."""
+
     output: str
     """Folder or URL of the new bundle."""
 
