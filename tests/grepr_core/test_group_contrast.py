@@ -30,8 +30,11 @@ def encoder() -> HighLevelEncoder:
             elif "running_mean" in name:
                 tensor.copy_(torch.randn(tensor.shape) / 4)
         made.text_features.copy_(nn.functional.normalize(torch.randn(2, TOWER.feature_size), dim=1))
-        # Random networks see all photographs alike, with cosines near 1, until what they share is taken away.
-        made.visual.attnpool.c_proj.bias -= made.eval()(crops()).mean(dim=0)
+        # Random networks see all photographs alike, until what they share is taken away and the rest made larger.
+        deviation, mean = torch.std_mean(made.eval()(crops()), dim=0)
+        last = made.visual.attnpool.c_proj
+        last.weight /= deviation.mean()
+        last.bias.sub_(mean).div_(deviation.mean())
     return made
 
 
