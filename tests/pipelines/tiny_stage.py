@@ -2,7 +2,8 @@
 
 import os
 import signal
-from dataclasses import dataclass
+import sys
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,12 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from grepr_core.storage import Folder
-from pipelines.training import Batch, Stage, gather, generator
+from pipelines.options import TrainingOptions
+from pipelines.training import Batch, Stage, gather, generator, train
+
+OPTIONS = TrainingOptions(
+    output="", epochs=3, batch=4, learning_rate=0.01, precision="fp32", num_workers=0, checkpoint_steps=2
+)
 
 
 @dataclass(frozen=True)
@@ -21,14 +27,12 @@ class TinyStage(Stage):
     whole_batch: The loss is over the whole batch at once, by gathering.
     dies_at: Epoch and example at which the process kills itself, the first time it comes there.
     mark: File that tells that it has been there.
-    slow: Seconds an example takes.
     """
 
     name: str = "tiny"
     examples: int = 26
     images_per_example: int = 1
     micro_batch: int | None = 2
-    seed: int = 0
     whole_batch: bool = False
     dies_at: tuple[int, int] | None = None
     mark: str = ""
@@ -38,17 +42,16 @@ class TinyStage(Stage):
 
     def build(self) -> nn.Module:
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.seed)
+            torch.manual_seed(0)
             norm = nn.Identity() if self.whole_batch else nn.BatchNorm2d(8)
-            return nn.Sequential(
-                nn.Conv2d(3, 8, 3, bias=False), norm, nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 3)
-            )
+            convolution = nn.Conv2d(3, 8, 3, bias=False)
+            return nn.Sequential(convolution, norm, nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 3))
 
     def example(self, epoch: int, index: int) -> Batch:
         if (epoch, index) == self.dies_at and not Path(self.mark).exists():
             Path(self.mark).touch()
             os.kill(os.getpid(), signal.SIGKILL)
-        rng = generator(self.seed, epoch, index)
+        rng = generator(0, epoch, index)
         colour = torch.rand(3, 1, 1, generator=rng)
         return (colour * torch.rand(3, 16, 16, generator=rng), colour.flatten())
 
@@ -63,10 +66,15 @@ class TinyStage(Stage):
     def validate(self, module: nn.Module) -> dict[str, float]:
         with torch.inference_mode():
             module.eval()
-            total = module(torch.linspace(0, 1, 3 * 16 * 16).reshape(1, 3, 16, 16)).sum().item()
+            answer = module(torch.linspace(0, 1, 3 * 16 * 16).reshape(1, 3, 16, 16)).sum().item()
             module.train()
-        return {"answer": total}
+        return {"answer": answer}
 
     def save(self, module: nn.Module, output: Folder) -> None:
         output.write("tiny.safetensors", save({k: v.contiguous() for k, v in module.state_dict().items()}))
         output.write("writer.txt", str(os.getpid()).encode())
+
+
+if __name__ == "__main__":
+    output, mark = sys.argv[1:]
+    train(TinyStage(dies_at=(1, 7), mark=mark), replace(OPTIONS, output=output))

@@ -1,0 +1,97 @@
+"""The command ``grepr pretrain low`` as a user runs it."""
+
+import json
+import os
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.torch import load_file
+
+from grepr_core.low_level import LowLevelEncoder
+from grepr_core.storage import Folder
+from pipelines.training_log import read_history
+from tests.lake import grepr, make_lake, run_grepr
+
+pytestmark = pytest.mark.slow
+
+EPOCHS = 3
+ARGUMENTS = (
+    *("--kinds", "2", "--levels", "2", "--scene-side", "96", "--grid", "1", "--precision", "fp32"),
+    *("--batch", "4", "--micro-batch", "2", "--epochs", str(EPOCHS), "--validation-scenes", "3"),
+    *("--checkpoint-steps", "1"),
+)
+
+
+def losses(run: Path) -> np.ndarray:
+    return np.array([row["loss"] for epoch in range(EPOCHS) for row in read_history(Folder(str(run)), epoch)])
+
+
+@pytest.fixture(scope="module")
+def lake(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_lake(tmp_path_factory.mktemp("lake") / "photos", 23)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(lake: Path) -> Path:
+    run = lake.parent / "undisturbed"
+    code, out, err = run_grepr("pretrain", "low", lake, "--output", run, *ARGUMENTS)
+    assert code == 0, err
+    assert "3 epochs, 15 steps: loss" in out
+    assert "order accuracy" in out
+    assert "epoch 3/3: loss" in err
+    assert "images/s" in err
+    return run
+
+
+def test_a_run_leaves_weights_and_a_record(undisturbed: Path):
+    LowLevelEncoder().load_state_dict(load_file(undisturbed / "low_level.safetensors"))
+    record = json.loads((undisturbed / "run.json").read_text())
+    assert len(record["epochs"]) == EPOCHS
+    assert record["settings"]["stage"] == "low"
+    assert len(losses(undisturbed)) == 15
+
+
+@pytest.mark.parametrize(
+    ("how", "workers", "tolerance"), [(signal.SIGKILL, 0, 1e-6), (signal.SIGKILL, 2, 1e-4), (signal.SIGINT, 2, 1e-4)]
+)
+def test_a_run_that_is_stopped_in_the_middle_goes_on(
+    lake: Path, undisturbed: Path, tmp_path: Path, how: signal.Signals, workers: int, tolerance: float
+):
+    run = tmp_path / "run"
+    command = ("pretrain", "low", lake, "--output", run, *ARGUMENTS, "--num-workers", str(workers))
+    process = grepr(*command)
+    deadline = time.monotonic() + 200
+    while not (run / "checkpoints/step=000000002.safetensors").exists():
+        assert time.monotonic() < deadline, "no checkpoint was written in time"
+        assert process.poll() is None
+        time.sleep(0.01)
+    os.kill(process.pid, how)
+    _, err = process.communicate(timeout=60)
+    assert not (run / "run.json").exists()
+    if how == signal.SIGINT:
+        assert process.returncode == 130
+        assert "the same command again" in err
+        assert "Traceback" not in err
+
+    code, _, err = run_grepr(*command)
+    assert code == 0, err
+    assert "going on from step" in err
+    np.testing.assert_allclose(losses(run), losses(undisturbed), rtol=0, atol=tolerance)
+
+
+def test_the_same_command_on_a_finished_run_does_nothing(lake: Path, undisturbed: Path):
+    before = (undisturbed / "low_level.safetensors").stat().st_mtime_ns
+    code, out, err = run_grepr("pretrain", "low", lake, "--output", undisturbed, *ARGUMENTS)
+    assert code == 0
+    assert "finished already" in err
+    assert "15 steps" in out
+    assert (undisturbed / "low_level.safetensors").stat().st_mtime_ns == before
+
+
+def test_other_options_on_the_same_output_are_refused(lake: Path, undisturbed: Path):
+    code, _, err = run_grepr("pretrain", "low", lake, "--output", undisturbed, *ARGUMENTS, "--temperature", "0.4")
+    assert code == 2
+    assert "temperature 0.5 became 0.4" in err
