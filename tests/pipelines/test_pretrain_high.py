@@ -171,25 +171,21 @@ def test_ratings_are_watched_and_change_nothing(options, lake: Path, tmp_path: P
     assert losses(tmp_path / "watched") == pytest.approx(losses(tmp_path / "unwatched"), abs=1e-6)
 
 
-def wait_for(path: Path) -> None:
-    deadline = time.monotonic() + 120
-    while not path.exists():
-        assert time.monotonic() < deadline, f"{path} did not appear"
-        time.sleep(0.02)
-
-
 @pytest.mark.slow
 def test_killed_run_goes_on_exactly(options, architecture: str, lake: Path, tmp_path: Path) -> None:
-    epochs = 200
-    made = options(tmp_path / "whole", epochs=epochs, checkpoint_steps=3)
-    run(made)
+    epochs = 12
+    run(options(tmp_path / "whole", epochs=epochs))
     options(tmp_path / "killed")
     command = ["pretrain", "high", lake, "--output", tmp_path / "killed", "--architecture", architecture]
     command += ["--pretrained", "None", "--crop", "64", "--batch", str(BATCH), "--learning-rate", "1e-3"]
     command += ["--warmup-epochs", "1.0", "--epochs", str(epochs), "--precision", "fp32", "--device", "cpu"]
-    command += ["--num-workers", "0", "--checkpoint-steps", "3"]
+    command += ["--num-workers", "0", "--checkpoint-steps", "1"]
     process = grepr(*command)
-    wait_for(tmp_path / "killed/history/epoch=0002.jsonl")
+    deadline = time.monotonic() + 200
+    while not (tmp_path / "killed/checkpoints/step=000000003.safetensors").exists():
+        assert time.monotonic() < deadline, "no checkpoint was written in time"
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.01)
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
     assert not (tmp_path / "killed/run.json").exists()
