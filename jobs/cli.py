@@ -23,6 +23,7 @@ from pipelines.options import (
     ModelOptions,
     ModelShowOptions,
     ModelVerifyOptions,
+    PretrainHighOptions,
     PretrainOptions,
     ScoreOptions,
     ScoringOptions,
@@ -82,16 +83,19 @@ def _failed_code(failed_fraction: float, options: ScoringOptions) -> int:
 
 
 def _pretrain(options: PretrainOptions) -> int:
-    from pipelines.pretrain_low import WEIGHTS_FILE, run
+    if isinstance(options.stage, PretrainHighOptions):
+        from pipelines import pretrain_high
 
-    assert options.stage is not None
-    record = run(options.stage)
+        record, weights = pretrain_high.run(options.stage), pretrain_high.WEIGHTS_FILE
+    else:
+        from pipelines import pretrain_low
+
+        record, weights = pretrain_low.run(options.stage), pretrain_low.WEIGHTS_FILE
     last = record.epochs[-1]
-    metrics = "".join(
-        f", {name.replace('_', ' ')} {last[name]:.4f}" for name in ("order_accuracy", "probe_srocc") if name in last
-    )
+    names = ("order_accuracy", "pseudo_label_spread", "probe_srocc")
+    metrics = "".join(f", {name.replace('_', ' ')} {last[name]:.4f}" for name in names if name in last)
     _print(f"{last['epoch']} epochs, {last['step']} steps: loss {last['loss']:.4f}{metrics}")
-    _print(f"Weights: {options.stage.output}/{WEIGHTS_FILE}")
+    _print(f"Weights: {options.stage.output}/{weights}")
     return DONE
 
 

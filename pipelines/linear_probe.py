@@ -1,15 +1,16 @@
 """The linear probe: how well ridge regression on an encoder's features predicts ratings, while it is pretrained."""
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from grepr_core.errors import UserError
 from grepr_core.images import Failure, Limits, decode
-from grepr_core.low_level import LowLevelEncoder
 from grepr_core.metrics import few_label_protocol
 from grepr_core.regressor import fit_ridge
 from pipelines.fetch import Fetcher
@@ -38,11 +39,12 @@ class LinearProbe:
     mos: tuple[float, ...]
     storage_options: dict[str, Any] = field(default_factory=dict)
 
-    def srocc(self, encoder: LowLevelEncoder) -> float | None:
-        """Cross-validates ridge regression on the encoder's 512 features.
+    def srocc(self, encode: Callable[[Tensor], Tensor], device: torch.device) -> float | None:
+        """Cross-validates ridge regression on an encoder's features.
 
         Args:
-            encoder: In evaluation mode.
+            encode: Turns (1, 3, H, W) float32 RGB in [0, 1] into features (1, D); in evaluation mode.
+            device: Where it runs.
 
         Returns:
             Median SROCC of 10 draws, each tested on a fifth of the images; None where too few could be read, or where
@@ -50,7 +52,6 @@ class LinearProbe:
         """
         features, mos, failures = [], [], []
         fetcher = Fetcher(limits=Limits(), timeout=TIMEOUT, storage_options=self.storage_options)
-        device = next(encoder.parameters()).device
         with torch.inference_mode():
             contents = fetcher.read([(uri, None) for uri in self.uris])
             for uri, rating, content in zip(self.uris, self.mos, contents, strict=True):
@@ -59,7 +60,7 @@ class LinearProbe:
                     failures.append(f"{uri}: {photo.error}")
                     continue
                 pixels = torch.from_numpy(photo.rgb).to(device).permute(2, 0, 1)[None].float() / 255
-                features.append(encoder.features(pixels)[0].cpu().numpy())
+                features.append(encode(pixels)[0].cpu().numpy())
                 mos.append(rating)
         if failures:
             log.warning("%d rated images cannot be read and are left out, such as %s", len(failures), failures[0])

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 import tyro
-from tyro.conf import Positional, Suppress, arg, subcommand
+from tyro.conf import Positional, arg, subcommand
 
 Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["auto", "fp32", "bf16"]
@@ -209,8 +209,8 @@ class EvaluateOptions(ScoringOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PrepareOptions(StoredOptions):
-    """How scenes are prepared: distorted versions of photographs and their FSIMc."""
+class PhotosOptions(StoredOptions):
+    """Which photographs a stage of pretraining prepares."""
 
     source: Annotated[Positional[str], arg(metavar="SOURCE")]
     """Photographs, unrated: anything that 'grepr manifest' takes, or a manifest."""
@@ -221,20 +221,8 @@ class PrepareOptions(StoredOptions):
     all_files: bool = False
     """Take every file of a folder for an image, whatever its name."""
 
-    kinds: int = 4
-    """Kinds of distortion a scene, drawn from all there are."""
-
-    levels: int = 2
-    """Levels of each kind, drawn from five."""
-
-    scene_side: int = 384
-    """Crop longer sides of photographs to this many pixels."""
-
     max_pixels: int = 1024 * 1024
     """Scale larger photographs down to this many pixels first."""
-
-    seed: int = 0
-    """Seed of all that is drawn."""
 
     workers: int | None = None
     """Processes that prepare; by default one a CPU core."""
@@ -244,6 +232,23 @@ class PrepareOptions(StoredOptions):
 
     timeout: float = 60.0
     """Seconds that reading one photograph may take."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrepareOptions(PhotosOptions):
+    """How scenes are prepared: distorted versions of photographs and their FSIMc."""
+
+    kinds: int = 4
+    """Kinds of distortion a scene, drawn from all there are."""
+
+    levels: int = 2
+    """Levels of each kind, drawn from five."""
+
+    scene_side: int = 384
+    """Crop longer sides of photographs to this many pixels."""
+
+    seed: int = 0
+    """Seed of all that is drawn."""
 
     def __post_init__(self) -> None:
         """Checks ranges.
@@ -276,8 +281,8 @@ class TrainingOptions(StoredOptions):
     learning_rate: float = 1e-4
     """Of AdamW, after the warm-up."""
 
-    final_learning_rate: float = 1e-6
-    """Where the learning rate ends; it falls along half a cosine."""
+    final_learning_rate: float | None = 1e-6
+    """Where the learning rate ends; it falls along half a cosine. None keeps it constant after the warm-up."""
 
     warmup_epochs: float = 0.0
     """Epochs in which the learning rate rises linearly from 0 first."""
@@ -317,7 +322,7 @@ class TrainingOptions(StoredOptions):
             if getattr(self, name) < 1:
                 raise ValueError(f"--{name.replace('_', '-')} must be at least 1")
         for name in ("final_learning_rate", "warmup_epochs", "weight_decay", "max_failures", "seed"):
-            if getattr(self, name) < 0:
+            if (getattr(self, name) or 0) < 0:
                 raise ValueError(f"--{name.replace('_', '-')} must not be negative")
         if self.learning_rate <= 0:
             raise ValueError("--learning-rate must be positive")
@@ -380,13 +385,93 @@ class PretrainLowOptions(PrepareOptions, TrainingOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
+class PretrainHighOptions(PhotosOptions, TrainingOptions):
+    """Fine-tune CLIP's visual tower on photographs without ratings.
+
+    Running the same command again goes on where it ended.
+
+    Example: grepr pretrain high ~/Pictures --output high-run/
+    """
+
+    architecture: str = "RN50-quickgelu"
+    """CLIP model with a ResNet tower, by open_clip's name; or hf-hub:org/name or local-dir:/path."""
+
+    pretrained: str | None = "openai"
+    """Its weights: a tag of open_clip or a local checkpoint; None with hf-hub: and local-dir:."""
+
+    crop: int = 224
+    """Side in pixels of the square cut out of the middle of a photograph; smaller photographs are enlarged."""
+
+    batch: int = 128
+    """Photographs a step, over all workers; they are ranked together."""
+
+    group_size: int | None = None
+    """Photographs in the group of the best and in that of the worst of a batch; by default a 32nd of it each."""
+
+    temperature: float = 0.5
+    """Divides the cosines in the loss."""
+
+    projection_size: int = 128
+    """Length of the head's output; the head is thrown away after training."""
+
+    frozen_head: bool = False
+    """Leave the head at its random weights, as the authors' code does."""
+
+    batch_norm: Literal["eval", "train"] = "eval"
+    """Normalise by the statistics CLIP came with, or by those of each worker's batch, as the authors' code does. With
+    train, the result depends on the number of workers."""
+
+    learning_rate: float = 1e-6
+    """Of Adam, after the warm-up."""
+
+    final_learning_rate: float | None = None
+    """Where the learning rate ends, falling along half a cosine; by default it is constant after the warm-up."""
+
+    warmup_epochs: float = 2.5
+    """Epochs in which the learning rate rises linearly from 0 first."""
+
+    weight_decay: float = 0.0
+    """Of AdamW, which without it is Adam."""
+
+    ratings: str | None = None
+    """Rated images to watch the features with: CSV or Parquet with columns image, mos and, optionally, split, of which
+    only 'train' is used. They do not affect the training."""
+
+    ratings_images: str | None = None
+    """Folder or URL that the ratings' paths start from."""
+
+    @property
+    def images_a_group(self) -> int:
+        """Photographs in each of the two groups."""
+        return max(2, self.batch // 32) if self.group_size is None else self.group_size
+
+    def __post_init__(self) -> None:
+        """Checks ranges.
+
+        Raises:
+            ValueError: Names the option that is out of range.
+        """
+        super().__post_init__()
+        if self.crop < 32:
+            raise ValueError("--crop must be at least 32")
+        if not 2 <= self.images_a_group <= self.batch // 2:
+            raise ValueError("--group-size must be at least 2 and at most half of --batch")
+        if self.projection_size < 1:
+            raise ValueError("--projection-size must be at least 1")
+        if self.temperature <= 0:
+            raise ValueError("--temperature must be positive")
+        if (self.ratings is None) != (self.ratings_images is None):
+            raise ValueError("--ratings and --ratings-images belong together")
+
+
+@dataclass(frozen=True, kw_only=True)
 class PretrainOptions:
-    """Pretrain an encoder on photographs without ratings: low.
+    """Pretrain an encoder on photographs without ratings: low, high.
 
     Example: grepr pretrain low ~/Pictures --output low-run/
     """
 
-    stage: Annotated[PretrainLowOptions, subcommand("low")] | Annotated[None, Suppress]  # tyro wants a union
+    stage: Annotated[PretrainLowOptions, subcommand("low")] | Annotated[PretrainHighOptions, subcommand("high")]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,9 @@ from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import asdict, dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from grepr_core.errors import UserError
 from grepr_core.images import Failure, Limits, Photo, decode
@@ -20,7 +22,7 @@ from grepr_core.zero_shot import PATCH
 from pipelines.fetch import Fetcher
 from pipelines.manifest import Manifest, find_manifest
 from pipelines.manifest import run as make_manifest
-from pipelines.options import ManifestOptions, PrepareOptions
+from pipelines.options import ManifestOptions, PhotosOptions
 from pipelines.progress import Progress
 from pipelines.scene_store import (
     INDEX_FILE,
@@ -58,11 +60,14 @@ class PreparingJob:
     manifest: Manifest
     output: Folder
     recipe: SceneRecipe
-    options: PrepareOptions
+    options: PhotosOptions
 
 
 class ScenePreparer(ShardWorker):
     """Reads, decodes, distorts and compares the photographs of a shard."""
+
+    #: Photographs with a shorter side are left out.
+    least_side = PATCH
 
     def __init__(self, job: PreparingJob) -> None:
         """Prepares reading.
@@ -72,7 +77,7 @@ class ScenePreparer(ShardWorker):
         """
         torch.set_num_threads(1)
         self._job = job
-        self._limits = Limits(min_side=PATCH)
+        self._limits = Limits(min_side=self.least_side)
         self._fetcher = Fetcher(
             limits=self._limits, timeout=job.options.timeout, storage_options=job.options.storage_options
         )
@@ -92,28 +97,40 @@ class ScenePreparer(ShardWorker):
                 failures[image["uri"]] = f"{photo.status}: {photo.error}"
             else:
                 key = zlib.crc32(image["image_id"].encode())
-                yield image["uri"], make_scene(photo.rgb, self._job.recipe, key=key)
+                yield image["uri"], self.make(photo.rgb, self._job.recipe, key)
+
+    def make(self, photo: NDArray[np.uint8], recipe: SceneRecipe, key: int) -> Scene:
+        """Makes the scene of a photograph; see :func:`~grepr_core.scenes.make_scene`."""
+        return make_scene(photo, recipe, key=key)
 
     def _decode(self, content: bytes) -> Photo | Failure:
         return decode(content, limits=self._limits, scale_to_pixels=self._job.options.max_pixels)
 
 
-def prepare(options: PrepareOptions) -> SceneStore:
+def prepare(
+    options: PhotosOptions,
+    recipe: SceneRecipe,
+    preparer: type[ScenePreparer] = ScenePreparer,
+    *,
+    name: str = SCENES_FOLDER,
+) -> SceneStore:
     """Prepares the scenes of a source, or goes on where an earlier run of the same command ended.
 
     Args:
         options: Of the command.
+        recipe: How scenes are made.
+        preparer: What makes them.
+        name: Of the folder.
 
     Returns:
-        The scenes, in ``scenes/`` below the output.
+        The scenes, in the folder of that name below the output.
 
     Raises:
         UserError: The source holds no photograph that can be used, or the output holds scenes made otherwise.
         ShardError: A shard could not be written, say.
     """
     output = Folder(options.output, options.storage_options)
-    scenes = output.child(SCENES_FOLDER)
-    recipe = SceneRecipe(options.kinds, options.levels, options.scene_side, options.seed)
+    scenes = output.child(name)
     manifest = find_manifest(options.source, options.storage_options) or make_manifest(
         ManifestOptions(
             source=options.source,
@@ -126,7 +143,7 @@ def prepare(options: PrepareOptions) -> SceneStore:
     if not scenes.exists(INDEX_FILE):
         done = [read_summary(scenes, shard) for shard in finished_shards(scenes)]
         todo = sorted(set(range(manifest.shards)) - {summary.shard for summary in done})
-        done += _prepare_shards(PreparingJob(manifest, scenes, recipe, options), todo, done)
+        done += _prepare_shards(preparer, PreparingJob(manifest, scenes, recipe, options), todo, done)
         _report(done)
         write_index(scenes, recipe, manifest.source, done)
     store = SceneStore(scenes)
@@ -137,7 +154,9 @@ def prepare(options: PrepareOptions) -> SceneStore:
     return store
 
 
-def _prepare_shards(job: PreparingJob, todo: list[int], done: list[ScenesSummary]) -> list[ScenesSummary]:
+def _prepare_shards(
+    preparer: type[ScenePreparer], job: PreparingJob, todo: list[int], done: list[ScenesSummary]
+) -> list[ScenesSummary]:
     summaries: list[ScenesSummary] = []
     if not todo:
         return summaries
@@ -148,7 +167,7 @@ def _prepare_shards(job: PreparingJob, todo: list[int], done: list[ScenesSummary
     ):
         # Distorting and comparing is work for CPUs.
         workers = cluster_workers("cpu", job.options.workers)
-        for row in map_shards(ScenePreparer, job, todo, workers):
+        for row in map_shards(preparer, job, todo, workers):
             summaries.append(ScenesSummary(**row))
             failed = len(summaries[-1].failures)
             shown.update(summaries[-1].scenes + failed, failed)

@@ -14,6 +14,7 @@ from grepr_core.inference import resolve_dtype
 from grepr_core.losses import quality_aware_contrastive_loss
 from grepr_core.low_level import LowLevelEncoder, contrastive_views
 from grepr_core.order_accuracy import order_accuracy
+from grepr_core.scenes import SceneRecipe
 from grepr_core.storage import Folder
 from pipelines.linear_probe import LinearProbe, open_probe
 from pipelines.options import PretrainLowOptions
@@ -99,7 +100,7 @@ class LowLevelStage(Stage):
         scenes = map(self._store.read, self._validation)
         metrics = {
             "order_accuracy": order_accuracy(lambda patches: encoder(patches.to(device)), scenes),
-            "probe_srocc": self._probe.srocc(encoder) if self._probe else None,
+            "probe_srocc": self._probe.srocc(encoder.features, device) if self._probe else None,
         }
         return {name: value for name, value in metrics.items() if value is not None}
 
@@ -124,4 +125,5 @@ def run(options: PretrainLowOptions) -> TrainingRecord:
     probe = None
     if options.ratings is not None and options.ratings_images is not None:
         probe = open_probe(options.ratings, options.ratings_images, dict(options.storage_options))
-    return train(LowLevelStage(prepare(options), options, probe), options)
+    recipe = SceneRecipe(options.kinds, options.levels, options.scene_side, options.seed)
+    return train(LowLevelStage(prepare(options, recipe), options, probe), options)

@@ -182,14 +182,14 @@ def learning_rate(step: int, options: TrainingOptions, steps_per_epoch: int) -> 
         steps_per_epoch: Steps of an epoch.
 
     Returns:
-        The learning rate; where the final one equals the peak, it is constant after the warm-up.
+        The learning rate; where there is no final one, it is constant after the warm-up.
     """
     total, warmup = options.epochs * steps_per_epoch, round(options.warmup_epochs * steps_per_epoch)
     if step < warmup:
         return options.learning_rate * (step + 1) / warmup
     progress = (step - warmup) / max(total - warmup, 1)
-    fall = options.learning_rate - options.final_learning_rate
-    return options.final_learning_rate + fall * (1 + math.cos(math.pi * progress)) / 2
+    final = options.learning_rate if options.final_learning_rate is None else options.final_learning_rate
+    return final + (options.learning_rate - final) * (1 + math.cos(math.pi * progress)) / 2
 
 
 def train(stage: Stage, options: TrainingOptions) -> TrainingRecord:

@@ -156,8 +156,9 @@ def test_learning_rate_is_pytorchs_warm_up_and_cosine():
     # The warm-up's last step has the peak already, and so has the first after it.
     expected = [*expected[:5], *expected[4:-1]]
     assert [learning_rate(step, options, 10) for step in range(40)] == pytest.approx(expected)
-    constant = replace(options, final_learning_rate=1e-3, warmup_epochs=0)
-    assert {learning_rate(step, constant, 10) for step in range(40)} == {1e-3}
+    for final in (1e-3, None):
+        constant = replace(options, final_learning_rate=final, warmup_epochs=0)
+        assert {learning_rate(step, constant, 10) for step in range(40)} == {1e-3}
 
 
 def test_running_statistics_take_the_mean_over_the_forward_passes_of_a_step():
