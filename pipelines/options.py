@@ -255,7 +255,7 @@ class ModelBuildOptions:
     """Low-level encoder: a folder of 'grepr pretrain low', or a bundle, whose pristine statistics are taken as well."""
 
     high: str | None = None
-    """High-level encoder: open_clip:ARCHITECTURE, efficientnet_lite0, a folder of 'grepr pretrain high', or a bundle."""
+    """High-level encoder: open_clip:ARCHITECTURE, efficientnet_lite0, a folder of 'grepr pretrain high' or a bundle."""
 
     pretrained: str | None = None
     """Weights for open_clip:ARCHITECTURE: a tag such as openai, or a local checkpoint."""
