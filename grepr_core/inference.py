@@ -1,10 +1,10 @@
-"""Making a trained network fast for scoring: folded batch normalisation, memory layout, precision, device."""
+"""Trained networks in scoring: folded batch normalisation, memory layout, precision, device; statistics of maps."""
 
 import copy
 from typing import Literal, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 Precision = Literal["auto", "fp32", "bf16"]
@@ -70,6 +70,19 @@ def prepare(module: ModuleT, device: torch.device, dtype: torch.dtype) -> Module
     module = copy.deepcopy(module).eval().requires_grad_(False)
     _fold_batch_norm(module)
     return module.to(device=device, dtype=dtype).to(memory_format=torch.channels_last)
+
+
+def map_statistics(maps: Tensor) -> Tensor:
+    """Gives mean and standard deviation of each channel over the frame.
+
+    Args:
+        maps: (N, C, H, W) feature maps.
+
+    Returns:
+        (N, 2C) float32, the means followed by the deviations.
+    """
+    deviation, mean = torch.std_mean(maps.float(), dim=(2, 3), correction=0)
+    return torch.cat([mean, deviation], dim=1)
 
 
 def _fold_batch_norm(module: nn.Module) -> None:

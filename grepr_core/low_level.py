@@ -1,9 +1,17 @@
 """The low-level encoder, which sees distortions, and the fragments of photographs it is trained on."""
 
+from typing import Literal
+
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 from torchvision.models import resnet18
+
+from grepr_core.inference import map_statistics
+
+FrameFeatures = Literal["head", "stages"]
+#: Length of the statistics of each stage.
+STAGE_BLOCKS = (2 * 64, 2 * 128, 2 * 256, 2 * 512)
 
 
 class LowLevelEncoder(nn.Module):
@@ -14,17 +22,22 @@ class LowLevelEncoder(nn.Module):
 
     Args:
         seed: Decides the initial weights. PyTorch's global random state is left alone.
+        frame_features: What describes a whole photograph to the regressor: the output of the ``head``, as in the
+            published code, or mean and standard deviation of the feature maps of all four ``stages``. Early stages
+            respond to noise and blur more directly than what the head is trained to.
 
     Attributes:
         feature_size: 128, the length of the head's output.
+        frame_features: As given.
         encoder: ResNet-18 up to its global average pooling.
         head: 512 -> 512 -> ReLU -> 128.
     """
 
     feature_size = 128
 
-    def __init__(self, seed: int = 0) -> None:
+    def __init__(self, seed: int = 0, *, frame_features: FrameFeatures = "head") -> None:
         super().__init__()
+        self.frame_features = frame_features
         with torch.random.fork_rng(devices=[]):
             # torch.manual_seed would seed the accelerators as well, which the fork does not put back.
             torch.default_generator.manual_seed(seed)
@@ -55,6 +68,32 @@ class LowLevelEncoder(nn.Module):
         """
         projections: Tensor = self.head(self.features(images).to(self.encoder.conv1.weight.dtype))
         return projections.float()
+
+    @property
+    def feature_blocks(self) -> tuple[int, ...]:
+        """Lengths of the blocks of frame features: one, or that of each stage, means followed by deviations."""
+        return (self.feature_size,) if self.frame_features == "head" else STAGE_BLOCKS
+
+    def encode_frames(self, images: Tensor) -> Tensor:
+        """Encodes whole photographs for the regressor.
+
+        Args:
+            images: (N, 3, H, W) float32 RGB in [0, 1].
+
+        Returns:
+            (N, sum of ``feature_blocks``) float32 features.
+        """
+        if self.frame_features == "head":
+            projections: Tensor = self(images)
+            return projections
+        network = self.encoder
+        maps = images.to(network.conv1.weight.dtype)
+        maps = network.maxpool(network.relu(network.bn1(network.conv1(maps))))
+        statistics = []
+        for stage in (network.layer1, network.layer2, network.layer3, network.layer4):
+            maps = stage(maps)
+            statistics.append(map_statistics(maps))
+        return torch.cat(statistics, dim=1)
 
 
 def fragments(versions: Tensor, *, grid: int = 7, cell: int = 32, generator: torch.Generator | None = None) -> Tensor:
@@ -92,22 +131,32 @@ def fragments(versions: Tensor, *, grid: int = 7, cell: int = 32, generator: tor
     return mosaic
 
 
-def contrastive_views(versions: Tensor, *, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+def contrastive_views(
+    versions: Tensor,
+    *,
+    grid: int = 7,
+    cell: int = 32,
+    flip_probability: float = 0.5,
+    generator: torch.Generator | None = None,
+) -> tuple[Tensor, Tensor]:
     """Draws the anchor and the augmented view of a scene for the quality-aware contrastive loss.
 
-    Both are independent draws of ``fragments``. The augmented view is mirrored left to right with probability
-    one half and, independently, top to bottom, all versions alike.
+    Both are independent draws of :func:`fragments`. The augmented view is mirrored left to right and, independently,
+    top to bottom, all versions alike.
 
     Args:
         versions: (D, 3, H, W) RGB of one scene, integer or floating point.
+        grid: Cells along each side.
+        cell: Side of a fragment in pixels.
+        flip_probability: Of each mirroring.
         generator: A CPU generator that makes the draws repeatable; the global one if None.
 
     Returns:
-        Anchor and augmented view, each (D, 3, 224, 224) with the dtype and value range of ``versions``.
+        Anchor and augmented view, each (D, 3, grid * cell, grid * cell) with the dtype and value range of ``versions``.
     """
-    anchor = fragments(versions, generator=generator)
-    augmented = fragments(versions, generator=generator)
-    mirrored = torch.rand(2, generator=generator) < 0.5
+    anchor = fragments(versions, grid=grid, cell=cell, generator=generator)
+    augmented = fragments(versions, grid=grid, cell=cell, generator=generator)
+    mirrored = torch.rand(2, generator=generator) < flip_probability
     axes = [axis for axis, flip in zip((-1, -2), mirrored.tolist(), strict=True) if flip]
     return anchor, augmented.flip(axes)
 

@@ -214,7 +214,7 @@ def _load(path: str) -> object:
 
 
 def _strict(path: str, state: object, expected: Mapping[str, Tensor], *, unused: tuple[str, ...]) -> dict[str, Tensor]:
-    """Gives the expected tensors of a state dict that has them all, in their shapes, and no others but unused ones."""
+    """Gives the expected tensors of a state dict that has all of them, in their shapes, and no others but unused."""
     if not isinstance(state, Mapping) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
         raise UserError(f"{path}: not a state dict, tensors by name")
     tensors: dict[str, Tensor] = {str(key): tensor for key, tensor in state.items()}

@@ -3,7 +3,7 @@
 The paper fits a simple regressor on 50 to 200 ratings; the authors' README names ridge regression.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,7 +24,8 @@ class Regressor:
 
     Attributes:
         mean: (D,) mean of the training features.
-        scale: (D,) their standard deviation, 1 where a feature is constant.
+        scale: (D,) what they are divided by: their standard deviation, or 1 where a feature is constant, times the root
+            of the length of their block.
         coefficients: (D,) weights of the standardised features.
         intercept: Mean of the training ratings.
         alpha: The penalty chosen.
@@ -81,8 +82,13 @@ class Regressor:
         )
 
 
-def fit_ridge(features: NDArray[np.floating], mos: NDArray[np.floating]) -> Regressor:
+def fit_ridge(
+    features: NDArray[np.floating], mos: NDArray[np.floating], *, blocks: Sequence[int] | None = None
+) -> Regressor:
     """Fits ridge regression with the penalty of least leave-one-out error.
+
+    Features that belong together, such as those of one stage of an encoder, form a block. Every block has the same
+    variance in all, however many features it has, so that a wide one does not drown the others.
 
     Works in the dual (N x N), since ratings are fewer than features: with Gram matrix K = X X^T and H = K (K + a I)^-1,
     the leave-one-out residual of rating i is (y - H y)_i / (1 - H_ii), so all penalties cost one eigendecomposition.
@@ -91,6 +97,7 @@ def fit_ridge(features: NDArray[np.floating], mos: NDArray[np.floating]) -> Regr
     Args:
         features: (N, D) finite features of the rated images.
         mos: (N,) finite mean opinion scores.
+        blocks: Lengths of the blocks that the features consist of, in order; by default they are one block.
 
     Returns:
         The fitted regressor.
@@ -103,6 +110,8 @@ def fit_ridge(features: NDArray[np.floating], mos: NDArray[np.floating]) -> Regr
         raise ValueError(f"features {x.shape} and ratings {y.shape} do not fit each other")
     if len(x) < 3:
         raise ValueError(f"{len(x)} ratings are too few to fit a regressor; at least 3 are needed")
+    if blocks is not None and sum(blocks) != x.shape[1]:
+        raise ValueError(f"blocks of {sum(blocks)} features in all do not fit {x.shape[1]} features")
     if not (np.isfinite(x).all() and np.isfinite(y).all()):
         raise ValueError("features and ratings must be finite")
     if np.ptp(y) == 0:
@@ -111,6 +120,8 @@ def fit_ridge(features: NDArray[np.floating], mos: NDArray[np.floating]) -> Regr
     mean, deviation = x.mean(axis=0), x.std(axis=0)
     # A feature whose spread is rounding noise would be blown up to the size of the others.
     scale = np.where(deviation > 1e-6 * np.abs(mean).clip(min=1e-6), deviation, 1.0)
+    if blocks is not None:
+        scale = scale * np.repeat(np.sqrt(blocks), blocks)
     x = (x - mean) / scale
     intercept = float(y.mean())
     residual = y - intercept

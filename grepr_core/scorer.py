@@ -136,7 +136,7 @@ class Scorer:
     @property
     def feature_size(self) -> int:
         """Length of the feature vectors."""
-        return sum(encoder.feature_size for encoder in (self._high, self._low) if encoder is not None)
+        return sum(self.bundle.feature_blocks)
 
     def score(self, encoded: Iterable[bytes | Failure]) -> list[ImageScore]:
         """Scores images.
@@ -220,7 +220,7 @@ class Scorer:
                 good, bad = self._high.quality_cosines(features[-1]).double().T.cpu().numpy()
                 high = high_level_score(good, bad)
         if self._low is not None:
-            features.append(self._low(images))
+            features.append(self._low.encode_frames(images))
             if self.bundle.pristine is not None:
                 distances = [
                     low_level_distance(self._low, image, self.bundle.pristine, distance=DISTANCES[self.bundle.distance])

@@ -18,7 +18,8 @@ from pipelines.options import FitOptions
 MAX_PIXELS = 512 * 512
 
 CARD = {
-    "description": "EfficientNet-Lite0 features (ImageNet) and a ridge regression fitted on rated photographs",
+    "description": "Features of all stages of EfficientNet-Lite0 (ImageNet) and a ridge regression fitted on rated "
+    "photographs",
     "made_for": "photographs; larger ones are scaled down to the area of 512 x 512 pixels, that of the rated ones",
     "limits": "Blur and noise that only show at full size go unseen in large photographs. Graphics, screenshots, "
     "documents and artwork were not among the rated images. Ratings carry the taste of their observers.",

@@ -23,6 +23,7 @@ from pipelines.options import (
     ModelOptions,
     ModelShowOptions,
     ModelVerifyOptions,
+    PretrainOptions,
     ScoreOptions,
     ScoringOptions,
 )
@@ -78,6 +79,20 @@ def _failed_code(failed_fraction: float, options: ScoringOptions) -> int:
         return DONE
     logging.error("%.1f %% of the images failed, more than --max-failed-fraction allows", 100 * failed_fraction)
     return TOO_MANY_FAILED
+
+
+def _pretrain(options: PretrainOptions) -> int:
+    from pipelines.pretrain_low import WEIGHTS_FILE, run
+
+    assert options.stage is not None
+    record = run(options.stage)
+    last = record.epochs[-1]
+    metrics = "".join(
+        f", {name.replace('_', ' ')} {last[name]:.4f}" for name in ("order_accuracy", "probe_srocc") if name in last
+    )
+    _print(f"{last['epoch']} epochs, {last['step']} steps: loss {last['loss']:.4f}{metrics}")
+    _print(f"Weights: {options.stage.output}/{WEIGHTS_FILE}")
+    return DONE
 
 
 def _fit(options: FitOptions) -> int:
@@ -138,6 +153,7 @@ COMMANDS: dict[str, tuple[type, Callable[[Any], int]]] = {
     "demo": (DemoOptions, _demo),
     "manifest": (ManifestOptions, _manifest),
     "score": (ScoreOptions, _score),
+    "pretrain": (PretrainOptions, _pretrain),
     "fit": (FitOptions, _fit),
     "evaluate": (EvaluateOptions, _evaluate),
     "model": (ModelOptions, _model),

@@ -97,7 +97,7 @@ def run(options: EvaluateOptions) -> Evaluation:
             label_counts=label_counts,
             splits=options.splits,
             seed=options.seed,
-            fit=lambda features, mos: fit_ridge(features, mos).predict,
+            fit=lambda features, mos: fit_ridge(features, mos, blocks=bundle.feature_blocks).predict,
         )
     except ValueError as error:
         raise UserError(f"{options.ratings}: {error}; see --labels and --splits") from error

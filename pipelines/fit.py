@@ -57,9 +57,9 @@ def run(options: FitOptions) -> FitResult:
         rated.mos,
         label_counts=sorted({n for n in (50, 100, 200, 400, 800) if n < most} | {most}),
         splits=CROSS_VALIDATION_SPLITS,
-        fit=lambda features, mos: fit_ridge(features, mos).predict,
+        fit=lambda features, mos: fit_ridge(features, mos, blocks=base.feature_blocks).predict,
     )
-    regressor = fit_ridge(rated.features, rated.mos)
+    regressor = fit_ridge(rated.features, rated.mos, blocks=base.feature_blocks)
     card = {
         **base.card,
         "training": {

@@ -99,6 +99,8 @@ def build(options: ModelBuildOptions) -> Bundle:
     """
     check_vacant(options.output)
     low = _low_part(options.low) if options.low is not None else None
+    if low is not None and options.low_features is not None:
+        low.encoder.frame_features = options.low_features
     high = _high_part(options.high, options.pretrained) if options.high is not None else None
     bundles = [part.bundle for part in (low, high) if part is not None and part.bundle is not None]
     max_pixels = options.max_pixels or (bundles[0].max_pixels if bundles else MAX_PIXELS)
@@ -118,6 +120,7 @@ def build(options: ModelBuildOptions) -> Bundle:
         low=low.encoder if low is not None else None,
         pristine=pristine,
         distance=distance,
+        half_weights=options.half,
         max_pixels=max_pixels,
         # Each zero-shot score lies in (0, 1).
         scale=(0.0, float(max(1, sum(paths)))),

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 import tyro
-from tyro.conf import Positional, arg, subcommand
+from tyro.conf import Positional, Suppress, arg, subcommand
 
 Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["auto", "fp32", "bf16"]
@@ -33,6 +33,8 @@ StorageOptions = Annotated[
 
 #: Images in a shard once there are many.
 LARGEST_SHARD = 1000
+#: Of grepr_core.distortions and grepr_core.zero_shot, which take long to import; a test holds them together.
+MOST_KINDS, MOST_LEVELS, LEAST_SCENE_SIDE = 22, 5, 96
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -207,6 +209,187 @@ class EvaluateOptions(ScoringOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
+class PrepareOptions(StoredOptions):
+    """How scenes are prepared: distorted versions of photographs and their FSIMc."""
+
+    source: Annotated[Positional[str], arg(metavar="SOURCE")]
+    """Photographs, unrated: anything that 'grepr manifest' takes, or a manifest."""
+
+    output: str
+    """Folder or URL of the run."""
+
+    all_files: bool = False
+    """Take every file of a folder for an image, whatever its name."""
+
+    kinds: int = 4
+    """Kinds of distortion a scene, drawn from all there are."""
+
+    levels: int = 2
+    """Levels of each kind, drawn from five."""
+
+    scene_side: int = 384
+    """Crop longer sides of photographs to this many pixels."""
+
+    max_pixels: int = 1024 * 1024
+    """Scale larger photographs down to this many pixels first."""
+
+    seed: int = 0
+    """Seed of all that is drawn."""
+
+    workers: int | None = None
+    """Processes that prepare; by default one a CPU core."""
+
+    address: str | None = None
+    """Ray cluster to use, such as 'auto' or ray://head:10001; by default Ray is started here and stopped at the end."""
+
+    timeout: float = 60.0
+    """Seconds that reading one photograph may take."""
+
+    def __post_init__(self) -> None:
+        """Checks ranges.
+
+        Raises:
+            ValueError: Names the option that is out of range.
+        """
+        super().__post_init__()
+        if not 1 <= self.kinds <= MOST_KINDS:
+            raise ValueError(f"--kinds must be between 1 and {MOST_KINDS}")
+        if not 1 <= self.levels <= MOST_LEVELS:
+            raise ValueError(f"--levels must be between 1 and {MOST_LEVELS}")
+        if self.scene_side < LEAST_SCENE_SIDE:
+            raise ValueError(f"--scene-side must be at least {LEAST_SCENE_SIDE}, the side of a patch")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingOptions(StoredOptions):
+    """How a stage of pretraining is trained; shared by both."""
+
+    output: str
+    """Folder or URL of the run; the same command again goes on where this one ended."""
+
+    epochs: int = 15
+    """Passes through the photographs."""
+
+    batch: int = 8
+    """Photographs a step, over all workers."""
+
+    learning_rate: float = 1e-4
+    """Of AdamW, after the warm-up."""
+
+    final_learning_rate: float = 1e-6
+    """Where the learning rate ends; it falls along half a cosine."""
+
+    warmup_epochs: float = 0.0
+    """Epochs in which the learning rate rises linearly from 0 first."""
+
+    weight_decay: float = 0.05
+    """Of AdamW."""
+
+    seed: int = 0
+    """Seed of all that is drawn."""
+
+    precision: Precision = "auto"
+    """Arithmetic of the model; auto takes bf16 where the hardware has it."""
+
+    device: Device = "auto"
+    """Where the model is trained; auto takes GPUs where there are any."""
+
+    num_workers: int | None = None
+    """Processes that train; by default one a GPU, or, where there is none, 0: this process, with all cores."""
+
+    address: str | None = None
+    """Ray cluster to use, such as 'auto' or ray://head:10001; by default Ray is started here and stopped at the end."""
+
+    checkpoint_steps: int = 100
+    """Steps between checkpoints; there is one at the end of every epoch too."""
+
+    max_failures: int = 3
+    """Give up when workers have died more often than this."""
+
+    def __post_init__(self) -> None:
+        """Checks ranges.
+
+        Raises:
+            ValueError: Names the option that is out of range.
+        """
+        super().__post_init__()
+        for name in ("epochs", "batch", "checkpoint_steps"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"--{name.replace('_', '-')} must be at least 1")
+        for name in ("final_learning_rate", "warmup_epochs", "weight_decay", "max_failures", "seed"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"--{name.replace('_', '-')} must not be negative")
+        if self.learning_rate <= 0:
+            raise ValueError("--learning-rate must be positive")
+        if self.num_workers is not None and self.num_workers < 0:
+            raise ValueError("--num-workers must not be negative")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainLowOptions(PrepareOptions, TrainingOptions):
+    """Pretrain the low-level encoder on photographs without ratings: prepare scenes, then train.
+
+    Running the same command again goes on where it ended.
+
+    Example: grepr pretrain low ~/Pictures --output low-run/
+    """
+
+    micro_batch: int = 4
+    """Scenes in a forward pass, which share statistics of batch normalisation; bounds the memory."""
+
+    temperature: float = 0.5
+    """Divides the cosines in the loss."""
+
+    grid: int = 7
+    """Fragments along each side of a crop."""
+
+    cell: int = 32
+    """Side of a fragment in pixels."""
+
+    flip_probability: float = 0.5
+    """Of mirroring the augmented view, for each axis."""
+
+    validation_scenes: int | None = None
+    """Scenes held out to measure how often a stronger distortion scores lower; by default a twentieth, at most 64."""
+
+    ratings: str | None = None
+    """Rated images to watch the features with: CSV or Parquet with columns image, mos and, optionally, split, of which
+    only 'train' is used. They do not affect the training."""
+
+    ratings_images: str | None = None
+    """Folder or URL that the ratings' paths start from."""
+
+    def __post_init__(self) -> None:
+        """Checks ranges.
+
+        Raises:
+            ValueError: Names the option that is out of range.
+        """
+        super().__post_init__()
+        for name in ("micro_batch", "grid", "cell"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"--{name.replace('_', '-')} must be at least 1")
+        if self.temperature <= 0:
+            raise ValueError("--temperature must be positive")
+        if not 0 <= self.flip_probability <= 1:
+            raise ValueError("--flip-probability must be between 0 and 1")
+        if self.validation_scenes is not None and self.validation_scenes < 0:
+            raise ValueError("--validation-scenes must not be negative")
+        if (self.ratings is None) != (self.ratings_images is None):
+            raise ValueError("--ratings and --ratings-images belong together")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainOptions:
+    """Pretrain an encoder on photographs without ratings: low.
+
+    Example: grepr pretrain low ~/Pictures --output low-run/
+    """
+
+    stage: Annotated[PretrainLowOptions, subcommand("low")] | Annotated[None, Suppress]  # tyro wants a union
+
+
+@dataclass(frozen=True, kw_only=True)
 class DemoOptions:
     """Make a small lake of sample photos and their distorted versions, and score it. Needs no network.
 
@@ -255,7 +438,7 @@ class ModelBuildOptions:
     """Low-level encoder: a folder of 'grepr pretrain low', or a bundle, whose pristine statistics are taken as well."""
 
     high: str | None = None
-    """High-level encoder: open_clip:ARCHITECTURE, efficientnet_lite0, a folder of 'grepr pretrain high' or a bundle."""
+    """High-level encoder: open_clip:ARCHITECTURE, efficientnet_lite0, folder of 'grepr pretrain high', or a bundle."""
 
     pretrained: str | None = None
     """Weights for open_clip:ARCHITECTURE: a tag such as openai, or a local checkpoint."""
@@ -267,6 +450,13 @@ class ModelBuildOptions:
     max_pixels: int | None = None
     """Scale larger images down to this many pixels; by default what the bundle that an encoder is taken from says,
     --low before --high, or else 1024 x 1024."""
+
+    low_features: Literal["head", "stages"] | None = None
+    """What the regressor sees of the low-level encoder: the output of its head, as published, or statistics of all
+    stages; by default what the bundle named by --low says, or else the head."""
+
+    half: bool = False
+    """Store the weights in half precision."""
 
     output: str
     """Folder or URL of the new bundle."""

@@ -105,7 +105,7 @@ def rated_features(ratings: pd.DataFrame, images: str, bundle: Bundle, options: 
     Raises:
         UserError: More images failed than the options allow.
     """
-    uris = [_uri(images, image) for image in ratings["image"]]
+    uris = [image_uri(images, image) for image in ratings["image"]]
     with tempfile.TemporaryDirectory(prefix="grepr-") as temporary:
         output = Folder(temporary)
         manifest = write_manifest(
@@ -129,7 +129,13 @@ def rated_features(ratings: pd.DataFrame, images: str, bundle: Bundle, options: 
     return RatedFeatures(features, ratings["mos"].to_numpy()[scored], train, **optional)
 
 
-def _uri(images: str, image: str) -> str:
+def image_uri(images: str, image: str) -> str:
+    """Gives the URI of a rated image.
+
+    Args:
+        images: Folder or URL that the ratings' paths start from.
+        image: Path below it, absolute path or URI.
+    """
     if "://" in image or image.startswith("/"):
         return image
     if is_local(images):

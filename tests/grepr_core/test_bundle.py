@@ -9,6 +9,8 @@ import torch
 
 from grepr_core.bundle import Bundle, built_in_bundles, load_bundle, model_card, save_bundle
 from grepr_core.errors import UserError
+from grepr_core.low_level import LowLevelEncoder
+from grepr_core.regressor import Regressor
 from grepr_core.scorer import Scorer
 from tests.grepr_core.models import full_bundle
 from tests.lake import jpeg, photo
@@ -33,6 +35,28 @@ def test_a_bundle_scores_the_same_after_saving_and_loading(bundle: Bundle, saved
     for one, other in zip(before, after, strict=True):
         assert (one.score, one.score_low, one.score_high) == (other.score, other.score_low, other.score_high)
         np.testing.assert_array_equal(one.features, other.features)
+
+
+def test_half_weights_take_half_the_room_and_score_nearly_alike(bundle: Bundle, saved: Path, tmp_path: Path):
+    save_bundle(replace(bundle, half_weights=True), str(tmp_path / "half"))
+    half = load_bundle(str(tmp_path / "half"))
+    assert half.half_weights
+    assert half.low.head[0].weight.dtype == torch.float32
+    assert (tmp_path / "half/low.safetensors").stat().st_size < 0.51 * (saved / "low.safetensors").stat().st_size
+    [whole], [rounded] = (Scorer(b, device="cpu", precision="fp32").score([jpeg(photo(0))]) for b in (bundle, half))
+    assert rounded.score == pytest.approx(whole.score, abs=0.01)
+    # What was rounded once is not changed by saving it again.
+    assert save_bundle(half, str(tmp_path / "again")).model_id == half.model_id
+
+
+def test_a_bundle_keeps_what_its_low_level_features_are(tmp_path: Path):
+    low = LowLevelEncoder(seed=1, frame_features="stages").eval()
+    regressor = Regressor(np.zeros(1920), np.ones(1920), np.full(1920, 1e-3), 0.5, 1.0)
+    bundle = save_bundle(Bundle("stages", low=low, regressor=regressor), str(tmp_path / "stages"))
+    again = load_bundle(str(tmp_path / "stages"))
+    assert again.feature_blocks == bundle.feature_blocks == (128, 256, 512, 1024)
+    [score] = Scorer(again, device="cpu").score([jpeg(photo(0))])
+    assert score.features.shape == (1920,)
 
 
 def test_checksums_are_those_of_the_usual_tool(saved: Path):

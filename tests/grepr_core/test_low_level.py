@@ -1,5 +1,6 @@
 import copy
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -191,3 +192,25 @@ def test_views_differ_and_only_the_augmented_one_is_mirrored() -> None:
         assert not torch.equal(anchor, upright), "an independent draw"
     # 50 expected of each kind, sigma 6.1.
     assert min(mirrorings.count(kind) for kind in range(4)) > 20
+
+
+def test_stages_describe_a_photograph_by_mean_and_deviation_of_their_maps():
+    encoder = LowLevelEncoder(seed=3, frame_features="stages").eval()
+    images = torch.rand(2, 3, 64, 96, generator=torch.Generator().manual_seed(0))
+    maps: list[torch.Tensor] = []
+    for stage in (encoder.encoder.layer1, encoder.encoder.layer2, encoder.encoder.layer3, encoder.encoder.layer4):
+        stage.register_forward_hook(lambda module, inputs, output: maps.append(output))
+    with torch.inference_mode():
+        blocks = encoder.encode_frames(images).split(encoder.feature_blocks, dim=1)
+        assert encoder(images).shape == (2, 128)
+    for block, stage in zip(blocks, maps[:4], strict=True):
+        pixels = stage.flatten(2).double().numpy()
+        np.testing.assert_allclose(block, np.concatenate([pixels.mean(2), pixels.std(2)], axis=1), atol=1e-5)
+
+
+def test_the_head_describes_a_photograph_as_published():
+    encoder = LowLevelEncoder(seed=3).eval()
+    images = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    assert encoder.feature_blocks == (128,)
+    with torch.inference_mode():
+        torch.testing.assert_close(encoder.encode_frames(images), encoder(images), rtol=0, atol=0)
