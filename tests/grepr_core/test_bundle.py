@@ -132,11 +132,45 @@ def test_a_bundle_on_another_file_system(bundle: Bundle):
     assert load_bundle("memory://models/full").model_id == saved.model_id
 
 
-def test_a_bundle_must_be_able_to_score():
+def test_a_bundle_must_have_features():
     with pytest.raises(ValueError, match="encoder"):
         Bundle("nothing")
-    with pytest.raises(ValueError, match="regressor"):
-        replace(full_bundle(), regressor=None, low=None, pristine=None, high=load_bundle("grepr-lite").high)
+
+
+def test_a_bundle_knows_whether_it_has_a_score(bundle: Bundle):
+    assert bundle.has_score
+    assert replace(bundle, regressor=None, high=None).has_score
+    assert replace(bundle, regressor=None, pristine=None).has_score
+    assert not replace(bundle, regressor=None, high=None, pristine=None).has_score
+    assert not replace(bundle, regressor=None, low=None, high=load_bundle("grepr-lite").high).has_score
+
+
+def test_how_scores_are_defined_is_kept(bundle: Bundle, tmp_path: Path):
+    official = replace(bundle, distance="mvg", precision="fp32", max_pixels=None)
+    save_bundle(official, str(tmp_path / "official"))
+    again = load_bundle(str(tmp_path / "official"))
+    assert (again.distance, again.precision, again.max_pixels) == ("mvg", "fp32", None)
+    assert again.resolve_precision("bf16") == "fp32"
+    assert bundle.resolve_precision("bf16") == "bf16"
+
+
+def test_older_bundles_mean_what_they_meant(saved: Path):
+    config = json.loads((saved / "config.json").read_text())
+    del config["precision"], config["pristine"]["distance"]
+    (saved / "config.json").write_text(json.dumps(config))
+    rewrite(saved)
+    again = load_bundle(str(saved))
+    assert (again.distance, again.precision) == ("corrected", "auto")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [({"precision": "fp8"}, "fp8"), ({"pristine": {"patches": 9, "distance": "cosine"}}, "cosine")],
+)
+def test_unknown_ways_of_scoring_are_refused(saved: Path, changes: dict[str, object], message: str):
+    rewrite(saved, **changes)
+    with pytest.raises(UserError, match=message):
+        load_bundle(str(saved))
 
 
 def test_encoders_come_back_ready_for_use(saved: Path):
