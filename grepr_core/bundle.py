@@ -89,15 +89,27 @@ def save_bundle(bundle: Bundle, url: str) -> Bundle:
     Raises:
         UserError: There is a bundle already.
     """
+    refuse_bundle(url)
     folder = Folder(url)
-    if folder.exists(SUMS_FILE):
-        raise UserError(f"{url}: holds a model bundle already; name another folder")
     contents = _serialise(bundle)
     sums = "".join(f"{hashlib.sha256(contents[name]).hexdigest()}  {name}\n" for name in sorted(contents))
     for name, content in contents.items():
         folder.write(name, content)
     folder.write(SUMS_FILE, sums.encode())
     return replace(bundle, model_id=_model_id(sums.encode()))
+
+
+def refuse_bundle(url: str) -> None:
+    """Checks that a folder holds no bundle yet, which saves the work of making one that cannot be written.
+
+    Args:
+        url: Folder that a bundle is to be written to.
+
+    Raises:
+        UserError: There is a bundle already.
+    """
+    if Folder(url).exists(SUMS_FILE):
+        raise UserError(f"{url}: holds a model bundle already; name another folder")
 
 
 def load_bundle(name_or_url: str) -> Bundle:

@@ -88,16 +88,18 @@ def run(options: EvaluateOptions) -> Evaluation:
     except ValueError as error:
         raise UserError(f"--labels {options.labels}: give numbers with commas between, such as 50,100,200") from error
     bundle = load_bundle(options.model)
-    rated = rated_features(read_ratings(options.ratings), options.images, bundle, options)
+    ratings = read_ratings(options.ratings, options.images, storage_options=options.storage_options)
+    rated = rated_features(ratings, options.images, bundle, options)
     try:
         few_labels = few_label_protocol(
             rated.features,
             rated.mos,
             train=rated.train,
+            weights=rated.weights(),
             label_counts=label_counts,
             splits=options.splits,
             seed=options.seed,
-            fit=lambda features, mos: fit_ridge(features, mos).predict,
+            fit=lambda *training: fit_ridge(*training).predict,
         )
     except ValueError as error:
         raise UserError(f"{options.ratings}: {error}; see --labels and --splits") from error

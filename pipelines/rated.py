@@ -147,7 +147,8 @@ def _read_table(path: str, storage_options: Mapping[str, Any] | None) -> pd.Data
             file = pq.ParquetFile(io.BytesIO(content))
             found = [column for column in file.schema_arrow.names if column in COLUMNS]
             # Where a column is missing, all are read, to be named.
-            table = file.read(found if {"image", "mos"} <= set(found) else None).to_pandas().reset_index(drop=True)
+            columns = found if {"image", "mos"} <= set(found) else None
+            table: pd.DataFrame = file.read(columns).to_pandas().reset_index()
             table.index = pd.RangeIndex(1, len(table) + 1, name=f"{path}, row")
             return table
         if b"\0" in content or content.startswith(b"PK"):
