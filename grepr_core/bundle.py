@@ -75,6 +75,11 @@ class Bundle:
         if self.regressor is None and self.pristine is None and not isinstance(self.high, HighLevelEncoder):
             raise ValueError("a bundle without zero-shot scores needs a regressor")
 
+    @property
+    def feature_blocks(self) -> tuple[int, ...]:
+        """Lengths of the blocks that the features of an image consist of, in order."""
+        return sum((encoder.feature_blocks for encoder in (self.high, self.low) if encoder is not None), start=())
+
 
 def save_bundle(bundle: Bundle, url: str) -> Bundle:
     """Writes a bundle.

@@ -55,6 +55,7 @@ class HighLevelEncoder(nn.Module):
         tower: As given.
         architecture: Name of the tower.
         feature_size: Length D of a feature vector.
+        feature_blocks: (D,), since all features belong together.
         visual: The tower.
         text_features: (2, D) unit-length features of ``PROMPTS``.
     """
@@ -66,6 +67,7 @@ class HighLevelEncoder(nn.Module):
         self.tower = tower
         self.architecture = tower.architecture
         self.feature_size = tower.feature_size
+        self.feature_blocks = (tower.feature_size,)
         with torch.random.fork_rng(devices=[]):
             self.visual = ModifiedResNet(tower.layers, tower.feature_size, tower.heads, tower.image_size, tower.width)
             self.visual.attnpool = AttentionPool(tower.width * 32, tower.heads, tower.feature_size)

@@ -17,11 +17,13 @@ class LowLevelEncoder(nn.Module):
 
     Attributes:
         feature_size: 128, the length of the head's output.
+        feature_blocks: (128,), since all features belong together.
         encoder: ResNet-18 up to its global average pooling.
         head: 512 -> 512 -> ReLU -> 128.
     """
 
     feature_size = 128
+    feature_blocks = (128,)
 
     def __init__(self, seed: int = 0) -> None:
         super().__init__()

@@ -3,7 +3,7 @@
 The paper fits a simple regressor on 50 to 200 ratings; the authors' README names ridge regression.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,7 +24,8 @@ class Regressor:
 
     Attributes:
         mean: (D,) mean of the training features.
-        scale: (D,) their standard deviation, 1 where a feature is constant.
+        scale: (D,) what they are divided by: their standard deviation, or 1 where a feature is constant, times the root
+            of the length of their block.
         coefficients: (D,) weights of the standardised features.
         intercept: Mean of the training ratings.
         alpha: The penalty chosen.
@@ -82,9 +83,16 @@ class Regressor:
 
 
 def fit_ridge(
-    features: NDArray[np.floating], mos: NDArray[np.floating], weights: NDArray[np.floating] | None = None
+    features: NDArray[np.floating],
+    mos: NDArray[np.floating],
+    weights: NDArray[np.floating] | None = None,
+    *,
+    blocks: Sequence[int] | None = None,
 ) -> Regressor:
     """Fits ridge regression with the penalty of least leave-one-out error.
+
+    Features that belong together, such as those of one stage of an encoder, form a block. Every block has the same
+    variance in all, however many features it has, so that a wide one does not drown the others.
 
     Minimises sum w_i (y_i - b - x_i . c)^2 + a |c|^2. Features are centred on their weighted mean, so b is the weighted
     mean rating. With rows scaled by sqrt(w_i), X and y - b are those of an unweighted problem. Its Gram matrix
@@ -98,6 +106,7 @@ def fit_ridge(
         mos: (N,) finite mean opinion scores.
         weights: (N,) positive weights, inverse to the variance of what a rating differs from a model by; only their
             ratios matter. Equal by default.
+        blocks: Lengths of the blocks that the features consist of, in order; by default they are one block.
 
     Returns:
         The fitted regressor.
@@ -112,6 +121,8 @@ def fit_ridge(
         raise ValueError(f"features {x.shape}, ratings {y.shape} and weights {w.shape} do not fit each other")
     if len(x) < 3:
         raise ValueError(f"{len(x)} ratings are too few to fit a regressor; at least 3 are needed")
+    if blocks is not None and sum(blocks) != x.shape[1]:
+        raise ValueError(f"blocks of {sum(blocks)} features in all do not fit {x.shape[1]} features")
     if not (np.isfinite(x).all() and np.isfinite(y).all() and np.isfinite(w).all()):
         raise ValueError("features, ratings and weights must be finite")
     if not (w > 0).all():
@@ -124,6 +135,8 @@ def fit_ridge(
     deviation = np.sqrt(share @ (x - mean) ** 2)
     # A feature whose spread is rounding noise would be blown up to the size of the others.
     scale = np.where(deviation > 1e-6 * np.abs(mean).clip(min=1e-6), deviation, 1.0)
+    if blocks is not None:
+        scale = scale * np.repeat(np.sqrt(blocks), blocks)
     root = np.sqrt(share * len(y))
     x = root[:, None] * (x - mean) / scale
     intercept = float(share @ y)

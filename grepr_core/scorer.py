@@ -134,7 +134,7 @@ class Scorer:
     @property
     def feature_size(self) -> int:
         """Length of the feature vectors."""
-        return sum(encoder.feature_size for encoder in (self._high, self._low) if encoder is not None)
+        return sum(self.bundle.feature_blocks)
 
     def score(self, encoded: Iterable[bytes | Failure]) -> list[ImageScore]:
         """Scores images.

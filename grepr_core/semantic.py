@@ -16,16 +16,18 @@ WEIGHTS_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77
 
 
 class SemanticEncoder(nn.Module):
-    """EfficientNet-Lite0; mean and standard deviation of its last feature map over the full frame.
+    """EfficientNet-Lite0; mean and standard deviation of the feature maps of all its stages over the full frame.
 
-    The standard deviation tells apart photographs whose mean response is alike but whose detail is uneven, such as
-    a sharp subject before a blurred ground.
+    Early stages respond to texture, noise and blur, late ones to what is shown. The standard deviation tells apart
+    photographs whose mean response is alike but whose detail is uneven, such as a sharp subject before a blurred one.
 
     Attributes:
-        feature_size: 2,560, the 1,280 means followed by the 1,280 standard deviations.
+        feature_blocks: Length of the features of each stage, the means of its channels followed by their deviations.
+        feature_size: 4,128, their sum.
     """
 
-    feature_size = 2 * 1280
+    feature_blocks = tuple(2 * channels for channels in (16, 24, 40, 80, 112, 192, 320, 1280))
+    feature_size = sum(feature_blocks)
 
     def __init__(self) -> None:
         super().__init__()
@@ -40,14 +42,32 @@ class SemanticEncoder(nn.Module):
             images: (N, 3, H, W) float32 RGB in [0, 1]; H and W at least 32.
 
         Returns:
-            (N, 2560) float32 features.
+            (N, 4128) float32 features.
         """
+        network = self.network
         # The network was trained on RGB scaled to [-1, 1]. Scaling comes before any rounding to bfloat16, which is
         # finer around 0 than around 1.
-        scaled = (images * 2 - 1).to(next(self.parameters()).dtype)
-        maps = self.network.forward_features(scaled).float()
-        deviation, mean = torch.std_mean(maps, dim=(2, 3), correction=0)
-        return torch.cat([mean, deviation], dim=1)
+        maps = (images * 2 - 1).to(network.conv_stem.weight.dtype)
+        maps = network.bn1(network.conv_stem(maps))
+        statistics = []
+        for block in network.blocks:
+            maps = block(maps)
+            statistics.append(map_statistics(maps))
+        statistics.append(map_statistics(network.bn2(network.conv_head(maps))))
+        return torch.cat(statistics, dim=1)
+
+
+def map_statistics(maps: Tensor) -> Tensor:
+    """Gives mean and standard deviation of each channel over the frame.
+
+    Args:
+        maps: (N, C, H, W) feature maps.
+
+    Returns:
+        (N, 2C) float32, the means followed by the deviations.
+    """
+    deviation, mean = torch.std_mean(maps.float(), dim=(2, 3), correction=0)
+    return torch.cat([mean, deviation], dim=1)
 
 
 def load_semantic_encoder() -> SemanticEncoder:

@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 from grepr_core.bundle import Bundle, load_bundle
 from grepr_core.errors import UserError
 from grepr_core.metrics import LabelBudgetResult, few_label_protocol, krocc, plcc, srocc
-from grepr_core.regressor import fit_ridge
 from grepr_core.zero_shot import combined_score
 from pipelines.options import EvaluateOptions
 from pipelines.rated import RatedFeatures, rated_features, read_ratings
@@ -99,7 +98,7 @@ def run(options: EvaluateOptions) -> Evaluation:
             label_counts=label_counts,
             splits=options.splits,
             seed=options.seed,
-            fit=lambda *training: fit_ridge(*training).predict,
+            fit=lambda *training: rated.regress(*training).predict,
         )
     except ValueError as error:
         raise UserError(f"{options.ratings}: {error}; see --labels and --splits") from error

@@ -14,7 +14,6 @@ from grepr_core.bundle import Bundle, load_bundle, refuse_bundle, save_bundle
 from grepr_core.errors import UserError
 from grepr_core.learning_curve import Outlook, extrapolate
 from grepr_core.metrics import LabelBudgetResult, Spread, few_label_protocol
-from grepr_core.regressor import fit_ridge
 from pipelines.options import FitOptions
 from pipelines.rated import TRAIN, RatedFeatures, rated_features, read_ratings
 
@@ -64,7 +63,7 @@ def run(options: FitOptions) -> FitResult:
     rated = rated_features(_training_rows(ratings, options.ratings), options.images, base, options)
     weights = rated.weights()
     try:
-        regressor = fit_ridge(rated.features, rated.mos, weights)
+        regressor = rated.regress(rated.features, rated.mos, weights)
     except ValueError as error:
         raise UserError(f"{options.ratings}: {error}; rate more images") from error
     curve = _cross_validate(rated, weights)
@@ -104,7 +103,7 @@ def _cross_validate(rated: RatedFeatures, weights: NDArray[np.float64] | None) -
             weights=weights,
             label_counts=label_counts(len(rated.mos) * 4 // 5),
             splits=CROSS_VALIDATION_SPLITS,
-            fit=lambda *training: fit_ridge(*training).predict,
+            fit=lambda *training: rated.regress(*training).predict,
         )
     except ValueError as error:
         log.warning("the ratings are too few, or too many of them are equal, to cross-validate (%s)", error)

@@ -33,6 +33,8 @@ StorageOptions = Annotated[
 
 #: Images in a shard once there are many.
 LARGEST_SHARD = 1000
+#: Of grepr_core.distortions and grepr_core.zero_shot, which take long to import; a test holds them together.
+MOST_KINDS, MOST_LEVELS, LEAST_SCENE_SIDE = 22, 5, 96
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -209,6 +211,58 @@ class EvaluateOptions(ScoringOptions):
 
     json: bool = False
     """Print JSON instead of a table."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrepareOptions(StoredOptions):
+    """How scenes are prepared: distorted versions of photographs and their FSIMc."""
+
+    source: Annotated[Positional[str], arg(metavar="SOURCE")]
+    """Photographs, unrated: anything that 'grepr manifest' takes, or a manifest."""
+
+    output: str
+    """Folder or URL of the run."""
+
+    all_files: bool = False
+    """Take every file of a folder for an image, whatever its name."""
+
+    kinds: int = 4
+    """Kinds of distortion a scene, drawn from all there are."""
+
+    levels: int = 2
+    """Levels of each kind, drawn from five."""
+
+    scene_side: int = 384
+    """Crop longer sides of photographs to this many pixels."""
+
+    max_pixels: int = 1024 * 1024
+    """Scale larger photographs down to this many pixels first."""
+
+    seed: int = 0
+    """Seed of all that is drawn."""
+
+    workers: int | None = None
+    """Processes that prepare; by default one a CPU core."""
+
+    address: str | None = None
+    """Ray cluster to use, such as 'auto' or ray://head:10001; by default Ray is started here and stopped at the end."""
+
+    timeout: float = 60.0
+    """Seconds that reading one photograph may take."""
+
+    def __post_init__(self) -> None:
+        """Checks ranges.
+
+        Raises:
+            ValueError: Names the option that is out of range.
+        """
+        super().__post_init__()
+        if not 1 <= self.kinds <= MOST_KINDS:
+            raise ValueError(f"--kinds must be between 1 and {MOST_KINDS}")
+        if not 1 <= self.levels <= MOST_LEVELS:
+            raise ValueError(f"--levels must be between 1 and {MOST_LEVELS}")
+        if self.scene_side < LEAST_SCENE_SIDE:
+            raise ValueError(f"--scene-side must be at least {LEAST_SCENE_SIDE}, the side of a patch")
 
 
 @dataclass(frozen=True, kw_only=True)

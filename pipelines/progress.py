@@ -11,12 +11,13 @@ LOG_SECONDS = 10.0
 class Progress:
     """Counts images done and failed, and shows them with the speed and the time left, until it is closed."""
 
-    def __init__(self, total: int, done: int = 0) -> None:
+    def __init__(self, total: int, done: int = 0, *, description: str = "scoring") -> None:
         """Starts the clock.
 
         Args:
             total: Images in all.
             done: Images that earlier runs have done; they do not count for the speed.
+            description: What is being done.
         """
         self._failed = 0
         self._terminal = sys.stderr.isatty()
@@ -24,7 +25,7 @@ class Progress:
             total=total,
             initial=done,
             unit="image",
-            desc="scoring",
+            desc=description,
             dynamic_ncols=True,
             # Off a terminal only the counting of tqdm is used: a bar redrawn by carriage returns clutters a log.
             file=sys.stderr if self._terminal else _Nowhere(),

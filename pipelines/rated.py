@@ -20,7 +20,7 @@ from grepr_core.bundle import Bundle
 from grepr_core.errors import UserError
 from grepr_core.images import Status
 from grepr_core.rating_noise import model_variance, variance_of_mean
-from grepr_core.regressor import fit_ridge
+from grepr_core.regressor import Regressor, fit_ridge
 from grepr_core.storage import Folder, absolute, is_local
 from pipelines.manifest import write_manifest
 from pipelines.options import LARGEST_SHARD, ScoringOptions
@@ -43,6 +43,7 @@ class RatedFeatures:
     Attributes:
         features: (N, D) float32.
         mos: (N,) float64 mean opinion scores.
+        blocks: Lengths of the blocks that the features consist of, in order.
         variance: (N,) float64 variance of each of them, None where the ratings do not tell.
         train: (N,) bool, true where ``split`` is ``train``; None where the ratings have no split.
         score: (N,) float64, what the bundle itself predicts.
@@ -54,6 +55,7 @@ class RatedFeatures:
 
     features: NDArray[np.float32]
     mos: NDArray[np.float64]
+    blocks: tuple[int, ...]
     variance: NDArray[np.float64] | None
     train: NDArray[np.bool_] | None
     score: NDArray[np.float64]
@@ -73,7 +75,13 @@ class RatedFeatures:
             return None
         rows = np.ones(len(self.mos), bool) if self.train is None else self.train
         known = (self.features[rows], self.mos[rows], self.variance[rows])
-        return 1 / (model_variance(*known, fit=lambda x, y: fit_ridge(x, y).predict) + self.variance)
+        return 1 / (model_variance(*known, fit=lambda x, y: self.regress(x, y).predict) + self.variance)
+
+    def regress(
+        self, features: NDArray[np.floating], mos: NDArray[np.floating], weights: NDArray[np.floating] | None = None
+    ) -> Regressor:
+        """Fits a regressor on some of the rows; see :func:`grepr_core.regressor.fit_ridge`."""
+        return fit_ridge(features, mos, weights, blocks=self.blocks)
 
 
 def read_ratings(path: str, images: str = ".", *, storage_options: Mapping[str, Any] | None = None) -> pd.DataFrame:
@@ -230,9 +238,8 @@ def rated_features(ratings: pd.DataFrame, images: str, bundle: Bundle, options: 
     score = kept.column("score").to_numpy().astype(np.float64)
     names = ("score_low", "score_high", "score_lower", "score_upper")
     optional = {name: _column(kept.column(name).to_numpy()) for name in names}
-    return RatedFeatures(
-        features, ratings["mos"].to_numpy()[scored], _variance(ratings, scored), train, score, **optional
-    )
+    mos, variance = ratings["mos"].to_numpy()[scored], _variance(ratings, scored)
+    return RatedFeatures(features, mos, bundle.feature_blocks, variance, train, score, **optional)
 
 
 def image_uri(images: str, image: str) -> str:

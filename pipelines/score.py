@@ -6,18 +6,14 @@ file; so no decoded image passes through Ray's object store, and nothing on the 
 A shard is finished when its file is there: resuming costs one listing.
 """
 
-import json
 import logging
 import platform
 import time
-from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any
-
-import ray
 
 from grepr_core.bundle import Bundle, bundle_address, load_bundle
 from grepr_core.errors import UserError
@@ -36,6 +32,7 @@ from pipelines.score_table import (
     read_summary,
 )
 from pipelines.session import Workers, cluster_workers, ray_session
+from pipelines.shard_pool import map_shards
 from pipelines.shard_scorer import JOURNAL_FOLDER, ScoringJob, ShardScorer
 
 log = logging.getLogger(__name__)
@@ -43,12 +40,6 @@ log = logging.getLogger(__name__)
 FORMAT_VERSION = 1
 MANIFEST_FOLDER = "manifest"
 SETTINGS_FILE = "settings.json"
-#: Ray tracks every task; a task of several shards is dearer to repeat, but there are never more than this.
-MOST_TASKS = 10_000
-
-
-class ScoringError(Exception):
-    """A shard could not be scored or written, for a reason that is no image's."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +92,7 @@ def run(options: ScoreOptions) -> RunRecord:
     Raises:
         UserError: The source holds no image, the model cannot be used, the output holds scores made otherwise, or the
             cluster has not what was asked for.
-        ScoringError: A shard could not be written, say.
+        ShardError: A shard could not be written, say.
     """
     output = Folder(options.output, options.storage_options)
     bundle = load_bundle(options.model)
@@ -156,7 +147,8 @@ def score_manifest(
         with ray_session(options.address), closing(Progress(manifest.images, before.images)) as shown:
             workers = cluster_workers(options.device, options.workers)
             job = _job(manifest, output, bundle, options, workers, features, retry)
-            for summary in _score_shards(todo, job, workers):
+            for row in map_shards(ShardScorer, job, todo, workers):
+                summary = ShardSummary(**row)
                 here += summary
                 shown.update(summary.images, summary.images - summary.counts.get(Status.SCORED, 0))
     record = _record(before + here, here, settings, options, workers, time.monotonic() - began)
@@ -198,29 +190,6 @@ def _record(
         workers=asdict(workers) if workers else None,
         finished=datetime.now(UTC).isoformat(timespec="seconds"),
     )
-
-
-def _score_shards(shards: Sequence[int], job: ScoringJob, workers: Workers) -> Iterator[ShardSummary]:
-    ray.data.DataContext.get_current().enable_progress_bars = False
-    # Making the context has set this logger up anew.
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
-    dataset = ray.data.from_items(
-        [{"shard": shard} for shard in shards], override_num_blocks=min(len(shards), MOST_TASKS)
-    ).map_batches(
-        ShardScorer,
-        fn_constructor_args=(job,),
-        batch_size=1,
-        compute=ray.data.ActorPoolStrategy(size=min(workers.count, len(shards)), max_tasks_in_flight_per_actor=2),
-        # Ray advises against asking for both.
-        num_cpus=None if workers.gpus else workers.cpus,
-        num_gpus=workers.gpus or None,
-    )
-    for row in dataset.iter_rows():
-        if row["error"]:
-            error = ScoringError(row["error"])
-            error.add_note(row["traceback"])
-            raise error
-        yield ShardSummary(**json.loads(row["summary"]))
 
 
 def _job(

@@ -1,8 +1,6 @@
 """The actor that scores shards: reads, decodes, runs the model and writes, all in one process."""
 
-import json
 import time
-import traceback
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -30,6 +28,7 @@ from pipelines.score_table import (
     shard_name,
     write_shard,
 )
+from pipelines.shard_pool import ShardWorker
 
 JOURNAL_FOLDER = "in-progress"
 
@@ -69,8 +68,8 @@ class ScoringJob:
     retry_failed: bool
 
 
-class ShardScorer:
-    """Scores shards; Ray Data makes one in every process of its actor pool."""
+class ShardScorer(ShardWorker):
+    """Scores shards."""
 
     def __init__(self, job: ScoringJob) -> None:
         """Loads the model.
@@ -98,26 +97,9 @@ class ShardScorer:
         self._scores = job.output.child(SCORES_FOLDER)
         self._journals = job.output.child(JOURNAL_FOLDER)
 
-    def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, list[str]]:
-        """Scores a shard and writes it.
-
-        What keeps it from doing so, such as a full disk, is handed back as text: Ray would wrap an exception in pages
-        of its own.
-
-        Args:
-            batch: Column ``shard`` with one shard's number.
-
-        Returns:
-            Columns ``summary`` (JSON of its :class:`~pipelines.score_table.ShardSummary`), ``error`` and ``traceback``;
-            either the first is empty or the other two are.
-        """
-        (shard,) = batch["shard"].tolist()
-        try:
-            summary = self._score_shard(shard)
-        except Exception as error:
-            message = f"shard {shard}: {type(error).__name__}: {error}"
-            return {"summary": [""], "error": [message], "traceback": [traceback.format_exc()]}
-        return {"summary": [json.dumps(asdict(summary))], "error": [""], "traceback": [""]}
+    def process(self, shard: int) -> dict[str, Any]:
+        """Scores a shard, writes its scores and returns its :class:`~pipelines.score_table.ShardSummary`."""
+        return asdict(self._score_shard(shard))
 
     def _score_shard(self, shard: int) -> ShardSummary:
         finished = self._scores.exists(shard_name(shard))

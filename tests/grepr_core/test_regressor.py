@@ -54,6 +54,16 @@ def test_constant_features_do_no_harm():
     )
 
 
+def test_blocks_weigh_alike_whatever_their_length():
+    x, y, _ = linear_data(60, 5, noise=0.5)
+    # A feature that stands in its block a hundred times counts as if it stood there once.
+    repeated = np.hstack([x[:, :2], np.repeat(x[:, 2:], 100, axis=1)])
+    np.testing.assert_allclose(
+        fit_ridge(repeated, y, blocks=(2, 300)).predict(repeated), fit_ridge(x, y, blocks=(2, 3)).predict(x), rtol=1e-6
+    )
+    assert not np.allclose(fit_ridge(repeated, y).predict(repeated), fit_ridge(x, y).predict(x), rtol=1e-3)
+
+
 @pytest.mark.parametrize("n", [20, 50])  # without and with enough ratings for intervals
 def test_numbers_round_trip(n: int):
     x, y, _ = linear_data(n, 10, noise=0.5)
@@ -83,3 +93,8 @@ def test_intervals_hold_what_they_promise():
 def test_refuses_what_cannot_be_fitted(x: np.ndarray, y: np.ndarray, message: str):
     with pytest.raises(ValueError, match=message):
         fit_ridge(x, y)
+
+
+def test_blocks_must_fit_the_features():
+    with pytest.raises(ValueError, match="blocks of 4"):
+        fit_ridge(np.ones((5, 3)), np.arange(5.0), blocks=(2, 2))

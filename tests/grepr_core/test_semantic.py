@@ -27,19 +27,23 @@ def test_weights_sit_where_they_belong(encoder: SemanticEncoder, cat: torch.Tens
         map_location="cpu",
     )
     with torch.inference_mode():
-        mean = encoder(interpolate(cat, size=(224, 224), mode="bilinear", antialias=True))[:, :1280]
+        mean = encoder(interpolate(cat, size=(224, 224), mode="bilinear", antialias=True))[:, -2560:-1280]
     logits = mean @ weights["_fc.weight"].T + weights["_fc.bias"]
     egyptian_cat = 285
     assert logits.argmax() == egyptian_cat
 
 
-def test_mean_and_deviation_are_those_of_the_last_map(encoder: SemanticEncoder, cat: torch.Tensor):
+def test_mean_and_deviation_are_those_of_every_stage(encoder: SemanticEncoder, cat: torch.Tensor):
     with torch.inference_mode():
-        features = encoder(cat)
-        maps = encoder.network.forward_features(cat * 2 - 1)[0].flatten(1).double().numpy()
-    assert features.shape == (1, encoder.feature_size)
-    np.testing.assert_allclose(features[0, :1280], maps.mean(1), atol=1e-5)
-    np.testing.assert_allclose(features[0, 1280:], maps.std(1), atol=1e-5)
+        features = encoder(cat)[0].split(encoder.feature_blocks)
+        maps = encoder.network.forward_intermediates(cat * 2 - 1, intermediates_only=True)
+        maps.append(encoder.network.forward_features(cat * 2 - 1))
+    by_channels = {len(block) // 2: block for block in features}
+    assert {m.shape[1] for m in maps} < set(by_channels)
+    for stage in maps:
+        pixels = stage[0].flatten(1).double().numpy()
+        expected = np.concatenate([pixels.mean(1), pixels.std(1)])
+        np.testing.assert_allclose(by_channels[stage.shape[1]], expected, atol=2e-5)
 
 
 @pytest.mark.parametrize("size", [(32, 32), (33, 47), (40, 512)])

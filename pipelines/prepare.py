@@ -1,0 +1,162 @@
+"""Preparing scenes for low-level pretraining: a Ray Data pipeline from photographs to versions and FSIMc matrices.
+
+FSIMc takes longer than a step of training, and its result never changes; so it is computed once. A shard is finished
+when its file is there: resuming costs one listing.
+"""
+
+import logging
+import zlib
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import asdict, dataclass
+
+import torch
+
+from grepr_core.errors import UserError
+from grepr_core.images import Failure, Limits, Photo, decode
+from grepr_core.scenes import Scene, SceneRecipe, make_scene
+from grepr_core.storage import Folder
+from grepr_core.zero_shot import PATCH
+from pipelines.fetch import Fetcher
+from pipelines.manifest import Manifest, find_manifest
+from pipelines.manifest import run as make_manifest
+from pipelines.options import ManifestOptions, PrepareOptions
+from pipelines.progress import Progress
+from pipelines.scene_store import (
+    INDEX_FILE,
+    ScenesSummary,
+    SceneStore,
+    finished_shards,
+    read_summary,
+    write_index,
+    write_scenes,
+)
+from pipelines.session import cluster_workers, ray_session
+from pipelines.shard_pool import ShardWorker, map_shards
+
+log = logging.getLogger(__name__)
+
+MANIFEST_FOLDER = "manifest"
+SCENES_FOLDER = "scenes"
+#: Scenes in a file; nine versions of 384 x 384 pixels are 4 MB.
+SHARD_SIZE = 32
+#: Reasons shown of images that cannot be used.
+SHOWN = 5
+
+
+@dataclass(frozen=True)
+class PreparingJob:
+    """All that a process needs to prepare shards.
+
+    Attributes:
+        manifest: The photographs.
+        output: Folder of the scenes.
+        recipe: How scenes are made.
+        options: Of the command.
+    """
+
+    manifest: Manifest
+    output: Folder
+    recipe: SceneRecipe
+    options: PrepareOptions
+
+
+class ScenePreparer(ShardWorker):
+    """Reads, decodes, distorts and compares the photographs of a shard."""
+
+    def __init__(self, job: PreparingJob) -> None:
+        """Prepares reading.
+
+        Args:
+            job: What to do.
+        """
+        torch.set_num_threads(1)
+        self._job = job
+        self._limits = Limits(min_side=PATCH)
+        self._fetcher = Fetcher(
+            limits=self._limits, timeout=job.options.timeout, storage_options=job.options.storage_options
+        )
+
+    def process(self, shard: int) -> dict[str, object]:
+        """Prepares a shard, writes its scenes and returns its :class:`~pipelines.scene_store.ScenesSummary`."""
+        failures: dict[str, str] = {}
+        count = write_scenes(self._job.output, shard, self._scenes(shard, failures), failures)
+        return asdict(ScenesSummary(shard, count, failures))
+
+    def _scenes(self, shard: int, failures: dict[str, str]) -> Iterator[tuple[str, Scene]]:
+        images = self._job.manifest.read_shard(shard).select(["image_id", "uri", "size"]).to_pylist()
+        contents = self._fetcher.read([(image["uri"], image["size"]) for image in images])
+        for image, content in zip(images, contents, strict=True):
+            photo = content if isinstance(content, Failure) else self._decode(content)
+            if isinstance(photo, Failure):
+                failures[image["uri"]] = f"{photo.status}: {photo.error}"
+            else:
+                key = zlib.crc32(image["image_id"].encode())
+                yield image["uri"], make_scene(photo.rgb, self._job.recipe, key=key)
+
+    def _decode(self, content: bytes) -> Photo | Failure:
+        return decode(content, limits=self._limits, scale_to_pixels=self._job.options.max_pixels)
+
+
+def prepare(options: PrepareOptions) -> SceneStore:
+    """Prepares the scenes of a source, or goes on where an earlier run of the same command ended.
+
+    Args:
+        options: Of the command.
+
+    Returns:
+        The scenes, in ``scenes/`` below the output.
+
+    Raises:
+        UserError: The source holds no photograph that can be used, or the output holds scenes made otherwise.
+        ShardError: A shard could not be written, say.
+    """
+    output = Folder(options.output, options.storage_options)
+    scenes = output.child(SCENES_FOLDER)
+    recipe = SceneRecipe(options.kinds, options.levels, options.scene_side, options.seed)
+    manifest = find_manifest(options.source, options.storage_options) or make_manifest(
+        ManifestOptions(
+            source=options.source,
+            manifest=f"{output.url}/{MANIFEST_FOLDER}",
+            all_files=options.all_files,
+            shard_size=SHARD_SIZE,
+            storage_options=options.storage_options,
+        )
+    )
+    if not scenes.exists(INDEX_FILE):
+        done = [read_summary(scenes, shard) for shard in finished_shards(scenes)]
+        todo = sorted(set(range(manifest.shards)) - {summary.shard for summary in done})
+        done += _prepare_shards(PreparingJob(manifest, scenes, recipe, options), todo, done)
+        _report(done)
+        write_index(scenes, recipe, manifest.source, done)
+    store = SceneStore(scenes)
+    if store.recipe != recipe:
+        raise UserError(f"{scenes.url}: holds scenes made otherwise, {store.recipe}; name another --output")
+    if len(store) == 0:
+        raise UserError(f"{options.source}: no photograph could be used")
+    return store
+
+
+def _prepare_shards(job: PreparingJob, todo: list[int], done: list[ScenesSummary]) -> list[ScenesSummary]:
+    summaries: list[ScenesSummary] = []
+    if not todo:
+        return summaries
+    before = sum(summary.scenes + len(summary.failures) for summary in done)
+    with (
+        ray_session(job.options.address),
+        closing(Progress(job.manifest.images, before, description="preparing")) as shown,
+    ):
+        # Distorting and comparing is work for CPUs.
+        workers = cluster_workers("cpu", job.options.workers)
+        for row in map_shards(ScenePreparer, job, todo, workers):
+            summaries.append(ScenesSummary(**row))
+            failed = len(summaries[-1].failures)
+            shown.update(summaries[-1].scenes + failed, failed)
+    return summaries
+
+
+def _report(summaries: list[ScenesSummary]) -> None:
+    failures = {uri: reason for summary in summaries for uri, reason in summary.failures.items()}
+    if failures:
+        shown = "; ".join(f"{uri}: {reason}" for uri, reason in list(failures.items())[:SHOWN])
+        log.warning("%d photographs cannot be used and are left out: %s", len(failures), shown)
