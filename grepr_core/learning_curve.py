@@ -10,16 +10,16 @@ from grepr_core.metrics import LabelBudgetResult
 
 Array = NDArray[np.float64]
 
-#: Fewer numbers of ratings say nothing of how a curve bends.
-FEWEST_POINTS = 3
-#: The largest number of ratings over the smallest that a law is fitted to.
+#: Fewer numbers of ratings, or numbers closer to each other, say too little of how a curve bends.
+FEWEST_POINTS, SHORTEST_REACH = 3, 4
+#: The first ratings help more than any law says, so those numbers below an eighth of the largest are left out.
 LONGEST_REACH = 8
 #: Least 1 - SROCC of a draw whose logarithm is taken; few test images can be ranked without fault by luck.
 LEAST_MISSED = 1e-3
-#: Ranges are this many standard errors to each side, for 90 %.
+#: Ranges are this many standard errors wide to each side, for 90 %.
 STANDARD_ERRORS = 1.645
-#: Test images over training images of a draw. Draws share images, so their mean varies more than independent ones'
-#: would: by 1 / draws + this, times the variance of a draw (Nadeau and Bengio, Machine Learning 52, 2003).
+#: Test images over training images of a draw. Draws share images, so their mean varies more than that of independent
+#: ones: by 1 / draws + this, times the variance of a draw (Nadeau and Bengio, Machine Learning 52, 2003).
 TEST_FRACTION = 0.25
 
 
@@ -29,7 +29,7 @@ class Outlook:
 
     Attributes:
         labels: Ratings fitted on.
-        srocc: Likely rank correlation.
+        srocc: Likely rank correlation with the ratings of other images like these.
         low: Lower end of a range of about 90 %.
         high: Upper end of it.
     """
@@ -43,32 +43,33 @@ class Outlook:
 def extrapolate(curve: Sequence[LabelBudgetResult], labels: Sequence[int]) -> list[Outlook]:
     """Continues a learning curve.
 
-    Two laws are fitted to 1 - SROCC at the numbers n of ratings: a power law without floor, c n^-p, and an inverse
-    square root with one, c + d n^-1/2. Measured curves mostly run between them: the first hopes for perfect agreement
-    in the end, the second levels off soon. The likely value is the mean of both; the range reaches from the lower to
-    the higher one, widened by their standard errors. Only the part of the curve from an eighth of its ratings on is
-    used, since the first ratings help more than any law says.
+    Two laws are fitted to 1 - SROCC at the numbers n of ratings: an inverse square root above a floor, a + b n^-1/2,
+    and a power law without one, c n^-p. Measured curves run between them, nearer to the first, which is taken for the
+    likely value; the second hopes for perfect agreement in the end. The range spans both with their standard errors,
+    which are mostly those of the curve itself.
 
     Args:
         curve: Results of :func:`grepr_core.metrics.few_label_protocol` without a fixed test set.
         labels: Numbers of ratings to continue to.
 
     Returns:
-        One outlook for each number of ratings; none where the curve has fewer than 3 points in that part, or its mean
-        does not rise from the first of them to the last.
+        One outlook for each number of ratings; none where the curve has fewer than 3 points, reaches over less than a
+        factor of 4, or does not rise.
     """
     most = max((point.labels for point in curve), default=0)
     points = [point for point in curve if point.labels * LONGEST_REACH >= most]
+    if len(points) < FEWEST_POINTS or most < SHORTEST_REACH * min(point.labels for point in points):
+        return []
     n = np.array([point.labels for point in points], np.float64)
     missed = 1 - np.array([point.srocc_by_draw for point in points]).T  # (draws, numbers of ratings)
-    if len(n) < FEWEST_POINTS or missed[:, -1].mean() >= missed[:, 0].mean():
+    if missed[:, n.argmax()].mean() >= missed[:, n.argmin()].mean():
         return []
     outlooks = []
     for m in labels:
-        power = 1 - np.exp(_continue(np.log(n), np.log(missed.clip(min=LEAST_MISSED)), float(np.log(m))))
         root = 1 - _continue(n**-0.5, missed, m**-0.5)
-        (low, likely, high) = zip(power, root, strict=True)
-        outlooks.append(Outlook(m, float(np.mean(likely)), float(min(low)), float(max(high))))
+        power = 1 - np.exp(_continue(np.log(n), np.log(missed.clip(min=LEAST_MISSED)), float(np.log(m))))
+        low, high = min(root[0], power[0]), max(root[2], power[2])
+        outlooks.append(Outlook(m, float(root[1]), float(low), float(high)))
     return outlooks
 
 

@@ -195,7 +195,8 @@ def _refuse(table: pd.DataFrame, bad: "pd.Series[bool] | NDArray[np.bool_]", col
     if bad.any():
         rows = table[bad]
         more = f" ({len(rows)} such rows)" if len(rows) > 1 else ""
-        raise UserError(f"{rows.index.name} {rows.index[0]}: {column} is {rows[column].iloc[0]!r}, not {wanted}{more}")
+        value = str(rows[column].iloc[0])
+        raise UserError(f"{rows.index.name} {rows.index[0]}: {column} is {value!r}, not {wanted}{more}")
 
 
 def rated_features(ratings: pd.DataFrame, images: str, bundle: Bundle, options: ScoringOptions) -> RatedFeatures:
