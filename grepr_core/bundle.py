@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from importlib.resources import files
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from safetensors import SafetensorError
@@ -21,17 +21,20 @@ from torch import Tensor
 
 from grepr_core.errors import UserError
 from grepr_core.high_level import HighLevelEncoder
+from grepr_core.inference import Precision
 from grepr_core.low_level import LowLevelEncoder
 from grepr_core.regressor import Regressor
 from grepr_core.semantic import SemanticEncoder, load_semantic_encoder
 from grepr_core.storage import Folder, absolute
-from grepr_core.zero_shot import Gaussian
+from grepr_core.zero_shot import DISTANCES, Distance, Gaussian
 
 FORMAT_VERSION = 1
 CONFIG_FILE = "config.json"
 SUMS_FILE = "SHA256SUMS"
 #: Kinds of encoder as ``config.json`` names them.
 LOW_LEVEL, OPEN_CLIP, EFFICIENTNET_LITE0 = "resnet18", "open_clip", "efficientnet_lite0"
+#: Size that photographs are scored at where a bundle says nothing else.
+MAX_PIXELS = 1024 * 1024
 
 
 @dataclass(frozen=True)
@@ -48,7 +51,9 @@ class Bundle:
         pristine: Statistics of the low-level features of pristine patches; without them there is no low-level
             zero-shot score.
         regressor: From features to quality; without it the score is the sum of the zero-shot scores.
-        max_pixels: Larger images are scaled down to this many pixels before they are encoded.
+        distance: How the low-level zero-shot score measures the distance to the pristine statistics.
+        precision: Arithmetic that the scores are defined in; ``auto`` leaves it to whoever scores.
+        max_pixels: Larger images are scaled down to this many pixels before they are encoded; None keeps their size.
         scale: Lowest and highest rating of the scale that scores are predicted on; higher is better.
         card: What a person should know of the model: description, training, evaluation, limits. Any JSON object.
         model_id: Hash of the content, 16 hexadecimal digits; empty before it is saved or loaded.
@@ -59,26 +64,53 @@ class Bundle:
     low: LowLevelEncoder | None = None
     pristine: Gaussian | None = None
     regressor: Regressor | None = None
-    max_pixels: int = 1024 * 1024
+    distance: Distance = "corrected"
+    precision: Precision = "auto"
+    max_pixels: int | None = MAX_PIXELS
     scale: tuple[float, float] = (0.0, 1.0)
     card: Mapping[str, Any] = field(default_factory=dict)
     model_id: str = ""
 
     def __post_init__(self) -> None:
-        """Checks that there is something to score with.
+        """Checks that there are features, and names it knows.
 
         Raises:
-            ValueError: There is no encoder, or no way from features to a score.
+            ValueError: There is no encoder, or an unknown distance or precision.
         """
         if self.high is None and self.low is None:
             raise ValueError("a bundle needs a high-level or a low-level encoder")
-        if self.regressor is None and self.pristine is None and not isinstance(self.high, HighLevelEncoder):
-            raise ValueError("a bundle without zero-shot scores needs a regressor")
+        if self.distance not in DISTANCES:
+            raise ValueError(f"unknown distance {self.distance!r}")
+        if self.precision not in get_args(Precision):
+            raise ValueError(f"unknown precision {self.precision!r}")
 
     @property
     def feature_blocks(self) -> tuple[int, ...]:
         """Lengths of the blocks that the features of an image consist of, in order."""
         return sum((encoder.feature_blocks for encoder in (self.high, self.low) if encoder is not None), start=())
+
+    @property
+    def has_score(self) -> bool:
+        """Whether there is a way from features to a score: a regressor, or a zero-shot score of either path."""
+        zero_shot_low = self.low is not None and self.pristine is not None
+        return self.regressor is not None or zero_shot_low or isinstance(self.high, HighLevelEncoder)
+
+    def resolve_precision(self, asked: Precision) -> Precision:
+        """Gives the arithmetic to score in: what was asked for, unless the scores are defined in one."""
+        return asked if self.precision == "auto" else self.precision
+
+
+def check_vacant(url: str) -> None:
+    """Makes sure that a bundle can be written to a folder.
+
+    Args:
+        url: The folder, which need not exist.
+
+    Raises:
+        UserError: There is a bundle already.
+    """
+    if Folder(url).exists(SUMS_FILE):
+        raise UserError(f"{url}: holds a model bundle already; name another folder")
 
 
 def save_bundle(bundle: Bundle, url: str) -> Bundle:
@@ -94,7 +126,7 @@ def save_bundle(bundle: Bundle, url: str) -> Bundle:
     Raises:
         UserError: There is a bundle already.
     """
-    refuse_bundle(url)
+    check_vacant(url)
     folder = Folder(url)
     contents = _serialise(bundle)
     sums = "".join(f"{hashlib.sha256(contents[name]).hexdigest()}  {name}\n" for name in sorted(contents))
@@ -102,19 +134,6 @@ def save_bundle(bundle: Bundle, url: str) -> Bundle:
         folder.write(name, content)
     folder.write(SUMS_FILE, sums.encode())
     return replace(bundle, model_id=_model_id(sums.encode()))
-
-
-def refuse_bundle(url: str) -> None:
-    """Checks that a folder holds no bundle yet, which saves the work of making one that cannot be written.
-
-    Args:
-        url: Folder that a bundle is to be written to.
-
-    Raises:
-        UserError: There is a bundle already.
-    """
-    if Folder(url).exists(SUMS_FILE):
-        raise UserError(f"{url}: holds a model bundle already; name another folder")
 
 
 def load_bundle(name_or_url: str) -> Bundle:
@@ -176,6 +195,7 @@ def _serialise(bundle: Bundle) -> dict[str, bytes]:
         "format_version": FORMAT_VERSION,
         "name": bundle.name,
         "max_pixels": bundle.max_pixels,
+        "precision": bundle.precision,
         "scale": {"lowest": bundle.scale[0], "highest": bundle.scale[1], "higher_is_better": True},
         "card": dict(bundle.card),
     }
@@ -191,7 +211,7 @@ def _serialise(bundle: Bundle) -> dict[str, bytes]:
     if bundle.pristine is not None:
         arrays = {"mean": bundle.pristine.mean, "covariance": bundle.pristine.covariance}
         contents["pristine.safetensors"] = save_arrays(arrays)
-        config["pristine"] = {"patches": bundle.pristine.count}
+        config["pristine"] = {"patches": bundle.pristine.count, "distance": bundle.distance}
     if bundle.regressor is not None:
         contents["regressor.safetensors"] = save_arrays(bundle.regressor.to_arrays())
     return {CONFIG_FILE: (json.dumps(config, indent=2, ensure_ascii=False) + "\n").encode(), **contents}
@@ -233,6 +253,9 @@ def _deserialise(config: Mapping[str, Any], contents: Mapping[str, bytes]) -> Bu
         low=low,
         pristine=pristine,
         regressor=regressor,
+        # Older bundles name neither.
+        distance=config.get("pristine", {}).get("distance", "corrected"),
+        precision=config.get("precision", "auto"),
         max_pixels=config["max_pixels"],
         scale=(config["scale"]["lowest"], config["scale"]["highest"]),
         card=config["card"],

@@ -209,6 +209,11 @@ def load_open_clip(architecture: str, pretrained: str | None = None) -> HighLeve
     return HighLevelEncoder.from_state(asdict(tower), state)
 
 
+def brings_weights(architecture: str) -> bool:
+    """Tells whether an open_clip name stands for weights as well, so that none may be named beside it."""
+    return architecture.startswith(("hf-hub:", "local-dir:"))
+
+
 def _require_resnet(architecture: str) -> None:
     config = open_clip.get_model_config(architecture)
     if config is None:
@@ -222,8 +227,7 @@ def _require_resnet(architecture: str) -> None:
 
 
 def _load_clip(architecture: str, pretrained: str | None) -> open_clip.CLIP:
-    brings_weights = architecture.startswith(("hf-hub:", "local-dir:"))
-    if brings_weights == bool(pretrained):
+    if brings_weights(architecture) == bool(pretrained):
         demand = "brings its weights along, leave `pretrained` out" if pretrained else "needs `pretrained` weights"
         raise ValueError(f"{architecture!r} {demand}")
     if pretrained and _is_torchscript(pretrained):

@@ -94,22 +94,32 @@ def fragments(versions: Tensor, *, grid: int = 7, cell: int = 32, generator: tor
     return mosaic
 
 
-def contrastive_views(versions: Tensor, *, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+def contrastive_views(
+    versions: Tensor,
+    *,
+    grid: int = 7,
+    cell: int = 32,
+    flip_probability: float = 0.5,
+    generator: torch.Generator | None = None,
+) -> tuple[Tensor, Tensor]:
     """Draws the anchor and the augmented view of a scene for the quality-aware contrastive loss.
 
-    Both are independent draws of ``fragments``. The augmented view is mirrored left to right with probability
-    one half and, independently, top to bottom, all versions alike.
+    Both are independent draws of :func:`fragments`. The augmented view is mirrored left to right and, independently,
+    top to bottom, all versions alike.
 
     Args:
         versions: (D, 3, H, W) RGB of one scene, integer or floating point.
+        grid: Cells along each side.
+        cell: Side of a fragment in pixels.
+        flip_probability: Of each mirroring.
         generator: A CPU generator that makes the draws repeatable; the global one if None.
 
     Returns:
-        Anchor and augmented view, each (D, 3, 224, 224) with the dtype and value range of ``versions``.
+        Anchor and augmented view, each (D, 3, grid * cell, grid * cell) with the dtype and value range of ``versions``.
     """
-    anchor = fragments(versions, generator=generator)
-    augmented = fragments(versions, generator=generator)
-    mirrored = torch.rand(2, generator=generator) < 0.5
+    anchor = fragments(versions, grid=grid, cell=cell, generator=generator)
+    augmented = fragments(versions, grid=grid, cell=cell, generator=generator)
+    mirrored = torch.rand(2, generator=generator) < flip_probability
     axes = [axis for axis, flip in zip((-1, -2), mirrored.tolist(), strict=True) if flip]
     return anchor, augmented.flip(axes)
 

@@ -16,7 +16,7 @@ from grepr_core.bundle import Bundle
 from grepr_core.high_level import HighLevelEncoder
 from grepr_core.images import Failure, Limits, Photo, Status, decode
 from grepr_core.inference import Precision, prepare, resolve_device, resolve_dtype
-from grepr_core.zero_shot import combined_score, high_level_score, low_level_distance, low_level_score
+from grepr_core.zero_shot import DISTANCES, combined_score, high_level_score, low_level_distance, low_level_score
 
 T = TypeVar("T")
 
@@ -31,6 +31,8 @@ WAITING_BATCHES = 4
 @dataclass(frozen=True, slots=True)
 class ImageScore:
     """What becomes of one image. Either ``score`` or ``error`` is given, never both.
+
+    Only a bundle that has no way to a score yet leaves both out, and gives features alone.
 
     Attributes:
         status: ``scored``, or why not.
@@ -109,7 +111,7 @@ class Scorer:
         Args:
             bundle: The model.
             device: ``auto``, ``cpu`` or ``cuda``.
-            precision: ``auto``, ``fp32`` or ``bf16``.
+            precision: ``auto``, ``fp32`` or ``bf16``; makes no difference where the bundle's scores are defined in one.
             limits: Images beyond them are refused.
             max_pixels: Larger images are scaled down to this; by default what the bundle says.
             decode_threads: Threads that decode while a GPU computes. On the CPU decoding and computing take turns.
@@ -121,7 +123,7 @@ class Scorer:
         self.bundle = bundle
         self.seconds: dict[str, float] = defaultdict(float)
         self._device = resolve_device(device)
-        dtype = resolve_dtype(precision, self._device)
+        dtype = resolve_dtype(bundle.resolve_precision(precision), self._device)
         on_gpu = self._device.type == "cuda"
         self._high = prepare(bundle.high, self._device, dtype) if bundle.high else None
         self._low = prepare(bundle.low, self._device, dtype) if bundle.low else None
@@ -220,7 +222,10 @@ class Scorer:
         if self._low is not None:
             features.append(self._low(images))
             if self.bundle.pristine is not None:
-                distances = [low_level_distance(self._low, image, self.bundle.pristine) for image in images]
+                distances = [
+                    low_level_distance(self._low, image, self.bundle.pristine, distance=DISTANCES[self.bundle.distance])
+                    for image in images
+                ]
                 low = low_level_score(np.array(distances))
         return self._predict(torch.cat(features, dim=1).cpu().numpy(), low, high)
 
@@ -228,6 +233,7 @@ class Scorer:
         self, features: NDArray[np.float32], low: NDArray[np.float64] | None, high: NDArray[np.float64] | None
     ) -> list["_Prediction"]:
         regressor = self.bundle.regressor
+        scores: NDArray[np.float64] | None
         lower = upper = None
         if regressor is not None:
             scores = regressor.predict(features)
@@ -236,9 +242,7 @@ class Scorer:
         elif low is not None and high is not None:
             scores = combined_score(low, high)
         else:
-            only = low if low is not None else high
-            assert only is not None  # a bundle has a regressor or a zero-shot score
-            scores = only
+            scores = low if low is not None else high
         missing = [None] * len(features)
         columns = (missing if column is None else column.tolist() for column in (scores, low, high, lower, upper))
         return [_Prediction(*row) for row in zip(*columns, features, strict=True)]
@@ -246,7 +250,7 @@ class Scorer:
 
 @dataclass(frozen=True, slots=True)
 class _Prediction:
-    score: float
+    score: float | None
     score_low: float | None
     score_high: float | None
     score_lower: float | None
@@ -256,7 +260,7 @@ class _Prediction:
 
 def _finish(waiting: _Waiting, prediction: _Prediction) -> ImageScore:
     photo = waiting.photo
-    if not np.isfinite(prediction.score):
+    if prediction.score is not None and not np.isfinite(prediction.score):
         failure = Failure(Status.CRASHED, "the model gave no finite score", photo.width, photo.height)
         return ImageScore.from_failure(failure, waiting.size)
     return ImageScore(

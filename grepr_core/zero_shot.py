@@ -1,9 +1,9 @@
 """GRepQ's quality without ratings: distance to pristine patches, likeness to the prompts, and their sum."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import numpy as np
 import torch
@@ -14,6 +14,8 @@ from torch import Tensor
 
 Array = NDArray[np.float64]
 Score = TypeVar("Score", float, Array)
+#: Names of the distances in :data:`DISTANCES`.
+Distance = Literal["corrected", "mvg"]
 #: (N, 3, H, W) float32 RGB in [0, 1] to (N, C) features.
 Encoder = Callable[[Tensor], Tensor]
 
@@ -252,6 +254,13 @@ def corrected_distance(test: Gaussian, pristine: Gaussian, *, regulariser: float
     squared = float(shift @ np.linalg.solve(metric, shift))
     squared -= test_spread / test.count + spread / pristine.count
     return math.copysign(math.sqrt(abs(squared)), squared)
+
+
+#: How far an image is from pristine patches, by the names that bundles use.
+DISTANCES: Mapping[Distance, Callable[[Gaussian, Gaussian], float]] = {
+    "corrected": corrected_distance,
+    "mvg": mvg_distance,
+}
 
 
 def low_level_distance(

@@ -6,13 +6,11 @@ Example: python -m jobs.build_lite rated.csv --images rated/ --output grepr_core
 import logging
 import tempfile
 
-import numpy as np
 import tyro
 from tyro.conf import Positional
 
 from grepr_core.bundle import Bundle, save_bundle
-from grepr_core.regressor import Regressor
-from grepr_core.semantic import SemanticEncoder, load_semantic_encoder
+from grepr_core.semantic import load_semantic_encoder
 from pipelines.fit import run
 from pipelines.options import FitOptions
 
@@ -20,7 +18,8 @@ from pipelines.options import FitOptions
 MAX_PIXELS = 512 * 512
 
 CARD = {
-    "description": "EfficientNet-Lite0 features (ImageNet) and a ridge regression fitted on rated photographs",
+    "description": "Features of all stages of EfficientNet-Lite0 (ImageNet) and a ridge regression fitted on rated "
+    "photographs",
     "made_for": "photographs; larger ones are scaled down to the area of 512 x 512 pixels, that of the rated ones",
     "limits": "Blur and noise that only show at full size go unseen in large photographs. Graphics, screenshots, "
     "documents and artwork were not among the rated images. Ratings carry the taste of their observers.",
@@ -37,9 +36,7 @@ def build(ratings: Positional[str], *, images: str, output: str) -> None:
         images: Folder that the ratings' paths start from.
         output: Folder of the bundle.
     """
-    size = SemanticEncoder.feature_size
-    unfitted = Regressor(np.zeros(size), np.ones(size), np.zeros(size), intercept=0.0, alpha=0.0)
-    base = Bundle("unfitted", high=load_semantic_encoder(), regressor=unfitted, max_pixels=MAX_PIXELS, card=CARD)
+    base = Bundle("unfitted", high=load_semantic_encoder(), max_pixels=MAX_PIXELS, card=CARD)
     with tempfile.TemporaryDirectory() as folder:
         save_bundle(base, folder)
         run(

@@ -18,8 +18,12 @@ from pipelines.options import (
     EvaluateOptions,
     FitOptions,
     ManifestOptions,
+    ModelBuildOptions,
+    ModelImportOptions,
     ModelOptions,
     ModelShowOptions,
+    ModelVerifyOptions,
+    PretrainOptions,
     ScoreOptions,
     ScoringOptions,
 )
@@ -77,6 +81,20 @@ def _failed_code(failed_fraction: float, options: ScoringOptions) -> int:
     return TOO_MANY_FAILED
 
 
+def _pretrain(options: PretrainOptions) -> int:
+    from pipelines.pretrain_low import WEIGHTS_FILE, run
+
+    assert options.stage is not None
+    record = run(options.stage)
+    last = record.epochs[-1]
+    metrics = "".join(
+        f", {name.replace('_', ' ')} {last[name]:.4f}" for name in ("order_accuracy", "probe_srocc") if name in last
+    )
+    _print(f"{last['epoch']} epochs, {last['step']} steps: loss {last['loss']:.4f}{metrics}")
+    _print(f"Weights: {options.stage.output}/{WEIGHTS_FILE}")
+    return DONE
+
+
 def _fit(options: FitOptions) -> int:
     from pipelines.fit import run, to_json, to_text
 
@@ -96,12 +114,17 @@ def _evaluate(options: EvaluateOptions) -> int:
 def _model(options: ModelOptions) -> int:
     from grepr_core.bundle import load_bundle, model_card
 
-    bundle = load_bundle(options.action.bundle)
-    if isinstance(options.action, ModelShowOptions):
-        card = model_card(bundle)
-        _print(json.dumps(card, indent=2, ensure_ascii=False) if options.action.json else _as_lines(card))
-    else:
-        _print(f"{options.action.bundle}: intact, model id {bundle.model_id}")
+    match options.action:
+        case ModelShowOptions() as show:
+            card = model_card(load_bundle(show.bundle))
+            _print(json.dumps(card, indent=2, ensure_ascii=False) if show.json else _as_lines(card))
+        case ModelVerifyOptions() as verify:
+            _print(f"{verify.bundle}: intact, model id {load_bundle(verify.bundle).model_id}")
+        case ModelBuildOptions() | ModelImportOptions() as make:
+            from pipelines import model
+
+            bundle = model.build(make) if isinstance(make, ModelBuildOptions) else model.import_published(make)
+            _print(f"wrote {make.output}, model id {bundle.model_id}")
     return DONE
 
 
@@ -125,6 +148,7 @@ COMMANDS: dict[str, tuple[type, Callable[[Any], int]]] = {
     "demo": (DemoOptions, _demo),
     "manifest": (ManifestOptions, _manifest),
     "score": (ScoreOptions, _score),
+    "pretrain": (PretrainOptions, _pretrain),
     "fit": (FitOptions, _fit),
     "evaluate": (EvaluateOptions, _evaluate),
     "model": (ModelOptions, _model),

@@ -121,6 +121,7 @@ def _agreement(what: str, scores: NDArray[np.float64], mos: NDArray[np.float64])
 def _coverage(bundle: Bundle, rated: RatedFeatures, test: NDArray[np.bool_]) -> Coverage | None:
     if rated.score_lower is None or rated.score_upper is None:
         return None
+    assert rated.score is not None
     assert bundle.regressor is not None
     assert bundle.regressor.interval is not None
     lower, upper, mos = rated.score_lower[test], rated.score_upper[test], rated.mos[test]

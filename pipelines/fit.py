@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from grepr_core.bundle import Bundle, load_bundle, refuse_bundle, save_bundle
+from grepr_core.bundle import Bundle, check_vacant, load_bundle, save_bundle
 from grepr_core.errors import UserError
 from grepr_core.learning_curve import Outlook, extrapolate
 from grepr_core.metrics import LabelBudgetResult, Spread, few_label_protocol
@@ -57,7 +57,7 @@ def run(options: FitOptions) -> FitResult:
     Raises:
         UserError: The ratings cannot be used, or the output holds a bundle already.
     """
-    refuse_bundle(options.output)
+    check_vacant(options.output)
     ratings = read_ratings(options.ratings, options.images, storage_options=options.storage_options)
     base = load_bundle(options.model)
     rated = rated_features(_training_rows(ratings, options.ratings), options.images, base, options)

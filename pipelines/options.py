@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 import tyro
-from tyro.conf import Positional, arg, subcommand
+from tyro.conf import Positional, Suppress, arg, subcommand
 
 Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["auto", "fp32", "bf16"]
@@ -266,6 +266,135 @@ class PrepareOptions(StoredOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
+class TrainingOptions(StoredOptions):
+    """How a stage of pretraining is trained; shared by both."""
+
+    output: str
+    """Folder or URL of the run; the same command again goes on where this one ended."""
+
+    epochs: int = 15
+    """Passes through the photographs."""
+
+    batch: int = 8
+    """Photographs a step, over all workers."""
+
+    learning_rate: float = 1e-4
+    """Of AdamW, after the warm-up."""
+
+    final_learning_rate: float = 1e-6
+    """Where the learning rate ends; it falls along half a cosine."""
+
+    warmup_epochs: float = 0.0
+    """Epochs in which the learning rate rises linearly from 0 first."""
+
+    weight_decay: float = 0.05
+    """Of AdamW."""
+
+    seed: int = 0
+    """Seed of all that is drawn."""
+
+    precision: Precision = "auto"
+    """Arithmetic of the model; auto takes bf16 where the hardware has it."""
+
+    device: Device = "auto"
+    """Where the model is trained; auto takes GPUs where there are any."""
+
+    num_workers: int | None = None
+    """Processes that train; by default one a GPU, or, where there is none, 0: this process, with all cores."""
+
+    address: str | None = None
+    """Ray cluster to use, such as 'auto' or ray://head:10001; by default Ray is started here and stopped at the end."""
+
+    checkpoint_steps: int = 100
+    """Steps between checkpoints; there is one at the end of every epoch too."""
+
+    max_failures: int = 3
+    """Give up when workers have died more often than this."""
+
+    def __post_init__(self) -> None:
+        """Checks ranges.
+
+        Raises:
+            ValueError: Names the option that is out of range.
+        """
+        super().__post_init__()
+        for name in ("epochs", "batch", "checkpoint_steps"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"--{name.replace('_', '-')} must be at least 1")
+        for name in ("final_learning_rate", "warmup_epochs", "weight_decay", "max_failures", "seed"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"--{name.replace('_', '-')} must not be negative")
+        if self.learning_rate <= 0:
+            raise ValueError("--learning-rate must be positive")
+        if self.num_workers is not None and self.num_workers < 0:
+            raise ValueError("--num-workers must not be negative")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainLowOptions(PrepareOptions, TrainingOptions):
+    """Pretrain the low-level encoder on photographs without ratings: prepare scenes, then train.
+
+    Running the same command again goes on where it ended.
+
+    Example: grepr pretrain low ~/Pictures --output low-run/
+    """
+
+    micro_batch: int = 4
+    """Scenes in a forward pass, which share statistics of batch normalisation; bounds the memory."""
+
+    temperature: float = 0.5
+    """Divides the cosines in the loss."""
+
+    grid: int = 7
+    """Fragments along each side of a crop."""
+
+    cell: int = 32
+    """Side of a fragment in pixels."""
+
+    flip_probability: float = 0.5
+    """Of mirroring the augmented view, for each axis."""
+
+    validation_scenes: int | None = None
+    """Scenes held out to measure how often a stronger distortion scores lower; by default a twentieth, at most 64."""
+
+    ratings: str | None = None
+    """Rated images to watch the features with: CSV or Parquet with columns image, mos and, optionally, split, of which
+    only 'train' is used. They do not affect the training."""
+
+    ratings_images: str | None = None
+    """Folder or URL that the ratings' paths start from."""
+
+    def __post_init__(self) -> None:
+        """Checks ranges.
+
+        Raises:
+            ValueError: Names the option that is out of range.
+        """
+        super().__post_init__()
+        for name in ("micro_batch", "grid", "cell"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"--{name.replace('_', '-')} must be at least 1")
+        if self.temperature <= 0:
+            raise ValueError("--temperature must be positive")
+        if not 0 <= self.flip_probability <= 1:
+            raise ValueError("--flip-probability must be between 0 and 1")
+        if self.validation_scenes is not None and self.validation_scenes < 0:
+            raise ValueError("--validation-scenes must not be negative")
+        if (self.ratings is None) != (self.ratings_images is None):
+            raise ValueError("--ratings and --ratings-images belong together")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainOptions:
+    """Pretrain an encoder on photographs without ratings: low.
+
+    Example: grepr pretrain low ~/Pictures --output low-run/
+    """
+
+    stage: Annotated[PretrainLowOptions, subcommand("low")] | Annotated[None, Suppress]  # tyro wants a union
+
+
+@dataclass(frozen=True, kw_only=True)
 class DemoOptions:
     """Make a small lake of sample photos and their distorted versions, and score it. Needs no network.
 
@@ -302,10 +431,102 @@ class ModelVerifyOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ModelBuildOptions:
+    """Put encoders together into a bundle.
+
+    Without CLIP and without pristine statistics it has no score before 'grepr fit' has fitted one.
+
+    Example: grepr model build --low grepr-lite --high open_clip:RN50-quickgelu --pretrained openai --output grepr-clip
+    """
+
+    low: str | None = None
+    """Low-level encoder: a folder of 'grepr pretrain low', or a bundle, whose pristine statistics are taken as well."""
+
+    high: str | None = None
+    """High-level encoder: open_clip:ARCHITECTURE, efficientnet_lite0, folder of 'grepr pretrain high', or a bundle."""
+
+    pretrained: str | None = None
+    """Weights for open_clip:ARCHITECTURE: a tag such as openai, or a local checkpoint."""
+
+    pristine: str | None = None
+    """Folder of clean, sharp photographs that the low-level zero-shot score compares with; replaces the statistics that
+    a bundle named by --low has."""
+
+    max_pixels: int | None = None
+    """Scale larger images down to this many pixels; by default what the bundle that an encoder is taken from says,
+    --low before --high, or else 1024 x 1024."""
+
+    output: str
+    """Folder or URL of the new bundle."""
+
+    name: str | None = None
+    """Name of the new bundle; by default the last part of --output."""
+
+    def __post_init__(self) -> None:
+        """Checks that the options go together.
+
+        Raises:
+            ValueError: Names the option that is missing, out of place or out of range.
+        """
+        if self.low is None and self.high is None:
+            raise ValueError("--low, --high or both must be given")
+        if self.pristine is not None and self.low is None:
+            raise ValueError("--pristine is for the low-level encoder; name one with --low")
+        if self.pretrained is not None and not (self.high or "").startswith("open_clip:"):
+            raise ValueError("--pretrained goes with --high open_clip:ARCHITECTURE")
+        if self.max_pixels is not None and self.max_pixels < 32**2:
+            raise ValueError("--max-pixels must be at least 1024")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelImportOptions:
+    """Import the files that the authors of GRepQ published, as a bundle that scores by their formulas.
+
+    Example: grepr model import --low low_level_model_weights.tar --high high_level_model_weights.pth --pristine
+    pristine_patches.hdf5 --output official
+    """
+
+    low: str | None = None
+    """Their low-level checkpoint, low_level_model_weights.tar; goes with --pristine."""
+
+    high: str | None = None
+    """Their high-level checkpoint, high_level_model_weights.pth. It lacks the text encoder: see --pretrained."""
+
+    pristine: str | None = None
+    """Their pristine patches, an HDF5 file with the dataset 'data'."""
+
+    clip: str = "RN50-quickgelu"
+    """open_clip's name of the CLIP model that --high was trained from."""
+
+    pretrained: str | None = None
+    """Weights of that CLIP model, of which the text encoder is used: a tag of open_clip, which is downloaded, or a
+    local checkpoint such as OpenAI's RN50.pt. By default openai."""
+
+    output: str
+    """Folder or URL of the new bundle."""
+
+    def __post_init__(self) -> None:
+        """Checks that the options go together.
+
+        Raises:
+            ValueError: Names the option that is missing.
+        """
+        if self.low is None and self.high is None:
+            raise ValueError("--low (with --pristine), --high or all three must be given")
+        if (self.low is None) != (self.pristine is None):
+            raise ValueError("--low and --pristine go together: the distance is one to pristine patches")
+
+
+@dataclass(frozen=True, kw_only=True)
 class ModelOptions:
-    """Look at a model bundle: show, verify.
+    """Look at a model bundle or make one: show, verify, build, import.
 
     Example: grepr model show grepr-lite
     """
 
-    action: Annotated[ModelShowOptions, subcommand("show")] | Annotated[ModelVerifyOptions, subcommand("verify")]
+    action: (
+        Annotated[ModelShowOptions, subcommand("show")]
+        | Annotated[ModelVerifyOptions, subcommand("verify")]
+        | Annotated[ModelBuildOptions, subcommand("build")]
+        | Annotated[ModelImportOptions, subcommand("import")]
+    )

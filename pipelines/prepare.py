@@ -144,7 +144,7 @@ def _prepare_shards(job: PreparingJob, todo: list[int], done: list[ScenesSummary
     before = sum(summary.scenes + len(summary.failures) for summary in done)
     with (
         ray_session(job.options.address),
-        closing(Progress(job.manifest.images, before, description="preparing")) as shown,
+        closing(Progress(job.manifest.images, before, what="preparing")) as shown,
     ):
         # Distorting and comparing is work for CPUs.
         workers = cluster_workers("cpu", job.options.workers)

@@ -11,21 +11,22 @@ LOG_SECONDS = 10.0
 class Progress:
     """Counts images done and failed, and shows them with the speed and the time left, until it is closed."""
 
-    def __init__(self, total: int, done: int = 0, *, description: str = "scoring") -> None:
+    def __init__(self, total: int, done: int = 0, *, what: str = "scoring", unit: str = "image") -> None:
         """Starts the clock.
 
         Args:
             total: Images in all.
             done: Images that earlier runs have done; they do not count for the speed.
-            description: What is being done.
+            what: What is done.
+            unit: What is counted, where it is not images.
         """
         self._failed = 0
         self._terminal = sys.stderr.isatty()
         self._bar = tqdm(
             total=total,
             initial=done,
-            unit="image",
-            desc=description,
+            unit=unit,
+            desc=what,
             dynamic_ncols=True,
             # Off a terminal only the counting of tqdm is used: a bar redrawn by carriage returns clutters a log.
             file=sys.stderr if self._terminal else _Nowhere(),

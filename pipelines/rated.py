@@ -46,7 +46,7 @@ class RatedFeatures:
         blocks: Lengths of the blocks that the features consist of, in order.
         variance: (N,) float64 variance of each of them, None where the ratings do not tell.
         train: (N,) bool, true where ``split`` is ``train``; None where the ratings have no split.
-        score: (N,) float64, what the bundle itself predicts.
+        score: (N,) float64, what the bundle itself predicts, None where it has no way to a score yet.
         score_low: (N,) zero-shot scores of the low-level path, None where the bundle lacks it.
         score_high: (N,) zero-shot scores of the high-level path, None where the bundle lacks it.
         score_lower: (N,) lower ends of the prediction intervals, None where the bundle has none.
@@ -58,7 +58,7 @@ class RatedFeatures:
     blocks: tuple[int, ...]
     variance: NDArray[np.float64] | None
     train: NDArray[np.bool_] | None
-    score: NDArray[np.float64]
+    score: NDArray[np.float64] | None
     score_low: NDArray[np.float64] | None
     score_high: NDArray[np.float64] | None
     score_lower: NDArray[np.float64] | None
@@ -236,11 +236,10 @@ def rated_features(ratings: pd.DataFrame, images: str, bundle: Bundle, options: 
     kept = table.filter(scored)
     features = np.stack(kept["features"].to_numpy()).astype(np.float32)
     train = (ratings["split"] == TRAIN).to_numpy()[scored] if "split" in ratings else None
-    score = kept.column("score").to_numpy().astype(np.float64)
-    names = ("score_low", "score_high", "score_lower", "score_upper")
+    names = ("score", "score_low", "score_high", "score_lower", "score_upper")
     optional = {name: _column(kept.column(name).to_numpy()) for name in names}
     mos, variance = ratings["mos"].to_numpy()[scored], _variance(ratings, scored)
-    return RatedFeatures(features, mos, bundle.feature_blocks, variance, train, score, **optional)
+    return RatedFeatures(features, mos, bundle.feature_blocks, variance, train, **optional)
 
 
 def image_uri(images: str, image: str) -> str:

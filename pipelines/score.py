@@ -32,6 +32,7 @@ from pipelines.score_table import (
     read_summary,
 )
 from pipelines.session import Workers, cluster_workers, ray_session
+from pipelines.settings import check_settings
 from pipelines.shard_pool import map_shards
 from pipelines.shard_scorer import JOURNAL_FOLDER, ScoringJob, ShardScorer
 
@@ -39,7 +40,6 @@ log = logging.getLogger(__name__)
 
 FORMAT_VERSION = 1
 MANIFEST_FOLDER = "manifest"
-SETTINGS_FILE = "settings.json"
 
 
 @dataclass(frozen=True)
@@ -90,12 +90,17 @@ def run(options: ScoreOptions) -> RunRecord:
         The record that ``run.json`` holds.
 
     Raises:
-        UserError: The source holds no image, the model cannot be used, the output holds scores made otherwise, or the
-            cluster has not what was asked for.
+        UserError: The source holds no image, the model cannot be used or has no way to a score, the output holds
+            scores made otherwise, or the cluster has not what was asked for.
         ShardError: A shard could not be written, say.
     """
     output = Folder(options.output, options.storage_options)
     bundle = load_bundle(options.model)
+    if not bundle.has_score:
+        raise UserError(
+            f"{options.model}: this model has features but no way from them to a score yet; fit one with "
+            f"'grepr fit RATINGS.csv --images FOLDER --model {options.model} --output BUNDLE'"
+        )
     manifest = find_manifest(options.source, options.storage_options) or make_manifest(
         ManifestOptions(
             source=options.source,
@@ -131,7 +136,9 @@ def score_manifest(
         The record that ``run.json`` holds.
     """
     settings = _settings(manifest, bundle, options, features)
-    _check_settings(output, settings)
+    if (precision := bundle.resolve_precision(options.precision)) != options.precision != "auto":
+        log.warning("%s scores in %s always; --precision %s is ignored", bundle.name, precision, options.precision)
+    check_settings(output, settings, holds="scores")
     if output.exists(RUN_FILE):
         if not retry:
             log.info("%s: finished already; name another output to list the source anew", output.url)
@@ -228,23 +235,8 @@ def _settings(manifest: Manifest, bundle: Bundle, options: ScoringOptions, featu
         "images": manifest.images,
         "model": bundle.name,
         "model_id": bundle.model_id,
-        "precision": options.precision,
+        "precision": bundle.resolve_precision(options.precision),
         "max_pixels": options.max_pixels or bundle.max_pixels,
         "limits": asdict(_limits(options)),
         "features": features,
     }
-
-
-def _check_settings(output: Folder, settings: dict[str, Any]) -> None:
-    if not output.exists(SETTINGS_FILE):
-        output.write_json(SETTINGS_FILE, settings)
-        return
-    before = output.read_json(SETTINGS_FILE)
-    changed = [
-        f"{key} {before.get(key)!r} became {value!r}" for key, value in settings.items() if before.get(key) != value
-    ]
-    if changed:
-        raise UserError(
-            f"{output.url}: holds scores made otherwise ({'; '.join(changed)}); "
-            "name another output, or use the options it was made with"
-        )

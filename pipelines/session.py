@@ -35,7 +35,13 @@ class Workers:
 
 
 def plan_workers(
-    *, node_cpus: Sequence[int], gpus: int, memory: int, device: str = "auto", requested: int | None = None
+    *,
+    node_cpus: Sequence[int],
+    gpus: int,
+    memory: int,
+    device: str = "auto",
+    requested: int | None = None,
+    option: str = "--workers",
 ) -> Workers:
     """Divides a cluster among scoring processes.
 
@@ -50,6 +56,7 @@ def plan_workers(
         memory: Bytes of memory of the cluster.
         device: ``auto``, ``cpu`` or ``cuda``.
         requested: Number of processes asked for.
+        option: By which they were, for the message.
 
     Returns:
         The processes.
@@ -65,7 +72,7 @@ def plan_workers(
         raise UserError("--device cuda: the Ray cluster has no GPU; use --device cpu or add a GPU node")
     limit, what = (gpus, "GPU") if use_gpus else (cpus, "CPU core")
     if requested is not None and requested > limit:
-        raise UserError(f"--workers {requested} needs as many {what}s, but Ray has {limit}; ask for fewer")
+        raise UserError(f"{option} {requested} needs as many {what}s, but Ray has {limit}; ask for fewer")
     fitting = limit if use_gpus else max(1, min(limit, memory // WORKER_BYTES))
     count = requested or fitting
     sizes = range(max(node_cpus), 0, -1)
@@ -122,7 +129,7 @@ def _object_store_bytes() -> int:
     return min(200 * 2**20, psutil.virtual_memory().total // 8)
 
 
-def cluster_workers(device: str, requested: int | None) -> Workers:
+def cluster_workers(device: str, requested: int | None, *, option: str = "--workers") -> Workers:
     """Plans the processes for the Ray cluster that is connected; see :func:`plan_workers`."""
     nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
     resources: list[dict[str, float]] = [node["Resources"] for node in nodes if node["Alive"]]
@@ -132,4 +139,5 @@ def cluster_workers(device: str, requested: int | None) -> Workers:
         memory=int(sum(node.get("memory", 0) for node in resources)),
         device=device,
         requested=requested,
+        option=option,
     )

@@ -1,0 +1,258 @@
+"""``grepr model import`` and ``build``: encoders and pristine statistics, put together into a bundle."""
+
+import itertools
+import logging
+import pickle
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from torch import Tensor, nn
+
+from grepr_core.bundle import (
+    EFFICIENTNET_LITE0,
+    MAX_PIXELS,
+    OPEN_CLIP,
+    Bundle,
+    built_in_bundles,
+    check_vacant,
+    load_bundle,
+    save_bundle,
+)
+from grepr_core.errors import UserError
+from grepr_core.high_level import HighLevelEncoder, brings_weights, load_open_clip
+from grepr_core.images import Failure, Limits, decode
+from grepr_core.inference import prepare, resolve_device
+from grepr_core.low_level import LowLevelEncoder
+from grepr_core.official import PristinePatches, load_official_high_level, load_official_low_level, official_bundle
+from grepr_core.semantic import SemanticEncoder, load_semantic_encoder
+from grepr_core.storage import Folder
+from grepr_core.zero_shot import Gaussian, patch_statistics, select_pristine_patches
+from pipelines.fetch import Fetcher
+from pipelines.options import ModelBuildOptions, ModelImportOptions
+from pipelines.progress import Progress
+from pipelines.sources import Listing
+
+log = logging.getLogger(__name__)
+
+Parsed = TypeVar("Parsed")
+EncoderT = TypeVar("EncoderT", bound=nn.Module)
+
+#: What ``grepr pretrain`` leaves in its folder of a run.
+LOW_RUN_FILE = "low_level.safetensors"
+HIGH_RUN_FILE, HIGH_RUN_CONFIG = "high_level.safetensors", "high_level.json"
+#: Weights that the published high-level encoder was trained from.
+PUBLISHED_CLIP = "openai"
+#: Fewer pristine patches for each feature tell too little of how the features vary together.
+LEAST_PATCHES_A_FEATURE = 2
+
+
+def import_published(options: ModelImportOptions) -> Bundle:
+    """Makes the bundle ``official`` from the files that the authors published.
+
+    Args:
+        options: Of the command.
+
+    Returns:
+        The bundle as saved.
+
+    Raises:
+        UserError: A file is not what it should be, CLIP's text encoder cannot be had, or the output holds a bundle.
+    """
+    check_vacant(options.output)
+    low, pristine, high = None, None, None
+    files = {"low": options.low, "pristine": options.pristine, "high": options.high}
+    if options.high is not None:
+        weights = options.pretrained or (None if brings_weights(options.clip) else PUBLISHED_CLIP)
+        high = load_official_high_level(options.high, _open_clip(options.clip, weights))
+    if options.low is not None and options.pristine is not None:
+        low = load_official_low_level(options.low)
+        patches = PristinePatches(options.pristine)
+        with closing(Progress(len(patches), what="encoding pristine patches", unit="patch")) as shown:
+            pristine = _statistics(low, _counted(patches, shown))
+    bundle = official_bundle(low, pristine, high, {role: path for role, path in files.items() if path is not None})
+    return save_bundle(bundle, options.output)
+
+
+def _counted(batches: Iterable[Tensor], shown: Progress) -> Iterator[Tensor]:
+    for batch in batches:
+        yield batch
+        shown.update(len(batch), 0)
+
+
+def build(options: ModelBuildOptions) -> Bundle:
+    """Puts encoders together into a bundle.
+
+    Args:
+        options: Of the command.
+
+    Returns:
+        The bundle as saved.
+
+    Raises:
+        UserError: A part cannot be had, there are too few pristine patches, or the output holds a bundle already.
+    """
+    check_vacant(options.output)
+    low = _low_part(options.low) if options.low is not None else None
+    high = _high_part(options.high, options.pretrained) if options.high is not None else None
+    bundles = [part.bundle for part in (low, high) if part is not None and part.bundle is not None]
+    max_pixels = options.max_pixels or (bundles[0].max_pixels if bundles else MAX_PIXELS)
+    card: dict[str, Any] = {"description": "put together by grepr model build"}
+    card |= {f"{path}_level": part.origin for path, part in (("low", low), ("high", high)) if part is not None}
+    pristine: Gaussian | None = None
+    distance = Bundle.distance
+    if low is not None and options.pristine is not None:
+        pristine, photographs = _pristine_statistics(low.encoder, options.pristine, max_pixels)
+        card["pristine_photographs"] = photographs
+    elif low is not None and low.bundle is not None and low.bundle.pristine is not None:
+        pristine, distance = low.bundle.pristine, low.bundle.distance
+    paths = (low is not None and pristine is not None, high is not None and isinstance(high.encoder, HighLevelEncoder))
+    bundle = Bundle(
+        options.name or Path(options.output).name,
+        high=high.encoder if high is not None else None,
+        low=low.encoder if low is not None else None,
+        pristine=pristine,
+        distance=distance,
+        max_pixels=max_pixels,
+        # Each zero-shot score lies in (0, 1).
+        scale=(0.0, float(max(1, sum(paths)))),
+        card=card,
+    )
+    if not bundle.has_score:
+        log.info(
+            "the model has features but no way from them to a score yet; fit one with 'grepr fit RATINGS.csv "
+            "--images FOLDER --model %s --output BUNDLE'%s",
+            options.output,
+            "" if low is None else ", or build it with --pristine",
+        )
+    return save_bundle(bundle, options.output)
+
+
+@dataclass(frozen=True)
+class _Part(Generic[EncoderT]):
+    """An encoder, the bundle it was taken from if it was, and where it is from as JSON's types."""
+
+    encoder: EncoderT
+    bundle: Bundle | None
+    origin: Mapping[str, str]
+
+
+def _low_part(source: str) -> _Part[LowLevelEncoder]:
+    run = _run_folder(source, LOW_RUN_FILE)
+    if run is not None:
+        encoder = LowLevelEncoder()
+        tensors = _parsed(source, LOW_RUN_FILE, lambda: load_tensors(run.read(LOW_RUN_FILE)))
+        _parsed(source, LOW_RUN_FILE, lambda: encoder.load_state_dict(tensors, strict=True))
+        return _Part(encoder.eval(), None, {"from": "grepr pretrain low"})
+    bundle = _bundle(source, "low", LOW_RUN_FILE)
+    if bundle.low is None:
+        raise UserError(f"--low {source}: this model has no low-level encoder")
+    return _Part(bundle.low, bundle, _from_bundle(bundle))
+
+
+def _high_part(source: str, pretrained: str | None) -> _Part[HighLevelEncoder | SemanticEncoder]:
+    if source == EFFICIENTNET_LITE0:
+        return _Part(load_semantic_encoder(), None, {"from": "EfficientNet-Lite0, ImageNet"})
+    kind, _, architecture = source.partition(":")
+    if kind == OPEN_CLIP:
+        clip = _open_clip(architecture, pretrained)
+        weights = {"pretrained": Path(pretrained).name} if pretrained else {}
+        return _Part(clip, None, {"from": "open_clip", "architecture": clip.architecture, **weights})
+    run = _run_folder(source, HIGH_RUN_FILE)
+    if run is not None:
+        config = _parsed(source, HIGH_RUN_CONFIG, lambda: run.read_json(HIGH_RUN_CONFIG))
+        tensors = _parsed(source, HIGH_RUN_FILE, lambda: load_tensors(run.read(HIGH_RUN_FILE)))
+        encoder = _parsed(source, HIGH_RUN_FILE, lambda: HighLevelEncoder.from_state(config, tensors))
+        return _Part(encoder, None, {"from": "grepr pretrain high", "architecture": encoder.architecture})
+    bundle = _bundle(source, "high", HIGH_RUN_FILE)
+    if bundle.high is None:
+        raise UserError(f"--high {source}: this model has no high-level encoder")
+    return _Part(bundle.high, bundle, _from_bundle(bundle))
+
+
+def _run_folder(source: str, file: str) -> Folder | None:
+    """Gives the folder of a pretraining run, None where there is none; a name of a built-in bundle comes first."""
+    folder = Folder(source)
+    return folder if source not in built_in_bundles() and folder.exists(file) else None
+
+
+def _bundle(source: str, option: str, run_file: str) -> Bundle:
+    try:
+        return load_bundle(source)
+    except UserError as error:
+        raise UserError(
+            f"--{option} {error} (nor is it a folder of 'grepr pretrain {option}': it holds no {run_file})"
+        ) from error
+
+
+def _from_bundle(bundle: Bundle) -> dict[str, str]:
+    return {"from": bundle.name, "model_id": bundle.model_id}
+
+
+def _parsed(source: str, file: str, parse: Callable[[], Parsed]) -> Parsed:
+    try:
+        return parse()
+    except FileNotFoundError as error:
+        raise UserError(f"{source}: {file} is missing; has the run ended?") from error
+    except (RuntimeError, SafetensorError, TypeError, ValueError) as error:
+        raise UserError(f"{source}: {file} does not fit this version of grepr: {error}") from error
+
+
+def _open_clip(architecture: str, pretrained: str | None) -> HighLevelEncoder:
+    try:
+        return load_open_clip(architecture, pretrained)
+    except pickle.UnpicklingError as error:
+        raise UserError(
+            f"--pretrained {pretrained}: not a checkpoint of tensors and plain values alone, so it is not opened"
+        ) from error
+    except (EOFError, OSError, RuntimeError, SafetensorError, ValueError) as error:
+        raise UserError(
+            f"CLIP {architecture} with --pretrained {pretrained} cannot be loaded: {error}; where it cannot be "
+            "downloaded, name a local checkpoint, such as OpenAI's RN50.pt"
+        ) from error
+
+
+def _statistics(encoder: LowLevelEncoder, batches: Iterable[Tensor]) -> Gaussian:
+    device = resolve_device("auto")
+    prepared = prepare(encoder, device, torch.float32)
+    return patch_statistics(lambda patches: prepared(patches.to(device)), batches)
+
+
+def _pristine_statistics(encoder: LowLevelEncoder, source: str, max_pixels: int | None) -> tuple[Gaussian, int]:
+    """Gives the statistics of the patches of pristine photographs, and the number of those that could be read."""
+    photographs = list(Listing(source))
+    least = LEAST_PATCHES_A_FEATURE * encoder.feature_size
+    fetcher = Fetcher(limits=Limits(), timeout=60)
+    failures: list[str] = []
+
+    def patches() -> Iterator[Tensor]:
+        contents = fetcher.read([(photo.uri, photo.size) for photo in photographs])
+        for photo, content in zip(photographs, contents, strict=True):
+            # Scaled as an image that is scored would be.
+            image = content if isinstance(content, Failure) else decode(content, scale_to_pixels=max_pixels)
+            if isinstance(image, Failure):
+                failures.append(f"{photo.uri}: {image.error}")
+                shown.update(1, 1)
+                continue
+            rgb = torch.from_numpy(image.rgb).permute(2, 0, 1)
+            yield select_pristine_patches(rgb.float() / 255)
+            shown.update(1, 0)
+
+    with closing(Progress(len(photographs), what="encoding pristine photographs", unit="photo")) as shown:
+        batches = (batch for batch in patches() if len(batch))
+        first = next(batches, None)
+        statistics = _statistics(encoder, itertools.chain([first], batches)) if first is not None else None
+    for failure in failures:
+        log.warning("%s; left out", failure)
+    found = statistics.count if statistics is not None else 0
+    if statistics is None or found < least:
+        raise UserError(
+            f"--pristine {source}: {len(photographs) - len(failures)} photographs gave {found} sharp and colourful "
+            f"patches; at least {least} are needed, so add photographs"
+        )
+    return statistics, len(photographs) - len(failures)

@@ -1,0 +1,72 @@
+"""A stage of training that takes no time: a small network with batch normalisation learns the colour of noise."""
+
+import os
+import signal
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from grepr_core.storage import Folder
+from pipelines.training import Batch, Stage, gather, generator
+
+
+@dataclass(frozen=True)
+class TinyStage(Stage):
+    """Attributes beside those of :class:`Stage`.
+
+    whole_batch: The loss is over the whole batch at once, by gathering.
+    dies_at: Epoch and example at which the process kills itself, the first time it comes there.
+    mark: File that tells that it has been there.
+    slow: Seconds an example takes.
+    """
+
+    name: str = "tiny"
+    examples: int = 26
+    images_per_example: int = 1
+    micro_batch: int | None = 2
+    seed: int = 0
+    whole_batch: bool = False
+    dies_at: tuple[int, int] | None = None
+    mark: str = ""
+
+    def settings(self) -> dict[str, Any]:
+        return {"whole_batch": self.whole_batch}
+
+    def build(self) -> nn.Module:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.seed)
+            norm = nn.Identity() if self.whole_batch else nn.BatchNorm2d(8)
+            return nn.Sequential(
+                nn.Conv2d(3, 8, 3, bias=False), norm, nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 3)
+            )
+
+    def example(self, epoch: int, index: int) -> Batch:
+        if (epoch, index) == self.dies_at and not Path(self.mark).exists():
+            Path(self.mark).touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        rng = generator(self.seed, epoch, index)
+        colour = torch.rand(3, 1, 1, generator=rng)
+        return (colour * torch.rand(3, 16, 16, generator=rng), colour.flatten())
+
+    def loss(self, model: nn.Module, batch: Batch) -> Tensor:
+        images, colour = batch
+        guess = model(images)
+        if self.whole_batch:
+            # Not a mean over examples: each is held against all.
+            return torch.cdist(gather(guess), gather(colour)).logsumexp(dim=0).sum()
+        return (guess - colour).square().mean()
+
+    def validate(self, module: nn.Module) -> dict[str, float]:
+        with torch.inference_mode():
+            module.eval()
+            total = module(torch.linspace(0, 1, 3 * 16 * 16).reshape(1, 3, 16, 16)).sum().item()
+            module.train()
+        return {"answer": total}
+
+    def save(self, module: nn.Module, output: Folder) -> None:
+        output.write("tiny.safetensors", save({k: v.contiguous() for k, v in module.state_dict().items()}))
+        output.write("writer.txt", str(os.getpid()).encode())
