@@ -145,10 +145,11 @@ def fit_ridge(
     eigenvalues, vectors = _gram_eigenvectors(x)
     rotated = vectors.T @ residual
     alphas = RELATIVE_ALPHAS * max(float(eigenvalues.sum()) / len(y), 1e-12)
+    squares = vectors**2
     left_out = []
     for alpha in alphas:
         shrinkage = eigenvalues / (eigenvalues + alpha)
-        leverage = (vectors**2) @ shrinkage + share
+        leverage = squares @ shrinkage + share
         left_out.append((residual - vectors @ (shrinkage * rotated)) / (1 - leverage).clip(min=1e-9))
     best = int(np.argmin([np.mean(residuals**2) for residuals in left_out]))
     alpha = float(alphas[best])

@@ -9,6 +9,7 @@ import pytest
 from grepr_core.bundle import load_bundle, model_card
 from grepr_core.distortions import distort
 from grepr_core.errors import UserError
+from grepr_core.metrics import srocc
 from grepr_core.scorer import Scorer
 from pipelines import evaluate, fit
 from pipelines.options import EvaluateOptions, FitOptions
@@ -138,13 +139,58 @@ def test_fitting_makes_a_bundle_that_knows_the_ratings(rated: Path, tmp_path: Pa
     assert bundle.model_id == result.bundle.model_id != load_bundle("grepr-lite").model_id
     assert bundle.scale == (1, 5)
     assert model_card(bundle)["training"]["ratings"] == 45
+    assert [point.labels for point in result.learning_curve] == [25, 36]
     assert result.learning_curve[-1].srocc.median > 0.7
+    assert result.outlook == []  # two points carry none
+    text = fit.to_text(result)
+    assert "at    36 ratings: SROCC 0." in text
+    assert "likely" not in text
+    assert f"fitted on all 45 ratings, model id {bundle.model_id}" in text
+    assert fit.to_json(result)["learning_curve"][0]["labels"] == 25
     held_out = read_ratings(options.ratings).query("split == 'val'")
     contents = ((rated / image).read_bytes() for image in held_out["image"])
     scores = [score.score for score in Scorer(bundle, device="cpu").score(contents)]
     assert np.corrcoef(scores, held_out["mos"])[0, 1] > 0.8
     with pytest.raises(UserError, match="holds a model bundle already"):
         fit.run(options)
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_ratings_are_weighed_by_their_noise(rated: Path, tmp_path: Path):
+    ratings = pd.read_csv(rated / "ratings.csv").query("split == 'train'")
+    # A third of the ratings is all noise, and says so.
+    noisy = np.arange(len(ratings)) % 3 == 0
+    mos = np.where(noisy, np.random.default_rng(0).uniform(-20, 26, len(ratings)), ratings["mos"])
+    ratings = ratings.assign(mos=mos, std=np.where(noisy, 12, 0.1))
+    ratings.to_csv(tmp_path / "told.csv", index=False)
+    ratings.drop(columns="std").to_csv(tmp_path / "untold.csv", index=False)
+    held_out = read_ratings(f"{rated}/ratings.csv").query("split == 'val'")
+    contents = [(rated / image).read_bytes() for image in held_out["image"]]
+    correlation = {}
+    for name in ("told", "untold"):
+        options = FitOptions(ratings=str(tmp_path / f"{name}.csv"), images=str(rated), output=str(tmp_path / name))
+        assert fit.run(options).bundle.card["training"]["weighed_by_noise"] == (name == "told")
+        scores = [score.score for score in Scorer(load_bundle(options.output), device="cpu").score(contents)]
+        correlation[name] = srocc(np.array(scores), held_out["mos"].to_numpy())
+    assert correlation["told"] > correlation["untold"] + 0.1
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_too_few_ratings_to_fit_or_to_cross_validate(rated: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    ratings = pd.read_csv(rated / "ratings.csv")
+    few = ratings.assign(split=["train"] * 19 + ["val"] * 41)
+    few.to_csv(tmp_path / "few.csv", index=False)
+    options = FitOptions(ratings=str(tmp_path / "few.csv"), images=str(rated), output=str(tmp_path / "few"))
+    with pytest.raises(UserError, match=r"few\.csv: 19 ratings whose split is 'train' to fit on; rate at least 20"):
+        fit.run(options)
+    # Almost all are equal, so that some fifth holds one rating alone.
+    alike = ratings.assign(mos=[1] * 59 + [2]).drop(columns="split")
+    alike.to_csv(tmp_path / "alike.csv", index=False)
+    options = FitOptions(ratings=str(tmp_path / "alike.csv"), images=str(rated), output=str(tmp_path / "alike"))
+    result = fit.run(options)
+    assert result.learning_curve == result.outlook == []
+    assert "too many of them are equal" in caplog.text
+    assert fit.to_text(result).startswith("wrote")
 
 
 @pytest.mark.usefixtures("local_ray")
@@ -176,7 +222,8 @@ def test_rated_images_that_are_not_there_are_named(rated: Path, tmp_path: Path):
     ratings = read_ratings(ratings_file(tmp_path, f"image,mos\n{rows}\nnowhere.jpg,3\n"))
     bundle = load_bundle("grepr-lite")
     base = FitOptions(ratings="", images=str(rated), output="", max_failed_fraction=0.01)
-    with pytest.raises(UserError, match=r"1 of 31 rated images could not be scored: .*nowhere\.jpg: missing"):
+    message = r"1 of 31 rated images could not be scored: .*ratings\.csv, line 32: .*nowhere\.jpg: missing.*--images"
+    with pytest.raises(UserError, match=message):
         rated_features(ratings, str(rated), bundle, base)
     lenient = FitOptions(ratings="", images=str(rated), output="", max_failed_fraction=0.1)
     features = rated_features(ratings, str(rated), bundle, lenient)
