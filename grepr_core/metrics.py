@@ -142,6 +142,7 @@ class LabelBudgetResult:
         srocc: Spearman's rank correlation.
         plcc: Pearson's correlation, no curve fitted.
         krocc: Kendall's rank correlation.
+        srocc_by_draw: Spearman's rank correlation of each draw. Draw i is the same at every number of labels.
     """
 
     labels: int
@@ -149,6 +150,7 @@ class LabelBudgetResult:
     srocc: Spread
     plcc: Spread
     krocc: Spread
+    srocc_by_draw: tuple[float, ...]
 
 
 def few_label_protocol(
@@ -156,10 +158,11 @@ def few_label_protocol(
     mos: Floats,
     train: NDArray[np.bool_] | None = None,
     *,
+    weights: Floats | None = None,
     label_counts: Sequence[int] = (50, 100, 200),
     splits: int = 10,
     seed: int = 0,
-    fit: Callable[[Floats, Floats], Callable[[Floats], Floats]],
+    fit: Callable[..., Callable[[Floats], Floats]],
 ) -> list[LabelBudgetResult]:
     """Measures what a regressor makes of few ratings, as GRepQ reports it for 50, 100 and 200 labels.
 
@@ -172,10 +175,12 @@ def few_label_protocol(
         mos: (N,) mean opinion scores.
         train: (N,) true for images to draw from, false for the test set. By default each draw tests on another random
             fifth of the images.
+        weights: (N,) weights of the ratings in the fit; testing weighs all alike.
         label_counts: Numbers of ratings to fit on.
         splits: Draws at each; one is enough where all images of a fixed training set are taken.
         seed: Of the draws.
-        fit: From (n, D) features and (n,) ratings to a function that predicts ratings from features.
+        fit: From (n, D) features, (n,) ratings and, where ``weights`` are given, (n,) weights to a function that
+            predicts ratings from features.
 
     Returns:
         One result for each number of labels, in the order given.
@@ -192,6 +197,7 @@ def few_label_protocol(
     if (most := max(label_counts)) > available:
         raise ValueError(f"{most} labels asked for, but there are only {available} training images")
 
+    training = (features, mos) if weights is None else (features, mos, weights)
     results = []
     for labels in label_counts:
         draws = 1 if train is not None and labels == available else splits
@@ -199,10 +205,11 @@ def few_label_protocol(
         for draw in range(draws):
             candidates, test = _split(len(mos), train, np.random.default_rng([seed, draw]))
             chosen = candidates[:labels]
-            predicted = fit(features[chosen], mos[chosen])(features[test])
+            predicted = fit(*(part[chosen] for part in training))(features[test])
             agreement.append([metric(predicted, mos[test]) for metric in (srocc, plcc, krocc)])
-        spreads = map(Spread.of, zip(*agreement, strict=True))
-        results.append(LabelBudgetResult(labels, draws, *spreads))
+        sroccs, plccs, kroccs = zip(*agreement, strict=True)
+        spreads = (Spread.of(sroccs), Spread.of(plccs), Spread.of(kroccs))
+        results.append(LabelBudgetResult(labels, draws, *spreads, srocc_by_draw=sroccs))
     return results
 
 

@@ -83,60 +83,87 @@ class Regressor:
 
 
 def fit_ridge(
-    features: NDArray[np.floating], mos: NDArray[np.floating], *, blocks: Sequence[int] | None = None
+    features: NDArray[np.floating],
+    mos: NDArray[np.floating],
+    weights: NDArray[np.floating] | None = None,
+    *,
+    blocks: Sequence[int] | None = None,
 ) -> Regressor:
     """Fits ridge regression with the penalty of least leave-one-out error.
 
     Features that belong together, such as those of one stage of an encoder, form a block. Every block has the same
     variance in all, however many features it has, so that a wide one does not drown the others.
 
-    Works in the dual (N x N), since ratings are fewer than features: with Gram matrix K = X X^T and H = K (K + a I)^-1,
-    the leave-one-out residual of rating i is (y - H y)_i / (1 - H_ii), so all penalties cost one eigendecomposition.
-    The intercept is the mean rating; its part of H is 1/N.
+    Minimises sum w_i (y_i - b - x_i . c)^2 + a |c|^2. Features are centred on their weighted mean, so b is the weighted
+    mean rating. With rows scaled by sqrt(w_i), X and y - b are those of an unweighted problem. Its Gram matrix
+    K = X X^T and H = K (K + a I)^-1 give the leave-one-out residual of rating i, (y - H y)_i / (1 - H_ii - s_i), where
+    s_i = w_i / sum w is the intercept's part; divided by sqrt(w_i) it is on the scale of the ratings. So all penalties
+    cost one eigendecomposition: of X X^T, or of X^T X, which has the same eigenvalues, where ratings are more than
+    features. The penalty is that of the least weighted mean of squared leave-one-out residuals.
 
     Args:
         features: (N, D) finite features of the rated images.
         mos: (N,) finite mean opinion scores.
+        weights: (N,) positive weights, inverse to the variance of what a rating differs from a model by; only their
+            ratios matter. Equal by default.
         blocks: Lengths of the blocks that the features consist of, in order; by default they are one block.
 
     Returns:
         The fitted regressor.
 
     Raises:
-        ValueError: Fewer than 3 ratings, shapes that do not fit, or values that are not finite or all equal.
+        ValueError: Fewer than 3 ratings, shapes that do not fit, or values that are not finite, weights that are not
+            positive, or ratings that are all equal.
     """
     x, y = features.astype(np.float64), mos.astype(np.float64)
-    if x.ndim != 2 or y.shape != (len(x),):
-        raise ValueError(f"features {x.shape} and ratings {y.shape} do not fit each other")
+    w = np.ones(len(x)) if weights is None else weights.astype(np.float64)
+    if x.ndim != 2 or not y.shape == w.shape == (len(x),):
+        raise ValueError(f"features {x.shape}, ratings {y.shape} and weights {w.shape} do not fit each other")
     if len(x) < 3:
         raise ValueError(f"{len(x)} ratings are too few to fit a regressor; at least 3 are needed")
     if blocks is not None and sum(blocks) != x.shape[1]:
         raise ValueError(f"blocks of {sum(blocks)} features in all do not fit {x.shape[1]} features")
-    if not (np.isfinite(x).all() and np.isfinite(y).all()):
-        raise ValueError("features and ratings must be finite")
+    if not (np.isfinite(x).all() and np.isfinite(y).all() and np.isfinite(w).all()):
+        raise ValueError("features, ratings and weights must be finite")
+    if not (w > 0).all():
+        raise ValueError("weights must be positive")
     if np.ptp(y) == 0:
         raise ValueError("all ratings are equal; there is nothing to learn from")
 
-    mean, deviation = x.mean(axis=0), x.std(axis=0)
+    share = w / w.sum()
+    mean = share @ x
+    deviation = np.sqrt(share @ (x - mean) ** 2)
     # A feature whose spread is rounding noise would be blown up to the size of the others.
     scale = np.where(deviation > 1e-6 * np.abs(mean).clip(min=1e-6), deviation, 1.0)
     if blocks is not None:
         scale = scale * np.repeat(np.sqrt(blocks), blocks)
-    x = (x - mean) / scale
-    intercept = float(y.mean())
-    residual = y - intercept
+    root = np.sqrt(share * len(y))
+    x = root[:, None] * (x - mean) / scale
+    intercept = float(share @ y)
+    residual = root * (y - intercept)
 
-    eigenvalues, vectors = np.linalg.eigh(x @ x.T)
-    eigenvalues = eigenvalues.clip(min=0)
+    eigenvalues, vectors = _gram_eigenvectors(x)
     rotated = vectors.T @ residual
-    alphas = RELATIVE_ALPHAS * max(float(eigenvalues.mean()), 1e-12)
+    alphas = RELATIVE_ALPHAS * max(float(eigenvalues.sum()) / len(y), 1e-12)
+    squares = vectors**2
     left_out = []
     for alpha in alphas:
         shrinkage = eigenvalues / (eigenvalues + alpha)
-        leverage = (vectors**2) @ shrinkage + 1 / len(y)
+        leverage = squares @ shrinkage + share
         left_out.append((residual - vectors @ (shrinkage * rotated)) / (1 - leverage).clip(min=1e-9))
     best = int(np.argmin([np.mean(residuals**2) for residuals in left_out]))
     alpha = float(alphas[best])
     coefficients = x.T @ (vectors @ (rotated / (eigenvalues + alpha)))
-    interval = fit_interval(y - left_out[best], left_out[best])
-    return Regressor(mean, scale, coefficients, intercept, alpha, interval)
+    errors = left_out[best] / root
+    return Regressor(mean, scale, coefficients, intercept, alpha, fit_interval(y - errors, errors))
+
+
+def _gram_eigenvectors(x: Array) -> tuple[Array, Array]:
+    """Eigenvalues (R,) and eigenvectors (N, R) of X X^T, by way of the smaller of X X^T and X^T X."""
+    if len(x) <= x.shape[1]:
+        eigenvalues, vectors = np.linalg.eigh(x @ x.T)
+        return eigenvalues.clip(min=0), vectors
+    eigenvalues, axes = np.linalg.eigh(x.T @ x)
+    # Directions without variance have no eigenvector of X X^T, and no part in the fit.
+    kept = eigenvalues > 1e-12 * eigenvalues[-1]
+    return eigenvalues[kept], x @ axes[:, kept] / np.sqrt(eigenvalues[kept])

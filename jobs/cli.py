@@ -100,15 +100,10 @@ def _pretrain(options: PretrainOptions) -> int:
 
 
 def _fit(options: FitOptions) -> int:
-    from pipelines.fit import run
+    from pipelines.fit import run, to_json, to_text
 
     result = run(options)
-    for point in result.learning_curve:
-        _print(
-            f"at {point.labels:4d} ratings: SROCC {point.srocc.median:.3f}, PLCC {point.plcc.median:.3f}"
-            " (cross-validated)"
-        )
-    _print(f"wrote {options.output}, model id {result.bundle.model_id}")
+    _print(json.dumps(to_json(result), indent=2) if options.json else to_text(result))
     return DONE
 
 

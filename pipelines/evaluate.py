@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 from grepr_core.bundle import Bundle, load_bundle
 from grepr_core.errors import UserError
 from grepr_core.metrics import LabelBudgetResult, few_label_protocol, krocc, plcc, srocc
-from grepr_core.regressor import fit_ridge
 from grepr_core.zero_shot import combined_score
 from pipelines.options import EvaluateOptions
 from pipelines.rated import RatedFeatures, rated_features, read_ratings
@@ -88,16 +87,18 @@ def run(options: EvaluateOptions) -> Evaluation:
     except ValueError as error:
         raise UserError(f"--labels {options.labels}: give numbers with commas between, such as 50,100,200") from error
     bundle = load_bundle(options.model)
-    rated = rated_features(read_ratings(options.ratings), options.images, bundle, options)
+    ratings = read_ratings(options.ratings, options.images, storage_options=options.storage_options)
+    rated = rated_features(ratings, options.images, bundle, options)
     try:
         few_labels = few_label_protocol(
             rated.features,
             rated.mos,
             train=rated.train,
+            weights=rated.weights(),
             label_counts=label_counts,
             splits=options.splits,
             seed=options.seed,
-            fit=lambda features, mos: fit_ridge(features, mos, blocks=bundle.feature_blocks).predict,
+            fit=lambda *training: rated.regress(*training).predict,
         )
     except ValueError as error:
         raise UserError(f"{options.ratings}: {error}; see --labels and --splits") from error

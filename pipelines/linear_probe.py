@@ -94,7 +94,7 @@ def open_probe(ratings: str, images: str, storage_options: dict[str, Any]) -> Li
     Raises:
         UserError: The ratings cannot be used, or are too few, or the first image is not there.
     """
-    table = read_ratings(ratings)
+    table = read_ratings(ratings, images, storage_options=storage_options)
     if "split" in table:
         table = table[table["split"] == TRAIN]
     if len(table) < FEWEST_RATINGS:

@@ -168,8 +168,9 @@ class FitOptions(ScoringOptions):
     """
 
     ratings: Annotated[Positional[str], arg(metavar="RATINGS")]
-    """CSV or Parquet with columns image (path below --images, or URI) and mos; rows whose column split is given and
-    is not 'train' are left out."""
+    """CSV or Parquet with columns image (path below --images, or URI), mos and, where known, std (standard deviation of
+    the ratings of an image) and count (their number; without, std is that of mos itself), by which ratings are weighed.
+    Where there is a column split, only its rows 'train' are used."""
 
     images: str
     """Folder or URL that the ratings' paths start from."""
@@ -180,6 +181,9 @@ class FitOptions(ScoringOptions):
     name: str | None = None
     """Name of the new bundle; by default the last part of --output."""
 
+    json: bool = False
+    """Print JSON instead of sentences."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateOptions(ScoringOptions):
@@ -189,8 +193,9 @@ class EvaluateOptions(ScoringOptions):
     """
 
     ratings: Annotated[Positional[str], arg(metavar="RATINGS")]
-    """CSV or Parquet with columns image, mos and, optionally, split: labels are drawn from 'train', all other rows are
-    the test set. Without split, every draw holds out a random fifth for the test."""
+    """CSV or Parquet with columns image, mos and, where known, std and count, as 'grepr fit' takes them. Where there is
+    a column split, labels are drawn from 'train' and all other rows are the test set; without, every draw holds out a
+    random fifth for the test."""
 
     images: str
     """Folder or URL that the ratings' paths start from."""

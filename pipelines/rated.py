@@ -1,29 +1,39 @@
 """Rated images: reading ratings, and the features of the images they are about."""
 
+import io
 import logging
+import os
 import posixpath
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 from fsspec.core import url_to_fs
 from numpy.typing import NDArray
 
 from grepr_core.bundle import Bundle
 from grepr_core.errors import UserError
 from grepr_core.images import Status
+from grepr_core.rating_noise import model_variance, variance_of_mean
+from grepr_core.regressor import Regressor, fit_ridge
 from grepr_core.storage import Folder, absolute, is_local
 from pipelines.manifest import write_manifest
 from pipelines.options import LARGEST_SHARD, ScoringOptions
 from pipelines.score import MANIFEST_FOLDER, score_manifest
 from pipelines.score_table import read_scores
-from pipelines.sources import Entry, path_to_uri
+from pipelines.sources import Entry, path_to_uri, uri_to_path
 
 log = logging.getLogger(__name__)
 
 TRAIN = "train"
 SHOWN = 5
+FAILED_HINT = ". Check --images, or allow more with --max-failed-fraction"
+COLUMNS = ("image", "mos", "std", "count", "split")
 
 
 @dataclass(frozen=True)
@@ -33,6 +43,8 @@ class RatedFeatures:
     Attributes:
         features: (N, D) float32.
         mos: (N,) float64 mean opinion scores.
+        blocks: Lengths of the blocks that the features consist of, in order.
+        variance: (N,) float64 variance of each of them, None where the ratings do not tell.
         train: (N,) bool, true where ``split`` is ``train``; None where the ratings have no split.
         score: (N,) float64, what the bundle itself predicts, None where it has no way to a score yet.
         score_low: (N,) zero-shot scores of the low-level path, None where the bundle lacks it.
@@ -43,6 +55,8 @@ class RatedFeatures:
 
     features: NDArray[np.float32]
     mos: NDArray[np.float64]
+    blocks: tuple[int, ...]
+    variance: NDArray[np.float64] | None
     train: NDArray[np.bool_] | None
     score: NDArray[np.float64] | None
     score_low: NDArray[np.float64] | None
@@ -50,44 +64,139 @@ class RatedFeatures:
     score_lower: NDArray[np.float64] | None
     score_upper: NDArray[np.float64] | None
 
+    def weights(self) -> NDArray[np.float64] | None:
+        """Gives each rating its weight in a fit: inverse to the variance of model and rating together.
 
-def read_ratings(path: str) -> pd.DataFrame:
+        Returns:
+            (N,) weights, of which the ratios matter; None where the ratings do not tell their variance. That of the
+            model is estimated on the training images alone.
+        """
+        if self.variance is None:
+            return None
+        rows = np.ones(len(self.mos), bool) if self.train is None else self.train
+        known = (self.features[rows], self.mos[rows], self.variance[rows])
+        return 1 / (model_variance(*known, fit=lambda x, y: self.regress(x, y).predict) + self.variance)
+
+    def regress(
+        self, features: NDArray[np.floating], mos: NDArray[np.floating], weights: NDArray[np.floating] | None = None
+    ) -> Regressor:
+        """Fits a regressor on some of the rows; see :func:`grepr_core.regressor.fit_ridge`."""
+        return fit_ridge(features, mos, weights, blocks=self.blocks)
+
+
+def read_ratings(path: str, images: str = ".", *, storage_options: Mapping[str, Any] | None = None) -> pd.DataFrame:
     """Reads and checks a table of ratings.
 
     Args:
         path: CSV or Parquet file, path or URL.
+        images: Folder or URL that the images' paths start from, so that two spellings of one image are found.
+        storage_options: For fsspec.
 
     Returns:
-        Columns ``image`` (string), ``mos`` (float64) and, where given, ``split`` (string).
+        Columns ``image`` (string), ``mos`` (float64) and, where given, ``std`` (float64, 0 where a single rating has
+        none), ``count`` (float64) and ``split`` (string). The index holds the line in a CSV file or the row in a
+        Parquet file, counted from 1; its name says which, with the file's, for messages.
 
     Raises:
-        UserError: The file is missing or not a table, a column is missing, an image appears twice, or ratings are not
-            finite or all equal.
+        UserError: The file is missing or not a table, a column is missing, an image appears twice, or a number cannot
+            be one of its column.
     """
-    try:
-        fs, name = url_to_fs(absolute(path))
-        with fs.open(name, "rb") as file:
-            table = pd.read_parquet(file) if name.endswith(".parquet") else pd.read_csv(file, dtype={"image": str})
-    except FileNotFoundError as error:
-        raise UserError(f"{path}: no such file") from error
-    except (ValueError, OSError) as error:  # pandas' and Arrow's parser errors are ValueErrors
-        raise UserError(f"{path}: not a readable CSV or Parquet table: {error}") from error
+    table = _read_table(path, storage_options)
     for column in ("image", "mos"):
         if column not in table.columns:
-            raise UserError(f"{path}: has no column {column!r}; its columns are {', '.join(map(str, table.columns))}")
-    mos = pd.to_numeric(table["mos"], errors="coerce").astype(np.float64)
-    bad = table["image"][~np.isfinite(mos) | table["image"].isna()]
-    if len(bad):
-        raise UserError(
-            f"{path}: {len(bad)} rows lack an image or a finite number as mos, first row {bad.index[0] + 2}"
-        )
-    twice = table["image"][table["image"].duplicated()]
+            found = ", ".join(map(str, table.columns))
+            raise UserError(f"{path}: has no column {column!r}; its columns are {found}{_separator_hint(table)}")
+    if table.empty:
+        raise UserError(f"{path}: holds no ratings, only the names of its columns")
+    table = table[[column for column in COLUMNS if column in table.columns]].copy()
+    nameless = table["image"].isna() | (table["image"].astype(str).str.strip() == "")
+    _refuse(table, nameless, "image", "the path or URI of an image")
+    table["image"] = table["image"].astype(str)
+    mos = _numbers(table["mos"])
+    _refuse(table, ~np.isfinite(mos), "mos", "a finite number")
+    table["mos"] = mos
+    if "count" in table:
+        count = _numbers(table["count"]).mask(_empty(table["count"]), 1.0)
+        _refuse(table, ~(np.isfinite(count) & (count >= 1) & (count % 1 == 0)), "count", "a whole number from 1 on")
+        table["count"] = count
+    if "std" in table:
+        single = table["count"] == 1 if "count" in table else pd.Series(False, table.index)
+        std = _numbers(table["std"]).mask(_empty(table["std"]) & single, 0.0)
+        hint = "; only one rating (count 1) may have none" if _empty(table["std"]).any() else ""
+        _refuse(table, ~(np.isfinite(std) & (std >= 0)), "std", f"a number from 0 on{hint}")
+        table["std"] = std
+    uris = pd.Series([image_uri(images, image) for image in table["image"]], table.index)
+    twice = uris[uris.duplicated(keep=False)]
     if len(twice):
-        raise UserError(f"{path}: {len(twice)} images are rated twice, such as {_some(list(twice))}; keep one row each")
+        rows = table[uris == twice.iloc[0]]
+        spellings = " and ".join(dict.fromkeys(rows["image"]))
+        raise UserError(
+            f"{rows.index.name} {rows.index[0]} and {rows.index[1]}: rate the same image, {spellings}; "
+            f"{twice.nunique()} images are rated more than once. Keep one row each, with the mean as mos"
+        )
     if mos.nunique() < 2:
-        raise UserError(f"{path}: all ratings are equal; there is nothing to learn from")
-    columns = ["image", "mos", "split"] if "split" in table.columns else ["image", "mos"]
-    return table.assign(mos=mos)[columns]
+        raise UserError(f"{path}: all ratings are equal, {mos.iloc[0]:g}; there is nothing to learn from")
+    if "std" in table:
+        count_or_none = table["count"].to_numpy() if "count" in table else None
+        if variance_of_mean(table["std"].to_numpy(), count_or_none).mean() > mos.var(ddof=0):
+            raise UserError(
+                f"{path}: std tells of more noise (std^2/count on average) than the whole spread of mos; give std on "
+                "the scale of mos, and in a column count the number of ratings behind each mos, or leave std out"
+            )
+    return table
+
+
+def _read_table(path: str, storage_options: Mapping[str, Any] | None) -> pd.DataFrame:
+    """Reads a table, its index named and counted as :func:`read_ratings` says; cells of a CSV file are text."""
+    try:
+        fs, name = url_to_fs(absolute(path), **dict(storage_options or {}))
+        content: bytes = fs.cat_file(name)
+        if content.startswith(b"PAR1"):
+            file = pq.ParquetFile(io.BytesIO(content))
+            found = [column for column in file.schema_arrow.names if column in COLUMNS]
+            # Where a column is missing, all are read, to be named.
+            columns = found if {"image", "mos"} <= set(found) else None
+            table: pd.DataFrame = file.read(columns).to_pandas().reset_index()
+            table.index = pd.RangeIndex(1, len(table) + 1, name=f"{path}, row")
+            return table
+        if b"\0" in content or content.startswith(b"PK"):
+            raise ValueError("its bytes are no text")
+        # Names such as 007 and NA stay what they are. Blank lines count, for messages, but are no rows.
+        table = pd.read_csv(
+            io.BytesIO(content), dtype=str, keep_default_na=False, skip_blank_lines=False, index_col=False
+        )
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: no such file") from error
+    except (ValueError, OSError, pa.ArrowException) as error:  # pandas' parser errors are ValueErrors
+        reason = " ".join(str(error).split())
+        raise UserError(f"{path}: not a readable table; give CSV in UTF-8, or Parquet ({reason})") from error
+    table.columns = table.columns.str.strip()
+    table.index = pd.RangeIndex(2, len(table) + 2, name=f"{path}, line")
+    blank: pd.Series[bool] = table.apply(_empty).all(axis=1)
+    return table[~blank]
+
+
+def _separator_hint(table: pd.DataFrame) -> str:
+    for separator, name in ((";", "semicolons"), ("\t", "tabs"), ("|", "bars")):
+        if any(separator in str(column) for column in table.columns):
+            return f". They are separated by {name}; save it with commas, and with points in decimal numbers"
+    return ""
+
+
+def _empty(cells: "pd.Series[Any]") -> "pd.Series[bool]":
+    return cells.isna() | (cells.astype(str).str.strip() == "")
+
+
+def _numbers(cells: "pd.Series[Any]") -> "pd.Series[float]":
+    return pd.to_numeric(cells, errors="coerce").astype(np.float64)
+
+
+def _refuse(table: pd.DataFrame, bad: "pd.Series[bool] | NDArray[np.bool_]", column: str, wanted: str) -> None:
+    if bad.any():
+        rows = table[bad]
+        more = f" ({len(rows)} such rows)" if len(rows) > 1 else ""
+        value = str(rows[column].iloc[0])
+        raise UserError(f"{rows.index.name} {rows.index[0]}: {column} is {value!r}, not {wanted}{more}")
 
 
 def rated_features(ratings: pd.DataFrame, images: str, bundle: Bundle, options: ScoringOptions) -> RatedFeatures:
@@ -106,6 +215,10 @@ def rated_features(ratings: pd.DataFrame, images: str, bundle: Bundle, options: 
         UserError: More images failed than the options allow.
     """
     uris = [image_uri(images, image) for image in ratings["image"]]
+    if options.address is None:  # the disks of other machines may hold other files
+        present = np.array([not is_local(uri) or os.path.lexists(uri_to_path(uri)) for uri in uris])
+        if np.mean(~present) > options.max_failed_fraction:
+            raise UserError(_failures(ratings, present, [f"{uri}: {Status.MISSING}" for uri in uris]) + FAILED_HINT)
     with tempfile.TemporaryDirectory(prefix="grepr-") as temporary:
         output = Folder(temporary)
         manifest = write_manifest(
@@ -115,37 +228,52 @@ def rated_features(ratings: pd.DataFrame, images: str, bundle: Bundle, options: 
         table = read_scores(output)
     scored = np.array([status == Status.SCORED for status in table["status"].to_pylist()])
     if not scored.all():
-        failed = table.filter(~scored).select(["uri", "status", "error"]).slice(0, SHOWN).to_pylist()
-        reasons = "; ".join(f"{row['uri']}: {row['status']} ({row['error']})" for row in failed)
-        message = f"{(~scored).sum()} of {len(scored)} rated images could not be scored: {reasons}"
+        rows = table.select(["uri", "status", "error"]).to_pylist()
+        message = _failures(ratings, scored, [f"{row['uri']}: {row['status']} ({row['error']})" for row in rows])
         if record.failed_fraction > options.max_failed_fraction:
-            raise UserError(f"{message}; check --images, or allow more with --max-failed-fraction")
+            raise UserError(message + FAILED_HINT)
         log.warning("%s; they are left out", message)
     kept = table.filter(scored)
     features = np.stack(kept["features"].to_numpy()).astype(np.float32)
     train = (ratings["split"] == TRAIN).to_numpy()[scored] if "split" in ratings else None
     names = ("score", "score_low", "score_high", "score_lower", "score_upper")
     optional = {name: _column(kept.column(name).to_numpy()) for name in names}
-    return RatedFeatures(features, ratings["mos"].to_numpy()[scored], train, **optional)
+    mos, variance = ratings["mos"].to_numpy()[scored], _variance(ratings, scored)
+    return RatedFeatures(features, mos, bundle.feature_blocks, variance, train, **optional)
 
 
 def image_uri(images: str, image: str) -> str:
-    """Gives the URI of a rated image.
+    """Gives the URI of a rated image, the same for all spellings of its path.
 
     Args:
         images: Folder or URL that the ratings' paths start from.
         image: Path below it, absolute path or URI.
+
+    Returns:
+        Absolute path or URL, as :class:`pipelines.sources.Entry` has it.
     """
-    if "://" in image or image.startswith("/"):
+    if "://" in image and not is_local(image):
         return image
-    if is_local(images):
-        return path_to_uri(f"{absolute(images)}/{image}")
-    return posixpath.join(images, image)
+    if image.startswith("file://"):
+        return path_to_uri(absolute(uri_to_path(image)))
+    if image.startswith("/") or is_local(images):
+        return path_to_uri(os.path.normpath(os.path.join(absolute(images), image)))
+    scheme, _, root = images.partition("://")
+    return f"{scheme}://{posixpath.normpath(posixpath.join(root, image))}"
+
+
+def _failures(ratings: pd.DataFrame, good: NDArray[np.bool_], reasons: list[str]) -> str:
+    bad = np.flatnonzero(~good)
+    shown = "; ".join(f"{ratings.index.name} {ratings.index[i]}: {reasons[i]}" for i in bad[:SHOWN])
+    return f"{len(bad)} of {len(good)} rated images could not be scored: {shown}{'; ...' if len(bad) > SHOWN else ''}"
+
+
+def _variance(ratings: pd.DataFrame, kept: NDArray[np.bool_]) -> NDArray[np.float64] | None:
+    if "std" not in ratings:
+        return None
+    count = ratings["count"].to_numpy()[kept] if "count" in ratings else None
+    return variance_of_mean(ratings["std"].to_numpy()[kept], count)
 
 
 def _column(values: NDArray[np.float32]) -> NDArray[np.float64] | None:
     return None if np.isnan(values).all() else values.astype(np.float64)
-
-
-def _some(values: list[str]) -> str:
-    return ", ".join(values[:SHOWN]) + (", ..." if len(values) > SHOWN else "")

@@ -1,4 +1,5 @@
 import dataclasses
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -132,6 +133,20 @@ def test_protocol_draws_from_the_training_images_and_tests_on_the_others():
     assert len({x.tobytes() for x in fit.fitted[:4]}) == 4, "draws differ"
 
 
+def test_protocol_hands_each_rating_its_weight():
+    features, mos = rated(60)
+    weights, seen = np.arange(1.0, 61), []
+
+    def fit(x: Array, y: Array, w: Array) -> Callable[[Array], Array]:
+        index = [int(np.flatnonzero(mos == rating)[0]) for rating in y]
+        np.testing.assert_array_equal(w, weights[index])
+        seen.append(len(x))
+        return lambda z: z[:, 0]
+
+    few_label_protocol(features, mos, weights=weights, label_counts=(10,), splits=3, fit=fit)
+    assert seen == [10] * 3
+
+
 def test_protocol_gives_the_metrics_of_its_draws():
     features, mos = rated(60)
     train = np.arange(60) < 40
@@ -146,6 +161,7 @@ def test_protocol_gives_the_metrics_of_its_draws():
     for spread, metric in ((result.srocc, srocc), (result.plcc, plcc), (result.krocc, krocc)):
         low, median, high = np.percentile([metric(p, mos[~train]) for p in predictions], [25, 50, 75])
         assert dataclasses.astuple(spread) == pytest.approx((median, low, high, 5))
+    assert result.srocc_by_draw == tuple(srocc(p, mos[~train]) for p in predictions)
     assert result.srocc.low < result.srocc.median < result.srocc.high
 
 
