@@ -5,6 +5,7 @@ import logging
 import os
 import posixpath
 import tempfile
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -162,9 +163,15 @@ def _read_table(path: str, storage_options: Mapping[str, Any] | None) -> pd.Data
         if b"\0" in content or content.startswith(b"PK"):
             raise ValueError("its bytes are no text")
         # Names such as 007 and NA stay what they are. Blank lines count, for messages, but are no rows.
-        table = pd.read_csv(
-            io.BytesIO(content), dtype=str, keep_default_na=False, skip_blank_lines=False, index_col=False
-        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", pd.errors.ParserWarning)
+            table = pd.read_csv(
+                io.BytesIO(content), dtype=str, keep_default_na=False, skip_blank_lines=False, index_col=False
+            )
+    except pd.errors.ParserWarning as error:
+        raise UserError(
+            f"{path}, line 2: has more cells than the first line has names; put names that hold commas in quotes"
+        ) from error
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such file") from error
     except (ValueError, OSError, pa.ArrowException) as error:  # pandas' parser errors are ValueErrors

@@ -54,6 +54,7 @@ def ratings_file(folder: Path, text: str) -> str:
         ("image,mos\na,1\nb,nan\n", "line 3: mos is 'nan'"),
         ("image,mos\na,1\n,2\n", "line 3: image is ''"),
         ("image,mos\na,1\nb\n", "line 3: mos is ''"),
+        ("image,mos\na,b.jpg,1\nb,2\n", "line 2: has more cells than .* names"),
         ("image,mos\na,1\nb,2,3\n", "Expected 2 fields in line 3"),
         ("image,mos\na,1\na,2\nb,3\n", "line 2 and 3: rate the same image, a; 1 images"),
         ("image,mos\na,1\nb,2\n./a,3\n", r"line 2 and 4: rate the same image, a and \./a;"),
@@ -155,6 +156,7 @@ def test_fitting_makes_a_bundle_that_knows_the_ratings(rated: Path, tmp_path: Pa
         fit.run(options)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("local_ray")
 def test_ratings_are_weighed_by_their_noise(rated: Path, tmp_path: Path):
     ratings = pd.read_csv(rated / "ratings.csv").query("split == 'train'")
