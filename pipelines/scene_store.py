@@ -164,8 +164,11 @@ class SceneStore:
         """
         position = bisect.bisect_right(self._ends, index)
         first = self._ends[position - 1] if position else 0
-        file = _open(self.folder, _shard_name(self._shards[position]))
-        row = file.read_row_group(index - first).to_pylist()[0]
+        name = _shard_name(self._shards[position])
+        # Opened anew for every scene, since threads cannot share a reader; the footer is read once.
+        with self.folder.fs.open(self.folder.path(name), "rb") as source:
+            file = pq.ParquetFile(source, metadata=_metadata(self.folder, name), pre_buffer=True)
+            row = file.read_row_group(index - first).to_pylist()[0]
         kinds = tuple(row["kinds"])
         versions = np.frombuffer(row["versions"], np.uint8).reshape(len(kinds), row["height"], row["width"], 3)
         similarity = np.array(row["similarity"], np.float32).reshape(len(kinds), len(kinds))
@@ -177,5 +180,6 @@ def _shard_name(shard: int) -> str:
 
 
 @lru_cache(maxsize=256)
-def _open(folder: Folder, name: str) -> pq.ParquetFile:
-    return pq.ParquetFile(folder.fs.open(folder.path(name), "rb"), pre_buffer=True)
+def _metadata(folder: Folder, name: str) -> pq.FileMetaData:
+    with folder.fs.open(folder.path(name), "rb") as file:
+        return pq.read_metadata(file)

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -69,8 +70,9 @@ def test_what_is_stored_is_what_was_made(tmp_path: Path):
     write_index(folder, recipe, "here", [ScenesSummary(shard, n, {}) for shard, n in ((2, 3), (0, 2), (1, 0))])
     store = SceneStore(folder)
     assert len(store) == 5
-    for index, scene in enumerate(made):
-        stored = store.read(index)
+    with ThreadPoolExecutor(8) as pool:
+        read = list(pool.map(store.read, list(range(5)) * 40))
+    for stored, scene in zip(read, made * 40, strict=True):
         np.testing.assert_array_equal(stored.versions, scene.versions)
         np.testing.assert_array_equal(stored.similarity, scene.similarity)
         assert (stored.kinds, stored.levels) == (scene.kinds, scene.levels)
