@@ -105,6 +105,7 @@ class Scorer:
         max_pixels: int | None = None,
         decode_threads: int = 1,
         batch_pixels: int | None = None,
+        zero_shot: bool = True,
     ) -> None:
         """Prepares the encoders.
 
@@ -116,6 +117,8 @@ class Scorer:
             max_pixels: Larger images are scaled down to this; by default what the bundle says.
             decode_threads: Threads that decode while a GPU computes. On the CPU decoding and computing take turns.
             batch_pixels: Pixels encoded together at most, one image at least; by default one image on the CPU.
+            zero_shot: Whether the low-level zero-shot score is given where the score does not depend on it: its
+                overlapping patches cost more than all else.
 
         Raises:
             ValueError: The device is not there.
@@ -127,6 +130,7 @@ class Scorer:
         on_gpu = self._device.type == "cuda"
         self._high = prepare(bundle.high, self._device, dtype) if bundle.high else None
         self._low = prepare(bundle.low, self._device, dtype) if bundle.low else None
+        self._low_zero_shot = bundle.pristine is not None and (zero_shot or bundle.regressor is None)
         self._limits = limits
         self._max_pixels = max_pixels or bundle.max_pixels
         self._batch_pixels = batch_pixels or (GPU_BATCH_PIXELS if on_gpu else 1)
@@ -221,7 +225,8 @@ class Scorer:
                 high = high_level_score(good, bad)
         if self._low is not None:
             features.append(self._low.encode_frames(images))
-            if self.bundle.pristine is not None:
+            if self._low_zero_shot:
+                assert self.bundle.pristine is not None
                 distances = [
                     low_level_distance(self._low, image, self.bundle.pristine, distance=self.bundle.distance)
                     for image in images

@@ -102,6 +102,9 @@ class ScoringOptions(StoredOptions):
     address: str | None = None
     """Ray cluster to use, such as 'auto' or ray://head:10001; by default Ray is started here and stopped at the end."""
 
+    zero_shot: bool = False
+    """Give the low-level zero-shot score too where the score does not depend on it; it costs more than all else."""
+
     max_pixels: int | None = None
     """Scale larger images down to this many pixels; by default what the model was made for."""
 
@@ -205,6 +208,9 @@ class EvaluateOptions(ScoringOptions):
 
     splits: int = 10
     """Random draws of labels; medians over them are printed."""
+
+    zero_shot: bool = True
+    """Measure the low-level zero-shot score too, which costs more than all else."""
 
     seed: int = 0
     """Seed of the draws."""

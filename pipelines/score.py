@@ -220,6 +220,7 @@ def _job(
         max_pixels=options.max_pixels,
         features=features,
         timeout=options.timeout,
+        zero_shot=options.zero_shot,
         storage_options=options.storage_options,
         retry_failed=retry,
     )
@@ -239,4 +240,5 @@ def _settings(manifest: Manifest, bundle: Bundle, options: ScoringOptions, featu
         "max_pixels": options.max_pixels or bundle.max_pixels,
         "limits": asdict(_limits(options)),
         "features": features,
+        "zero_shot": options.zero_shot,
     }

@@ -48,6 +48,7 @@ class ScoringJob:
         limits: Of the images.
         max_pixels: Scale larger images down to this; None takes what the bundle says.
         features: Whether features are written.
+        zero_shot: Whether the low-level zero-shot score is given where the score does not depend on it.
         timeout: Seconds that reading one image may take.
         storage_options: For fsspec, of the images.
         retry_failed: Whether finished shards are gone through again for failures that may have passed.
@@ -63,6 +64,7 @@ class ScoringJob:
     limits: Limits
     max_pixels: int | None
     features: bool
+    zero_shot: bool
     timeout: float
     storage_options: Mapping[str, Any]
     retry_failed: bool
@@ -92,6 +94,7 @@ class ShardScorer(ShardWorker):
             limits=job.limits,
             max_pixels=job.max_pixels,
             decode_threads=job.threads,
+            zero_shot=job.zero_shot,
         )
         self._fetcher = Fetcher(limits=job.limits, timeout=job.timeout, storage_options=job.storage_options)
         self._scores = job.output.child(SCORES_FOLDER)

@@ -165,3 +165,15 @@ def test_real_photographs_get_the_scores_of_the_training_run(photos: Path):
     contents = ((photos / "rated" / name).read_bytes() for name in ratings["image"])
     scores = values(Scorer(load_bundle("grepr-lite"), device="cpu").score(contents))
     assert spearmanr(scores, ratings["mos"]).statistic > 0.6
+
+
+def test_the_low_level_zero_shot_score_can_be_left_out_where_a_regressor_scores():
+    contents = [jpeg(photo(0))]
+    bundle = full_bundle()
+    [whole] = Scorer(bundle, device="cpu", precision="fp32").score(contents)
+    [without] = Scorer(bundle, device="cpu", precision="fp32", zero_shot=False).score(contents)
+    assert whole.score_low is not None
+    assert without.score_low is None
+    assert without.score == whole.score
+    [needed] = Scorer(full_bundle(regressor=False), device="cpu", precision="fp32", zero_shot=False).score(contents)
+    assert needed.score == pytest.approx(needed.score_low + needed.score_high)
