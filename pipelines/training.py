@@ -205,14 +205,15 @@ def train(stage: Stage, options: TrainingOptions) -> TrainingRecord:
     Raises:
         UserError: The output holds another run, there are too few examples, or the workers asked for cannot be had.
     """
+    # Before settings are written, so that a better try may use the same output.
+    if stage.examples < options.batch:
+        raise UserError(f"{stage.examples} examples are fewer than --batch {options.batch}; add photographs")
     output = Folder(options.output, options.storage_options)
     settings = _settings(stage, options)
     check_settings(output, settings, holds="a run")
     if output.exists(RUN_FILE):
         log.info("%s: finished already; name another output to train anew", output.url)
         return TrainingRecord(**output.read_json(RUN_FILE))
-    if stage.examples < options.batch:
-        raise UserError(f"{stage.examples} examples are fewer than --batch {options.batch}; add photographs")
     # Ray Train tells of each report, and that it runs in this process.
     logging.getLogger("ray").setLevel(logging.ERROR)
     with _workers(stage, options) as workers:

@@ -26,7 +26,7 @@ PHOTOS, BATCH = 14, 6
 SETTINGS = {
     "crop": 64,
     "batch": BATCH,
-    "learning_rate": 1e-3,
+    "learning_rate": 1e-4,
     "warmup_epochs": 1.0,
     "epochs": 3,
     "precision": "fp32",
@@ -82,8 +82,8 @@ def test_trained_tower_is_the_encoder_and_keeps_statistics_and_prompts(options, 
     assert len(curve) == 15 * (PHOTOS // BATCH)
     assert np.mean(curve[-6:]) < np.mean(curve[:3]) - 0.1
     rates = [row["learning_rate"] for row in read_history(Folder(str(tmp_path / "run")), 0)]
-    assert rates == pytest.approx([5e-4, 1e-3])
-    assert record.epochs[-1]["learning_rate"] == pytest.approx(1e-3)
+    assert rates == pytest.approx([5e-5, 1e-4])
+    assert record.epochs[-1]["learning_rate"] == pytest.approx(1e-4)
     assert record.epochs[-1]["pseudo_label_spread"] > 0
 
     before, after = tower(tmp_path / "run/initial"), tower(tmp_path / "run")
@@ -177,7 +177,7 @@ def test_killed_run_goes_on_exactly(options, architecture: str, lake: Path, tmp_
     run(options(tmp_path / "whole", epochs=epochs))
     options(tmp_path / "killed")
     command = ["pretrain", "high", lake, "--output", tmp_path / "killed", "--architecture", architecture]
-    command += ["--pretrained", "None", "--crop", "64", "--batch", str(BATCH), "--learning-rate", "1e-3"]
+    command += ["--pretrained", "None", "--crop", "64", "--batch", str(BATCH), "--learning-rate", "1e-4"]
     command += ["--warmup-epochs", "1.0", "--epochs", str(epochs), "--precision", "fp32", "--device", "cpu"]
     command += ["--num-workers", "0", "--checkpoint-steps", "1"]
     process = grepr(*command)
