@@ -200,16 +200,16 @@ def official_bundle(
 def _load(path: str) -> object:
     try:
         loaded: object = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise UserError(f"{path}: no such file") from error
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror or error}") from error
     except pickle.UnpicklingError as error:
         # Damaged files end here as well; PyTorch's own advice is to run what the file holds.
         raise UserError(
             f"{path}: not a checkpoint of tensors and plain values alone, so it is not opened; if it is damaged, "
             "copy it again"
         ) from error
-    except (EOFError, OSError, RuntimeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not a readable PyTorch checkpoint: {error}") from error
+    except Exception as error:  # PyTorch raises nearly every kind of exception on a file that is none of its own.
+        raise UserError(f"{path}: not a PyTorch checkpoint, or a damaged one; copy it again") from error
     return loaded
 
 

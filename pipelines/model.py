@@ -213,7 +213,7 @@ def _open_clip(architecture: str, pretrained: str | None) -> HighLevelEncoder:
         raise UserError(
             f"--pretrained {pretrained}: not a checkpoint of tensors and plain values alone, so it is not opened"
         ) from error
-    except (EOFError, OSError, RuntimeError, SafetensorError, ValueError) as error:
+    except Exception as error:  # PyTorch raises nearly every kind of exception on a file that is none of its own.
         raise UserError(
             f"CLIP {architecture} with --pretrained {pretrained} cannot be loaded: {error}; where it cannot be "
             "downloaded, name a local checkpoint, such as OpenAI's RN50.pt"

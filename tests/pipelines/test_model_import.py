@@ -253,7 +253,7 @@ def test_code_in_a_checkpoint_is_not_run(published: Published, tmp_path: Path, p
 
 
 def test_files_that_are_no_checkpoints(published: Published, tmp_path: Path):
-    with pytest.raises(UserError, match="nowhere: no such file"):
+    with pytest.raises(UserError, match="nowhere: cannot be read: No such file"):
         load_official_low_level(str(tmp_path / "nowhere"))
     with pytest.raises(UserError, match=r"no \['model'\]\['state_dict'\]"):
         load_official_low_level(str(published.high))
@@ -299,6 +299,7 @@ def test_a_missing_or_damaged_hdf5_file(tmp_path: Path):
 @pytest.mark.parametrize(
     ("clip", "pretrained", "message"),
     [
+        (SMALL_CLIP, __file__, "cannot be loaded"),
         (SMALL_CLIP, "/nowhere/RN50.pt", r"--pretrained /nowhere/RN50\.pt cannot be loaded: .*local checkpoint"),
         ("ViT-B-32", "/nowhere/RN50.pt", "not a ModifiedResNet"),
     ],
