@@ -206,8 +206,7 @@ def train(stage: Stage, options: TrainingOptions) -> TrainingRecord:
         UserError: The output holds another run, there are too few examples, or the workers asked for cannot be had.
     """
     # Before settings are written, so that a better try may use the same output.
-    if stage.examples < options.batch:
-        raise UserError(f"{stage.examples} examples are fewer than --batch {options.batch}; add photographs")
+    _check_batch(stage, options)
     output = Folder(options.output, options.storage_options)
     settings = _settings(stage, options)
     check_settings(output, settings, holds="a run")
@@ -256,14 +255,12 @@ def _workers(stage: Stage, options: TrainingOptions) -> Iterator[Workers | None]
     named = options.address is not None or ray.is_initialized()
     no_gpu = options.device == "cpu" or not (named or torch.cuda.is_available())
     if options.num_workers == 0 or (options.num_workers is None and no_gpu):
-        _check_share(stage, options, 1)
         yield None
         return
     with ray_session(options.address):
         if options.num_workers is None:
             available = cluster_workers(options.device, None)
             if not available.gpus:
-                _check_share(stage, options, 1)
                 yield None
                 return
             parts = options.batch // (stage.micro_batch or 1)
@@ -274,10 +271,15 @@ def _workers(stage: Stage, options: TrainingOptions) -> Iterator[Workers | None]
         yield cluster_workers(options.device, count, option="--num-workers")
 
 
+def _check_batch(stage: Stage, options: TrainingOptions) -> None:
+    if stage.examples < options.batch:
+        raise UserError(f"{stage.examples} examples are fewer than --batch {options.batch}; add photographs")
+    if options.batch % (stage.micro_batch or 1):
+        raise UserError(f"--batch {options.batch} is no multiple of --micro-batch {stage.micro_batch}")
+
+
 def _check_share(stage: Stage, options: TrainingOptions, workers: int) -> None:
     size = stage.micro_batch or 1
-    if options.batch % size:
-        raise UserError(f"--batch {options.batch} is no multiple of --micro-batch {size}")
     if options.batch // size % workers:
         what = "micro-batches" if stage.micro_batch else "photographs"
         raise UserError(

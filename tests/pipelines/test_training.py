@@ -121,11 +121,13 @@ def test_workers_that_cannot_be_had_are_refused(tmp_path: Path):
         train(TinyStage(), replace(options, output=str(tmp_path / "many"), num_workers=many, batch=2 * many))
 
 
-def test_batches_that_cannot_be_made_are_refused(tmp_path: Path):
+def test_batches_that_cannot_be_made_are_refused_and_can_be_mended(tmp_path: Path):
+    options = replace(OPTIONS, output=str(tmp_path / "run"), epochs=1)
     with pytest.raises(UserError, match="26 examples are fewer than --batch 28"):
-        train(TinyStage(), replace(OPTIONS, output=str(tmp_path / "a"), batch=28))
+        train(TinyStage(), replace(options, batch=28))
     with pytest.raises(UserError, match="--batch 5 is no multiple of --micro-batch 2"):
-        train(TinyStage(), replace(OPTIONS, output=str(tmp_path / "b"), batch=5))
+        train(TinyStage(), replace(options, batch=5))
+    assert train(TinyStage(), replace(options, batch=6)).epochs[-1]["step"] == 4
 
 
 def test_a_loss_that_is_not_finite_ends_the_run_before_a_checkpoint(tmp_path: Path):
