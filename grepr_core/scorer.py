@@ -16,7 +16,7 @@ from grepr_core.bundle import Bundle
 from grepr_core.high_level import HighLevelEncoder
 from grepr_core.images import Failure, Limits, Photo, Status, decode
 from grepr_core.inference import Precision, prepare, resolve_device, resolve_dtype
-from grepr_core.zero_shot import combined_score, high_level_score, low_level_distance, low_level_score
+from grepr_core.zero_shot import DISTANCES, combined_score, high_level_score, low_level_distance, low_level_score
 
 T = TypeVar("T")
 
@@ -228,7 +228,7 @@ class Scorer:
             if self._low_zero_shot:
                 assert self.bundle.pristine is not None
                 distances = [
-                    low_level_distance(self._low, image, self.bundle.pristine, distance=self.bundle.distance)
+                    low_level_distance(self._low, image, self.bundle.pristine, distance=DISTANCES[self.bundle.distance])
                     for image in images
                 ]
                 low = low_level_score(np.array(distances))

@@ -9,14 +9,13 @@ import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
 from numpy.typing import NDArray
-from scipy.linalg import solve_triangular
 from scipy.special import expit
 from torch import Tensor
 
 Array = NDArray[np.float64]
 Score = TypeVar("Score", float, Array)
 #: Names of the distances in :data:`DISTANCES`.
-Distance = Literal["corrected", "mvg", "best_patches"]
+Distance = Literal["corrected", "mvg"]
 #: (N, 3, H, W) float32 RGB in [0, 1] to (N, C) features.
 Encoder = Callable[[Tensor], Tensor]
 
@@ -30,10 +29,6 @@ SHARPNESS_SHARE = 0.75
 COLOURFULNESS_SHARE = 0.8
 #: Added to the diagonal of covariances, so that they can be inverted.
 REGULARISER = 1e-3
-#: Share of an image's patches that its best ones are: what is in focus, rather than the ground behind it.
-BEST_SHARE = 0.2
-#: Added to the diagonal of the pristine covariance where single patches are compared, as a share of its mean.
-RELATIVE_REGULARISER = 0.1
 #: Distance that counts as one unit in the low-level score.
 DISTANCE_SCALE = 100.0
 #: Slope of the high-level score.
@@ -247,7 +242,8 @@ def corrected_distance(test: Gaussian, pristine: Gaussian, *, regulariser: float
     Raises:
         ValueError: There are fewer than 2 pristine patches.
     """
-    _require_covariance(pristine)
+    if pristine.count < 2:
+        raise ValueError(f"{pristine.count} pristine patch has no covariance to measure distances with")
     metric = _regularised(pristine.covariance, regulariser)
     shift = test.mean - pristine.mean
     # The metric fits the very patches it was made of too well; to a fresh one they have this mean squared distance,
@@ -260,52 +256,19 @@ def corrected_distance(test: Gaussian, pristine: Gaussian, *, regulariser: float
     return math.copysign(math.sqrt(abs(squared)), squared)
 
 
-def best_patch_distance(features: Array, pristine: Gaussian) -> float:
-    """Measures how far the best patches of an image are from pristine patches.
-
-    A photograph is judged by what is sharp in it: a blurred ground behind the subject is no fault, though it is far
-    from pristine. So each patch has a distance of its own, sqrt((x - m)^T (C + r I)^-1 (x - m)) with r a tenth of the
-    mean of C's diagonal, and the distance of the image is that which a fifth of its patches stay below. It does not
-    depend on the number of patches but by chance.
-
-    Args:
-        features: (N, C) of the patches of the image in question, N at least 1.
-        pristine: Of at least 2 pristine patches.
-
-    Returns:
-        The distance, 0 or more; NaN where a feature is NaN.
-
-    Raises:
-        ValueError: There are fewer than 2 pristine patches.
-    """
-    _require_covariance(pristine)
-    regulariser = RELATIVE_REGULARISER * float(np.mean(pristine.covariance.diagonal()))
-    factor = np.linalg.cholesky(_regularised(pristine.covariance, regulariser))
-    whitened = solve_triangular(factor, (features - pristine.mean).T, lower=True, check_finite=False)
-    return float(np.quantile(np.linalg.norm(whitened, axis=0), BEST_SHARE))
-
-
-def _of_gaussian(distance: Callable[[Gaussian, Gaussian], float]) -> Callable[[Array, Gaussian], float]:
-    """Makes a distance of Gaussians one of the patches' features."""
-
-    def measure(features: Array, pristine: Gaussian) -> float:
-        accumulator = GaussianAccumulator()
-        accumulator.update(features)
-        return distance(accumulator.gaussian(), pristine)
-
-    return measure
-
-
-#: From (N, C) features of an image's patches to how far they are from pristine ones, by the names that bundles use.
-DISTANCES: Mapping[Distance, Callable[[Array, Gaussian], float]] = {
-    "corrected": _of_gaussian(corrected_distance),
-    "mvg": _of_gaussian(mvg_distance),
-    "best_patches": best_patch_distance,
+#: How far an image is from pristine patches, by the names that bundles use.
+DISTANCES: Mapping[Distance, Callable[[Gaussian, Gaussian], float]] = {
+    "corrected": corrected_distance,
+    "mvg": mvg_distance,
 }
 
 
 def low_level_distance(
-    encoder: Encoder, image: Tensor, pristine: Gaussian, *, distance: Distance = "corrected"
+    encoder: Encoder,
+    image: Tensor,
+    pristine: Gaussian,
+    *,
+    distance: Callable[[Gaussian, Gaussian], float] = corrected_distance,
 ) -> float:
     """Measures how far the patches of an image are from pristine patches.
 
@@ -313,16 +276,12 @@ def low_level_distance(
         encoder: The encoder that made the pristine features.
         image: (3, H, W) float32 RGB in [0, 1], at its native size.
         pristine: Of the features of pristine patches.
-        distance: ``mvg`` is that of the published code (:func:`mvg_distance`); ``corrected`` is without the bias of few
-            patches (:func:`corrected_distance`); ``best_patches`` looks at what is sharp
-            (:func:`best_patch_distance`).
+        distance: :func:`corrected_distance`, or :func:`mvg_distance` as the published code does.
 
     Returns:
         The distance, smaller is better.
     """
-    with torch.inference_mode():
-        features = [encoder(batch).double().cpu().numpy() for batch in patch_batches(image)]
-    return DISTANCES[distance](np.concatenate(features), pristine)
+    return distance(patch_statistics(encoder, patch_batches(image)), pristine)
 
 
 def low_level_score(distance: Score) -> Score:
@@ -368,8 +327,3 @@ def combined_score(low: Score, high: Score) -> Score:
 
 def _regularised(covariance: Array, regulariser: float) -> Array:
     return covariance + regulariser * np.eye(len(covariance))
-
-
-def _require_covariance(pristine: Gaussian) -> None:
-    if pristine.count < 2:
-        raise ValueError(f"{pristine.count} pristine patch has no covariance to measure distances with")

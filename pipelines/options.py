@@ -547,11 +547,6 @@ class ModelBuildOptions:
     """Scale larger images down to this many pixels; by default what the bundle that an encoder is taken from says,
     --low before --high, or else 1024 x 1024."""
 
-    distance: Literal["corrected", "mvg", "best_patches"] | None = None
-    """How the low-level zero-shot score compares with pristine patches: by the Gaussian of all patches, without the
-    bias of few (corrected) or as published (mvg), or by the best fifth of the patches; by default what the bundle named
-    by --low says, or else corrected."""
-
     low_features: Literal["head", "stages"] | None = None
     """What the regressor sees of the low-level encoder: the output of its head, as published, or statistics of all
     stages; by default what the bundle named by --low says, or else the head."""
