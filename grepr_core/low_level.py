@@ -9,7 +9,7 @@ from torchvision.models import resnet18
 
 from grepr_core.inference import map_statistics
 
-FrameFeatures = Literal["head", "stages"]
+FrameFeatures = Literal["head", "stages", "first_stage"]
 #: Length of the statistics of each stage.
 STAGE_BLOCKS = (2 * 64, 2 * 128, 2 * 256, 2 * 512)
 
@@ -23,8 +23,8 @@ class LowLevelEncoder(nn.Module):
     Args:
         seed: Decides the initial weights. PyTorch's global random state is left alone.
         frame_features: What describes a whole photograph to the regressor: the output of the ``head``, as in the
-            published code, or mean and standard deviation of the feature maps of all four ``stages``. Early stages
-            respond to noise and blur more directly than what the head is trained to.
+            published code; or mean and standard deviation of the feature maps of all four ``stages``, or of the
+            ``first_stage`` alone, which costs a third and is what a strong high-level encoder lacks most.
 
     Attributes:
         feature_size: 128, the length of the head's output.
@@ -72,7 +72,9 @@ class LowLevelEncoder(nn.Module):
     @property
     def feature_blocks(self) -> tuple[int, ...]:
         """Lengths of the blocks of frame features: one, or that of each stage, means followed by deviations."""
-        return (self.feature_size,) if self.frame_features == "head" else STAGE_BLOCKS
+        return {"head": (self.feature_size,), "stages": STAGE_BLOCKS, "first_stage": STAGE_BLOCKS[:1]}[
+            self.frame_features
+        ]
 
     def encode_frames(self, images: Tensor) -> Tensor:
         """Encodes whole photographs for the regressor.
@@ -90,7 +92,8 @@ class LowLevelEncoder(nn.Module):
         maps = images.to(network.conv1.weight.dtype)
         maps = network.maxpool(network.relu(network.bn1(network.conv1(maps))))
         statistics = []
-        for stage in (network.layer1, network.layer2, network.layer3, network.layer4):
+        stages = (network.layer1, network.layer2, network.layer3, network.layer4)
+        for stage in stages[: len(self.feature_blocks)]:
             maps = stage(maps)
             statistics.append(map_statistics(maps))
         return torch.cat(statistics, dim=1)

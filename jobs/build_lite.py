@@ -32,8 +32,8 @@ LABELS = (50, 100, 200, 800)
 SPLITS = 20
 
 CARD = {
-    "description": "Features of all stages of EfficientNet-Lite0 (ImageNet) and of a ResNet-18 pretrained by GRepQ's "
-    "quality-aware contrastive loss, and a ridge regression fitted on rated photographs",
+    "description": "Features of all stages of EfficientNet-Lite0 (ImageNet) and of the first stage of a ResNet-18 "
+    "pretrained by GRepQ's quality-aware contrastive loss, and a ridge regression fitted on rated photographs",
     "made_for": "photographs; larger ones are scaled down to the area of 512 x 512 pixels, that of the rated ones",
     "limits": "Blur and noise that only show at full size go unseen in large photographs. Graphics, screenshots, "
     "documents and artwork were not among the rated images. Ratings carry the taste of their observers.",
@@ -61,21 +61,25 @@ def build(ratings: Positional[str], *, images: str, low: str, pristine: str, out
                 low=low,
                 high="efficientnet_lite0",
                 pristine=pristine,
-                distance="best_patches",
-                low_features="stages",
+                distance="mvg",
+                low_features="first_stage",
                 half=True,
                 max_pixels=MAX_PIXELS,
                 output=f"{folder}/base",
             )
         )
-        untrained = LowLevelEncoder(frame_features="stages").eval()
-        save_bundle(Bundle("untrained", low=untrained, max_pixels=MAX_PIXELS), f"{folder}/untrained")
+        # All stages of the low-level encoder, to measure it by itself, without and with its weights.
+        encoder = LowLevelEncoder(frame_features="stages").eval()
+        save_bundle(Bundle("random", low=encoder, max_pixels=MAX_PIXELS), f"{folder}/random")
+        assert base.low is not None
+        encoder.load_state_dict(base.low.state_dict())
+        save_bundle(Bundle("low", low=encoder, max_pixels=MAX_PIXELS), f"{folder}/low")
 
         def features(model: str) -> RatedFeatures:
             options = EvaluateOptions(ratings=ratings, images=images, model=f"{folder}/{model}")
             return rated_features(table, images, load_bundle(options.model), options)
 
-        rated, random = features("base"), features("untrained")
+        rated, random, alone = features("base"), features("random"), features("low")
 
     assert rated.train is not None
     regressor = rated.regress(rated.features[rated.train], rated.mos[rated.train])
@@ -84,14 +88,14 @@ def build(ratings: Positional[str], *, images: str, low: str, pristine: str, out
         **CARD,
         "low_level": base.card["low_level"],
         "training": {"ratings": len(mos), "ridge_penalty": round(regressor.alpha, 4), "fitted": _today()},
-        "evaluation": _evaluation(base, rated, random),
+        "evaluation": _evaluation(base, rated, random, alone),
     }
     scale = (float(mos.min()), float(mos.max()))
     bundle = save_bundle(replace(base, name="grepr-lite", regressor=regressor, scale=scale, card=card), output)
     log.info("%s: model id %s", output, bundle.model_id)
 
 
-def _evaluation(base: Bundle, rated: RatedFeatures, random: RatedFeatures) -> dict[str, Any]:
+def _evaluation(base: Bundle, rated: RatedFeatures, random: RatedFeatures, alone: RatedFeatures) -> dict[str, Any]:
     """Measures each part on the ratings that are not fitted on, and prints the table."""
     assert base.high is not None
     assert rated.train is not None
@@ -100,7 +104,7 @@ def _evaluation(base: Bundle, rated: RatedFeatures, random: RatedFeatures) -> di
     split = sum(base.high.feature_blocks)
     parts = {
         "low level, random weights": (random.features, random.blocks),
-        "low level, pretrained": (rated.features[:, split:], rated.blocks[high:]),
+        "low level, pretrained": (alone.features, alone.blocks),
         "EfficientNet-Lite0": (rated.features[:, :split], rated.blocks[:high]),
         "both": (rated.features, rated.blocks),
     }

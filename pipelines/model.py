@@ -32,7 +32,7 @@ from grepr_core.low_level import LowLevelEncoder
 from grepr_core.official import PristinePatches, load_official_high_level, load_official_low_level, official_bundle
 from grepr_core.semantic import SemanticEncoder, load_semantic_encoder
 from grepr_core.storage import Folder
-from grepr_core.zero_shot import Gaussian, patch_statistics, select_pristine_patches
+from grepr_core.zero_shot import Distance, Gaussian, patch_statistics, select_pristine_patches
 from pipelines.fetch import Fetcher
 from pipelines.options import ModelBuildOptions, ModelImportOptions
 from pipelines.progress import Progress
@@ -107,12 +107,12 @@ def build(options: ModelBuildOptions) -> Bundle:
     card: dict[str, Any] = {"description": "put together by grepr model build"}
     card |= {f"{path}_level": part.origin for path, part in (("low", low), ("high", high)) if part is not None}
     pristine: Gaussian | None = None
-    distance = Bundle.distance
+    distance: Distance = options.distance or Bundle.distance
     if low is not None and options.pristine is not None:
         pristine, photographs = _pristine_statistics(low.encoder, options.pristine, max_pixels)
         card["pristine_photographs"] = photographs
     elif low is not None and low.bundle is not None and low.bundle.pristine is not None:
-        pristine, distance = low.bundle.pristine, low.bundle.distance
+        pristine, distance = low.bundle.pristine, options.distance or low.bundle.distance
     paths = (low is not None and pristine is not None, high is not None and isinstance(high.encoder, HighLevelEncoder))
     bundle = Bundle(
         options.name or Path(options.output).name,

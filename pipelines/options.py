@@ -547,9 +547,13 @@ class ModelBuildOptions:
     """Scale larger images down to this many pixels; by default what the bundle that an encoder is taken from says,
     --low before --high, or else 1024 x 1024."""
 
-    low_features: Literal["head", "stages"] | None = None
+    distance: Literal["corrected", "mvg"] | None = None
+    """How the low-level zero-shot score compares with pristine patches: without the bias of few patches (corrected), or
+    as published (mvg); by default what the bundle named by --low says, or else corrected."""
+
+    low_features: Literal["head", "stages", "first_stage"] | None = None
     """What the regressor sees of the low-level encoder: the output of its head, as published, or statistics of all
-    stages; by default what the bundle named by --low says, or else the head."""
+    stages, or of the first; by default what the bundle named by --low says, or else the head."""
 
     half: bool = False
     """Store the weights in half precision."""

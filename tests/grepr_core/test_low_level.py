@@ -208,6 +208,14 @@ def test_stages_describe_a_photograph_by_mean_and_deviation_of_their_maps():
         np.testing.assert_allclose(block, np.concatenate([pixels.mean(2), pixels.std(2)], axis=1), atol=1e-5)
 
 
+def test_the_first_stage_alone_gives_the_same_statistics():
+    whole, first = (LowLevelEncoder(seed=3, frame_features=name).eval() for name in ("stages", "first_stage"))
+    images = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    assert first.feature_blocks == (128,)
+    with torch.inference_mode():
+        torch.testing.assert_close(first.encode_frames(images), whole.encode_frames(images)[:, :128])
+
+
 def test_the_head_describes_a_photograph_as_published():
     encoder = LowLevelEncoder(seed=3).eval()
     images = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
