@@ -200,8 +200,8 @@ def official_bundle(
 def _load(path: str) -> object:
     try:
         loaded: object = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from error
     except pickle.UnpicklingError as error:
         # Damaged files end here as well; PyTorch's own advice is to run what the file holds.
         raise UserError(

@@ -196,7 +196,7 @@ def test_runs_of_both_stages_make_a_bundle(published: Published, tmp_path: Path)
         assert torch.equal(load_bundle(options.output).high(pixels), clip(pixels))
 
     save_file({"encoder.conv1.weight": torch.zeros(1)}, tmp_path / "low/low_level.safetensors")
-    with pytest.raises(UserError, match=r"low_level\.safetensors does not fit this version of grepr: .*Missing"):
+    with pytest.raises(UserError, match=r"(?s)low_level\.safetensors does not fit .*Missing"):
         build(ModelBuildOptions(low=options.low, output=str(tmp_path / "wrong")))
 
 
