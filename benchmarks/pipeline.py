@@ -37,7 +37,7 @@ def make_photos(folder: Path, n: int) -> None:
 
 def bare_worker(paths: list[str], ready: Barrier) -> None:
     torch.set_num_threads(1)
-    scorer = Scorer(load_bundle("grepr-lite"))
+    scorer = Scorer(load_bundle("grepr-lite"), zero_shot=False)
     scorer.score([Path(paths[0]).read_bytes()])
     ready.wait()
     scorer.score(Path(path).read_bytes() for path in paths)

@@ -37,6 +37,7 @@ from pipelines.fetch import Fetcher
 from pipelines.options import ModelBuildOptions, ModelImportOptions
 from pipelines.progress import Progress
 from pipelines.sources import Listing
+from pipelines.training import RUN_FILE
 
 log = logging.getLogger(__name__)
 
@@ -142,7 +143,7 @@ class _Part(Generic[EncoderT]):
 
     encoder: EncoderT
     bundle: Bundle | None
-    origin: Mapping[str, str]
+    origin: Mapping[str, Any]
 
 
 def _low_part(source: str) -> _Part[LowLevelEncoder]:
@@ -151,11 +152,19 @@ def _low_part(source: str) -> _Part[LowLevelEncoder]:
         encoder = LowLevelEncoder()
         tensors = _parsed(source, LOW_RUN_FILE, lambda: load_tensors(run.read(LOW_RUN_FILE)))
         _parsed(source, LOW_RUN_FILE, lambda: encoder.load_state_dict(tensors, strict=True))
-        return _Part(encoder.eval(), None, {"from": "grepr pretrain low"})
+        return _Part(encoder.eval(), None, {"from": "grepr pretrain low", **_how_trained(run)})
     bundle = _bundle(source, "low", LOW_RUN_FILE)
     if bundle.low is None:
         raise UserError(f"--low {source}: this model has no low-level encoder")
     return _Part(bundle.low, bundle, _from_bundle(bundle))
+
+
+def _how_trained(run: Folder) -> dict[str, Any]:
+    """Gives the settings and the last epoch of a run that has ended, for the model's card."""
+    if not run.exists(RUN_FILE):
+        return {}
+    record = run.read_json(RUN_FILE)
+    return {"settings": record["settings"], "last_epoch": record["epochs"][-1]}
 
 
 def _high_part(source: str, pretrained: str | None) -> _Part[HighLevelEncoder | SemanticEncoder]:
