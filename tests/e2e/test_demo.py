@@ -30,14 +30,14 @@ def test_demo_puts_most_originals_above_their_distorted_versions(tmp_path: Path)
 def test_evaluation_on_real_photographs(photos: Path):
     code, out, err = run_grepr(
         *("evaluate", photos / "rated.csv", "--images", photos / "rated"),
-        *("--labels", "50,200,800", "--splits", "10", "--json"),
+        *("--labels", "50,200,800", "--splits", "10", "--no-zero-shot", "--json"),
     )
     assert code == 0, err
     results = json.loads(out)
     srocc = {result["labels"]: result["srocc"]["median"] for result in results["few_labels"]}
-    assert srocc[50] > 0.5
-    assert srocc[200] > 0.63
-    assert srocc[800] > 0.7
-    assert results["as_it_is"][0]["srocc"] > 0.7
+    assert srocc[50] > 0.57
+    assert srocc[200] > 0.71
+    assert srocc[800] > 0.76
+    assert results["as_it_is"][0]["srocc"] > 0.76
     assert 0.86 <= results["intervals"]["held"] <= 0.94
     assert results["intervals"]["width_srocc"] > 0.15

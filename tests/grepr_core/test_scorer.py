@@ -154,6 +154,7 @@ def test_a_score_that_is_no_number_is_a_failure():
     assert "finite" in score.error
 
 
+@pytest.mark.slow
 @pytest.mark.photos
 def test_real_photographs_get_the_scores_of_the_training_run(photos: Path):
     """The shipped bundle must rank real photographs nearly as people do."""
@@ -163,8 +164,10 @@ def test_real_photographs_get_the_scores_of_the_training_run(photos: Path):
     ratings = pd.read_csv(photos / "rated.csv")
     ratings = ratings[ratings["split"] == "val"].head(100)
     contents = ((photos / "rated" / name).read_bytes() for name in ratings["image"])
-    scores = values(Scorer(load_bundle("grepr-lite"), device="cpu").score(contents))
-    assert spearmanr(scores, ratings["mos"]).statistic > 0.6
+    scores = Scorer(load_bundle("grepr-lite"), device="cpu").score(contents)
+    assert spearmanr(values(scores), ratings["mos"]).statistic > 0.65
+    # Without any rating; the spread by chance is 0.1.
+    assert spearmanr([score.score_low for score in scores], ratings["mos"]).statistic > 0.3
 
 
 def test_the_low_level_zero_shot_score_can_be_left_out_where_a_regressor_scores():
