@@ -177,6 +177,7 @@ def one_of_two(rank: int, folder: Path, images: Tensor) -> None:
     dist.destroy_process_group()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sorted_by_label", [False, True])
 def test_two_workers_give_the_gradient_of_one(tmp_path: Path, sorted_by_label: bool) -> None:
     model = GroupContrast(encoder(), group_size=GROUP)

@@ -16,7 +16,7 @@ from grepr_core.high_level import HighLevelEncoder, load_open_clip
 from grepr_core.storage import Folder
 from pipelines.options import PretrainHighOptions
 from pipelines.pretrain_high import CropPreparer, HighLevelStage, run
-from pipelines.scene_store import SceneStore
+from pipelines.scene_store import SceneStore, finished_shards, read_summary
 from pipelines.training_log import read_history
 from tests.lake import grepr, make_lake, photo, run_grepr
 from tests.tiny_clip import save_tiny_clip
@@ -120,19 +120,16 @@ def test_crops_are_the_photographs_that_can_be_decoded(options, lake: Path, tmp_
         assert np.array_equal(crop.permute(1, 2, 0), expected), file
 
 
-def test_photographs_that_cannot_be_decoded_are_counted(
-    architecture: str, lake: Path, tmp_path: Path, local_ray: None, caplog: pytest.LogCaptureFixture
-) -> None:
-    caplog.set_level("WARNING", "pipelines")
-    run(
-        PretrainHighOptions(
-            source=str(lake), output=str(tmp_path / "run"), architecture=architecture, pretrained=None, **SETTINGS
-        )
-    )
-    assert "2 photographs cannot be used" in caplog.text
-    assert "empty.jpg" in caplog.text
+def test_photographs_that_cannot_be_decoded_are_left_out_with_the_reason(options, tmp_path: Path) -> None:
+    options(tmp_path / "run")
+    crops = Folder(str(tmp_path / "run/crops"))
+    summaries = [read_summary(crops, shard) for shard in finished_shards(crops)]
+    failures = {Path(uri).name: reason for summary in summaries for uri, reason in summary.failures.items()}
+    assert failures.keys() == {"0003a.jpg", "empty.jpg"}
+    assert "empty" in failures["empty.jpg"]
 
 
+@pytest.mark.slow
 def test_two_workers_equal_one(options, tmp_path: Path) -> None:
     run(options(tmp_path / "one"))
     run(options(tmp_path / "two", num_workers=2))
@@ -161,11 +158,11 @@ def test_frozen_head_and_moving_statistics_reproduce_the_authors(options, tmp_pa
         assert not torch.equal(after[name], before[name]), name
 
 
-def test_ratings_are_watched_and_change_nothing(options, lake: Path, tmp_path: Path) -> None:
-    files = [file.name for file in sorted(lake.iterdir()) if file.name not in ("0003a.jpg", "empty.jpg")]
-    rows = [f"{name},{index / 10}" for index, name in enumerate([*files, *(f"../photos/{f}" for f in files)])]
+def test_ratings_are_watched_and_change_nothing(options, tmp_path: Path) -> None:
+    rated = make_lake(tmp_path / "rated", 22)
+    rows = [f"{file.name},{index % 7}" for index, file in enumerate(sorted(rated.iterdir()))]
     (tmp_path / "rated.csv").write_text("image,mos\n" + "\n".join(rows))
-    record = run(options(tmp_path / "watched", ratings=str(tmp_path / "rated.csv"), ratings_images=str(lake)))
+    record = run(options(tmp_path / "watched", ratings=str(tmp_path / "rated.csv"), ratings_images=str(rated)))
     assert all(-1 <= epoch["probe_srocc"] <= 1 for epoch in record.epochs)
     run(options(tmp_path / "unwatched"))
     assert losses(tmp_path / "watched") == pytest.approx(losses(tmp_path / "unwatched"), abs=1e-6)
