@@ -22,7 +22,7 @@ from pipelines.prepare import SCENES_FOLDER, prepare
 from pipelines.scene_store import INDEX_FILE, SceneStore, finished_shards
 from tests.lake import make_lake
 
-RECIPE = {"kinds": 2, "levels": 1, "scene_side": 96}
+RECIPE = SceneRecipe(kinds=2, levels=1, side=96)
 
 
 @pytest.fixture(scope="module")
@@ -44,18 +44,18 @@ def test_options_know_what_the_method_offers():
 def test_every_photograph_that_can_be_used_becomes_a_scene(
     lake: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ):
-    store = prepare(PrepareOptions(source=str(lake), output=str(tmp_path), **RECIPE))
+    store = prepare(PrepareOptions(source=str(lake), output=str(tmp_path)), RECIPE)
     assert len(store) == 39
     assert "1 photographs cannot be used" in caplog.text
     assert "0003.jpg: unreadable" in caplog.text
-    assert store.recipe == SceneRecipe(kinds=2, levels=1, side=96)
+    assert store.recipe == RECIPE
     scenes = [store.read(index) for index in range(39)]
     assert len({scene.versions[0].tobytes() for scene in scenes}) == 39
     again = pickle.loads(pickle.dumps(store))
     np.testing.assert_array_equal(again.read(38).versions, scenes[38].versions)
     np.testing.assert_array_equal(again.read(38).similarity, scenes[38].similarity)
     with pytest.raises(UserError, match="holds scenes made otherwise"):
-        prepare(PrepareOptions(source=str(lake), output=str(tmp_path), **{**RECIPE, "kinds": 3}))
+        prepare(PrepareOptions(source=str(lake), output=str(tmp_path)), SceneRecipe(kinds=3, levels=1, side=96))
 
 
 def test_what_is_stored_is_what_was_made(tmp_path: Path):
@@ -81,10 +81,11 @@ def test_what_is_stored_is_what_was_made(tmp_path: Path):
 @pytest.mark.slow
 def test_killed_in_the_middle_it_goes_on(lake: Path, tmp_path: Path):
     program = (
+        "from grepr_core.scenes import SceneRecipe\n"
         "from pipelines.prepare import prepare\n"
         "from pipelines.options import PrepareOptions\n"
-        f"prepare(PrepareOptions(source={str(lake)!r}, output={str(tmp_path)!r}, kinds=6, levels=2, scene_side=120,"
-        " workers=1))"
+        f"prepare(PrepareOptions(source={str(lake)!r}, output={str(tmp_path)!r}, workers=1),"
+        " SceneRecipe(kinds=6, levels=2, side=120))"
     )
     scenes = Folder(str(tmp_path)).child(SCENES_FOLDER)
     process = subprocess.Popen([sys.executable, "-c", program], env=os.environ, start_new_session=True)
