@@ -147,6 +147,9 @@ def test_ratings_that_cannot_be_used_are_refused_before_training(rated: Path, tm
 @pytest.mark.usefixtures("local_ray")
 def test_two_workers_equal_one(store: SceneStore, tmp_path: Path):
     for workers in (0, 2):
-        options = replace(OPTIONS, output=str(tmp_path / str(workers)), num_workers=workers)
+        # AdamW takes a step of full size along gradients that are nothing but rounding, which differs with the number
+        # of threads; a small rate keeps what comes of that below the tolerance.
+        rates = {"learning_rate": 1e-6, "final_learning_rate": 1e-7}
+        options = replace(OPTIONS, output=str(tmp_path / str(workers)), num_workers=workers, **rates)
         train(LowLevelStage(store, options), options)
     np.testing.assert_allclose(losses(tmp_path / "2"), losses(tmp_path / "0"), rtol=0, atol=1e-4)

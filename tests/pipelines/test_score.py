@@ -24,7 +24,8 @@ def lake(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_model_with_both_paths_fills_every_column(lake: Path, tmp_path: Path):
     save_bundle(full_bundle(), str(tmp_path / "model"))
-    options = ScoreOptions(source=str(lake), output=str(tmp_path / "out"), model=str(tmp_path / "model"), features=True)
+    where = {"source": str(lake), "output": str(tmp_path / "out"), "model": str(tmp_path / "model")}
+    options = ScoreOptions(**where, features=True, zero_shot=True)
     record = run(options)
     table = check_invariants(tmp_path / "out")
     assert record.counts == {"scored": 70}
