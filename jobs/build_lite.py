@@ -11,15 +11,12 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-import numpy as np
 import tyro
-from numpy.typing import NDArray
 from tyro.conf import Positional
 
 from grepr_core.bundle import Bundle, load_bundle, save_bundle
 from grepr_core.low_level import LowLevelEncoder
 from grepr_core.metrics import LabelBudgetResult, few_label_protocol, srocc
-from grepr_core.regressor import fit_ridge
 from pipelines.model import build as build_bundle
 from pipelines.options import EvaluateOptions, ModelBuildOptions
 from pipelines.rated import RatedFeatures, rated_features, read_ratings
@@ -103,12 +100,12 @@ def _evaluation(base: Bundle, rated: RatedFeatures, random: RatedFeatures, alone
     high = len(base.high.feature_blocks)
     split = sum(base.high.feature_blocks)
     parts = {
-        "low level, random weights": (random.features, random.blocks),
-        "low level, pretrained": (alone.features, alone.blocks),
-        "EfficientNet-Lite0": (rated.features[:, :split], rated.blocks[:high]),
-        "both": (rated.features, rated.blocks),
+        "low level, random weights": random,
+        "low level, pretrained": alone,
+        "EfficientNet-Lite0": replace(rated, features=rated.features[:, :split], blocks=rated.blocks[:high]),
+        "both": rated,
     }
-    few_labels = {name: _few_labels(*part, rated) for name, part in parts.items()}
+    few_labels = {name: _few_labels(part) for name, part in parts.items()}
     for line in _table(few_labels):
         log.info(line)
     zero_shot = srocc(rated.score_low[~rated.train], rated.mos[~rated.train])
@@ -123,16 +120,14 @@ def _evaluation(base: Bundle, rated: RatedFeatures, random: RatedFeatures, alone
     }
 
 
-def _few_labels(
-    features: NDArray[np.float32], blocks: tuple[int, ...], rated: RatedFeatures
-) -> list[LabelBudgetResult]:
+def _few_labels(part: RatedFeatures) -> list[LabelBudgetResult]:
     return few_label_protocol(
-        features,
-        rated.mos,
-        rated.train,
+        part.features,
+        part.mos,
+        part.train,
         label_counts=LABELS,
         splits=SPLITS,
-        fit=lambda x, y: fit_ridge(x, y, blocks=blocks).predict,
+        fit=lambda *training: part.regress(*training).predict,
     )
 
 

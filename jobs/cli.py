@@ -28,6 +28,7 @@ from pipelines.options import (
     ScoreOptions,
     ScoringOptions,
 )
+from pipelines.run_files import HIGH_WEIGHTS_FILE, LOW_WEIGHTS_FILE
 
 DONE, FAILED, WRONG_USAGE, TOO_MANY_FAILED, INTERRUPTED = 0, 1, 2, 3, 130
 
@@ -86,11 +87,11 @@ def _pretrain(options: PretrainOptions) -> int:
     if isinstance(options.stage, PretrainHighOptions):
         from pipelines import pretrain_high
 
-        record, weights = pretrain_high.run(options.stage), pretrain_high.WEIGHTS_FILE
+        record, weights = pretrain_high.run(options.stage), HIGH_WEIGHTS_FILE
     else:
         from pipelines import pretrain_low
 
-        record, weights = pretrain_low.run(options.stage), pretrain_low.WEIGHTS_FILE
+        record, weights = pretrain_low.run(options.stage), LOW_WEIGHTS_FILE
     last = record.epochs[-1]
     names = ("order_accuracy", "pseudo_label_spread", "probe_srocc")
     metrics = "".join(f", {name.replace('_', ' ')} {last[name]:.4f}" for name in names if name in last)

@@ -80,7 +80,7 @@ class LinearProbe:
         return result.srocc.median
 
 
-def open_probe(ratings: str, images: str, storage_options: dict[str, Any]) -> LinearProbe:
+def open_probe(ratings: str | None, images: str | None, storage_options: dict[str, Any]) -> LinearProbe | None:
     """Reads the ratings of a linear probe.
 
     Args:
@@ -89,11 +89,13 @@ def open_probe(ratings: str, images: str, storage_options: dict[str, Any]) -> Li
         storage_options: For fsspec.
 
     Returns:
-        The probe.
+        The probe; None where there are no ratings.
 
     Raises:
         UserError: The ratings cannot be used, or are too few, or the first image is not there.
     """
+    if ratings is None or images is None:
+        return None
     table = read_ratings(ratings, images, storage_options=storage_options)
     if "split" in table:
         table = table[table["split"] == TRAIN]

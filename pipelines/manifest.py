@@ -26,6 +26,8 @@ log = logging.getLogger(__name__)
 
 FORMAT_VERSION = 1
 MANIFEST_FILE = "manifest.json"
+#: Where a command that lists a source itself leaves the manifest, below its output.
+MANIFEST_FOLDER = "manifest"
 SHARDS_PER_FILE = 256
 
 SCHEMA = pa.schema(
@@ -221,3 +223,33 @@ def run(options: ManifestOptions) -> Manifest:
     listing = Listing(source, all_files=options.all_files, storage_options=options.storage_options)
     folder = Folder(options.manifest, options.storage_options)
     return write_manifest(listing, folder, source=source, largest_shard=options.shard_size)
+
+
+def find_or_make_manifest(
+    source: str, output: Folder, *, all_files: bool, shard_size: int, storage_options: Mapping[str, Any]
+) -> Manifest:
+    """Opens the manifest that a command's source is, or lists the source into one below the command's output.
+
+    Args:
+        source: A manifest, or anything that can be listed.
+        output: Of the command.
+        all_files: Takes every file of a folder for an image.
+        shard_size: Images in a shard, once there are many, where it is listed.
+        storage_options: For fsspec.
+
+    Returns:
+        The manifest.
+
+    Raises:
+        UserError: The source holds no image, or the output holds the manifest of another source.
+    """
+    found = find_manifest(source, storage_options)
+    return found or run(
+        ManifestOptions(
+            source=source,
+            manifest=f"{output.url}/{MANIFEST_FOLDER}",
+            all_files=all_files,
+            shard_size=shard_size,
+            storage_options=storage_options,
+        )
+    )

@@ -2,7 +2,6 @@
 
 import itertools
 import logging
-import pickle
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
@@ -25,7 +24,7 @@ from grepr_core.bundle import (
     save_bundle,
 )
 from grepr_core.errors import UserError
-from grepr_core.high_level import HighLevelEncoder, brings_weights, load_open_clip
+from grepr_core.high_level import HighLevelEncoder, brings_weights
 from grepr_core.images import Failure, Limits, decode
 from grepr_core.inference import prepare, resolve_device
 from grepr_core.low_level import LowLevelEncoder
@@ -33,20 +32,18 @@ from grepr_core.official import PristinePatches, load_official_high_level, load_
 from grepr_core.semantic import SemanticEncoder, load_semantic_encoder
 from grepr_core.storage import Folder
 from grepr_core.zero_shot import Distance, Gaussian, patch_statistics, select_pristine_patches
+from pipelines.clip import load_clip
 from pipelines.fetch import Fetcher
 from pipelines.options import ModelBuildOptions, ModelImportOptions
 from pipelines.progress import Progress
+from pipelines.run_files import HIGH_CONFIG_FILE, HIGH_WEIGHTS_FILE, LOW_WEIGHTS_FILE, RUN_FILE
 from pipelines.sources import Listing
-from pipelines.training import RUN_FILE
 
 log = logging.getLogger(__name__)
 
 Parsed = TypeVar("Parsed")
 EncoderT = TypeVar("EncoderT", bound=nn.Module)
 
-#: What ``grepr pretrain`` leaves in its folder of a run.
-LOW_RUN_FILE = "low_level.safetensors"
-HIGH_RUN_FILE, HIGH_RUN_CONFIG = "high_level.safetensors", "high_level.json"
 #: Weights that the published high-level encoder was trained from.
 PUBLISHED_CLIP = "openai"
 #: Fewer pristine patches for each feature tell too little of how the features vary together.
@@ -147,13 +144,13 @@ class _Part(Generic[EncoderT]):
 
 
 def _low_part(source: str) -> _Part[LowLevelEncoder]:
-    run = _run_folder(source, LOW_RUN_FILE)
+    run = _run_folder(source, LOW_WEIGHTS_FILE)
     if run is not None:
         encoder = LowLevelEncoder()
-        tensors = _parsed(source, LOW_RUN_FILE, lambda: load_tensors(run.read(LOW_RUN_FILE)))
-        _parsed(source, LOW_RUN_FILE, lambda: encoder.load_state_dict(tensors, strict=True))
+        tensors = _parsed(source, LOW_WEIGHTS_FILE, lambda: load_tensors(run.read(LOW_WEIGHTS_FILE)))
+        _parsed(source, LOW_WEIGHTS_FILE, lambda: encoder.load_state_dict(tensors, strict=True))
         return _Part(encoder.eval(), None, {"from": "grepr pretrain low", **_how_trained(run)})
-    bundle = _bundle(source, "low", LOW_RUN_FILE)
+    bundle = _bundle(source, "low", LOW_WEIGHTS_FILE)
     if bundle.low is None:
         raise UserError(f"--low {source}: this model has no low-level encoder")
     return _Part(bundle.low, bundle, _from_bundle(bundle))
@@ -175,13 +172,13 @@ def _high_part(source: str, pretrained: str | None) -> _Part[HighLevelEncoder | 
         clip = _open_clip(architecture, pretrained)
         weights = {"pretrained": Path(pretrained).name} if pretrained else {}
         return _Part(clip, None, {"from": "open_clip", "architecture": clip.architecture, **weights})
-    run = _run_folder(source, HIGH_RUN_FILE)
+    run = _run_folder(source, HIGH_WEIGHTS_FILE)
     if run is not None:
-        config = _parsed(source, HIGH_RUN_CONFIG, lambda: run.read_json(HIGH_RUN_CONFIG))
-        tensors = _parsed(source, HIGH_RUN_FILE, lambda: load_tensors(run.read(HIGH_RUN_FILE)))
-        encoder = _parsed(source, HIGH_RUN_FILE, lambda: HighLevelEncoder.from_state(config, tensors))
+        config = _parsed(source, HIGH_CONFIG_FILE, lambda: run.read_json(HIGH_CONFIG_FILE))
+        tensors = _parsed(source, HIGH_WEIGHTS_FILE, lambda: load_tensors(run.read(HIGH_WEIGHTS_FILE)))
+        encoder = _parsed(source, HIGH_WEIGHTS_FILE, lambda: HighLevelEncoder.from_state(config, tensors))
         return _Part(encoder, None, {"from": "grepr pretrain high", "architecture": encoder.architecture})
-    bundle = _bundle(source, "high", HIGH_RUN_FILE)
+    bundle = _bundle(source, "high", HIGH_WEIGHTS_FILE)
     if bundle.high is None:
         raise UserError(f"--high {source}: this model has no high-level encoder")
     return _Part(bundle.high, bundle, _from_bundle(bundle))
@@ -216,17 +213,7 @@ def _parsed(source: str, file: str, parse: Callable[[], Parsed]) -> Parsed:
 
 
 def _open_clip(architecture: str, pretrained: str | None) -> HighLevelEncoder:
-    try:
-        return load_open_clip(architecture, pretrained)
-    except pickle.UnpicklingError as error:
-        raise UserError(
-            f"--pretrained {pretrained}: not a checkpoint of tensors and plain values alone, so it is not opened"
-        ) from error
-    except Exception as error:  # PyTorch raises nearly every kind of exception on a file that is none of its own.
-        raise UserError(
-            f"CLIP {architecture} with --pretrained {pretrained} cannot be loaded: {error}; where it cannot be "
-            "downloaded, name a local checkpoint, such as OpenAI's RN50.pt"
-        ) from error
+    return load_clip(architecture, pretrained, named=f"CLIP {architecture} with --pretrained {pretrained}")
 
 
 def _statistics(encoder: LowLevelEncoder, batches: Iterable[Tensor]) -> Gaussian:

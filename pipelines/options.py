@@ -220,14 +220,25 @@ class EvaluateOptions(ScoringOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PhotosOptions(StoredOptions):
+class RunOptions(StoredOptions):
+    """Where a run of pretraining is, on which cluster, and what it draws from."""
+
+    output: str
+    """Folder or URL of the run; the same command again goes on where this one ended."""
+
+    seed: int = 0
+    """Seed of all that is drawn."""
+
+    address: str | None = None
+    """Ray cluster to use, such as 'auto' or ray://head:10001; by default Ray is started here and stopped at the end."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PhotosOptions(RunOptions):
     """Which photographs a stage of pretraining prepares."""
 
     source: Annotated[Positional[str], arg(metavar="SOURCE")]
     """Photographs, unrated: anything that 'grepr manifest' takes, or a manifest."""
-
-    output: str
-    """Folder or URL of the run."""
 
     all_files: bool = False
     """Take every file of a folder for an image, whatever its name."""
@@ -237,9 +248,6 @@ class PhotosOptions(StoredOptions):
 
     workers: int | None = None
     """Processes that prepare; by default one a CPU core."""
-
-    address: str | None = None
-    """Ray cluster to use, such as 'auto' or ray://head:10001; by default Ray is started here and stopped at the end."""
 
     timeout: float = 60.0
     """Seconds that reading one photograph may take."""
@@ -258,9 +266,6 @@ class PrepareOptions(PhotosOptions):
     scene_side: int = 384
     """Crop longer sides of photographs to this many pixels."""
 
-    seed: int = 0
-    """Seed of all that is drawn."""
-
     def __post_init__(self) -> None:
         """Checks ranges.
 
@@ -277,11 +282,8 @@ class PrepareOptions(PhotosOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainingOptions(StoredOptions):
+class TrainingOptions(RunOptions):
     """How a stage of pretraining is trained; shared by both."""
-
-    output: str
-    """Folder or URL of the run; the same command again goes on where this one ended."""
 
     epochs: int = 15
     """Passes through the photographs."""
@@ -301,9 +303,6 @@ class TrainingOptions(StoredOptions):
     weight_decay: float = 0.05
     """Of AdamW."""
 
-    seed: int = 0
-    """Seed of all that is drawn."""
-
     precision: Precision = "auto"
     """Arithmetic of the model; auto takes bf16 where the hardware has it."""
 
@@ -313,14 +312,21 @@ class TrainingOptions(StoredOptions):
     num_workers: int | None = None
     """Processes that train; by default one a GPU, or, where there is none, 0: this process, with all cores."""
 
-    address: str | None = None
-    """Ray cluster to use, such as 'auto' or ray://head:10001; by default Ray is started here and stopped at the end."""
-
     checkpoint_steps: int = 100
     """Steps between checkpoints; there is one at the end of every epoch too."""
 
     max_failures: int = 3
     """Give up when workers have died more often than this."""
+
+    temperature: float = 0.5
+    """Divides the cosines in the loss."""
+
+    ratings: str | None = None
+    """Rated images to watch the features with: CSV or Parquet with columns image, mos and, optionally, split, of which
+    only 'train' is used. They do not affect the training."""
+
+    ratings_images: str | None = None
+    """Folder or URL that the ratings' paths start from."""
 
     def __post_init__(self) -> None:
         """Checks ranges.
@@ -339,6 +345,10 @@ class TrainingOptions(StoredOptions):
             raise ValueError("--learning-rate must be positive")
         if self.num_workers is not None and self.num_workers < 0:
             raise ValueError("--num-workers must not be negative")
+        if self.temperature <= 0:
+            raise ValueError("--temperature must be positive")
+        if (self.ratings is None) != (self.ratings_images is None):
+            raise ValueError("--ratings and --ratings-images belong together")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -353,9 +363,6 @@ class PretrainLowOptions(PrepareOptions, TrainingOptions):
     micro_batch: int = 4
     """Scenes in a forward pass, which share statistics of batch normalisation; bounds the memory."""
 
-    temperature: float = 0.5
-    """Divides the cosines in the loss."""
-
     grid: int = 7
     """Fragments along each side of a crop."""
 
@@ -368,13 +375,6 @@ class PretrainLowOptions(PrepareOptions, TrainingOptions):
     validation_scenes: int | None = None
     """Scenes held out to measure how often a stronger distortion scores lower; by default a twentieth, at most 64."""
 
-    ratings: str | None = None
-    """Rated images to watch the features with: CSV or Parquet with columns image, mos and, optionally, split, of which
-    only 'train' is used. They do not affect the training."""
-
-    ratings_images: str | None = None
-    """Folder or URL that the ratings' paths start from."""
-
     def __post_init__(self) -> None:
         """Checks ranges.
 
@@ -385,14 +385,10 @@ class PretrainLowOptions(PrepareOptions, TrainingOptions):
         for name in ("micro_batch", "grid", "cell"):
             if getattr(self, name) < 1:
                 raise ValueError(f"--{name.replace('_', '-')} must be at least 1")
-        if self.temperature <= 0:
-            raise ValueError("--temperature must be positive")
         if not 0 <= self.flip_probability <= 1:
             raise ValueError("--flip-probability must be between 0 and 1")
         if self.validation_scenes is not None and self.validation_scenes < 0:
             raise ValueError("--validation-scenes must not be negative")
-        if (self.ratings is None) != (self.ratings_images is None):
-            raise ValueError("--ratings and --ratings-images belong together")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -419,9 +415,6 @@ class PretrainHighOptions(PhotosOptions, TrainingOptions):
     group_size: int | None = None
     """Photographs in the group of the best and in that of the worst of a batch; by default a 32nd of it each."""
 
-    temperature: float = 0.5
-    """Divides the cosines in the loss."""
-
     projection_size: int = 128
     """Length of the head's output; the head is thrown away after training."""
 
@@ -444,13 +437,6 @@ class PretrainHighOptions(PhotosOptions, TrainingOptions):
     weight_decay: float = 0.0
     """Of AdamW, which without it is Adam."""
 
-    ratings: str | None = None
-    """Rated images to watch the features with: CSV or Parquet with columns image, mos and, optionally, split, of which
-    only 'train' is used. They do not affect the training."""
-
-    ratings_images: str | None = None
-    """Folder or URL that the ratings' paths start from."""
-
     @property
     def images_a_group(self) -> int:
         """Photographs in each of the two groups."""
@@ -469,10 +455,6 @@ class PretrainHighOptions(PhotosOptions, TrainingOptions):
             raise ValueError("--group-size must be at least 2 and at most half of --batch")
         if self.projection_size < 1:
             raise ValueError("--projection-size must be at least 1")
-        if self.temperature <= 0:
-            raise ValueError("--temperature must be positive")
-        if (self.ratings is None) != (self.ratings_images is None):
-            raise ValueError("--ratings and --ratings-images belong together")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,25 +20,23 @@ from grepr_core.scenes import Scene, SceneRecipe, make_scene
 from grepr_core.storage import Folder
 from grepr_core.zero_shot import PATCH
 from pipelines.fetch import Fetcher
-from pipelines.manifest import Manifest, find_manifest
-from pipelines.manifest import run as make_manifest
-from pipelines.options import ManifestOptions, PhotosOptions
+from pipelines.manifest import Manifest, find_or_make_manifest
+from pipelines.options import PhotosOptions
 from pipelines.progress import Progress
 from pipelines.scene_store import (
     INDEX_FILE,
     ScenesSummary,
     SceneStore,
-    finished_shards,
     read_summary,
     write_index,
     write_scenes,
 )
 from pipelines.session import cluster_workers, ray_session
+from pipelines.shard_files import finished_shards
 from pipelines.shard_pool import ShardWorker, map_shards
 
 log = logging.getLogger(__name__)
 
-MANIFEST_FOLDER = "manifest"
 SCENES_FOLDER = "scenes"
 #: Scenes in a file; nine versions of 384 x 384 pixels are 4 MB.
 SHARD_SIZE = 32
@@ -85,8 +83,7 @@ class ScenePreparer(ShardWorker):
     def process(self, shard: int) -> dict[str, object]:
         """Prepares a shard, writes its scenes and returns its :class:`~pipelines.scene_store.ScenesSummary`."""
         failures: dict[str, str] = {}
-        count = write_scenes(self._job.output, shard, self._scenes(shard, failures), failures)
-        return asdict(ScenesSummary(shard, count, failures))
+        return asdict(write_scenes(self._job.output, shard, self._scenes(shard, failures), failures))
 
     def _scenes(self, shard: int, failures: dict[str, str]) -> Iterator[tuple[str, Scene]]:
         images = self._job.manifest.read_shard(shard).select(["image_id", "uri", "size"]).to_pylist()
@@ -131,14 +128,12 @@ def prepare(
     """
     output = Folder(options.output, options.storage_options)
     scenes = output.child(name)
-    manifest = find_manifest(options.source, options.storage_options) or make_manifest(
-        ManifestOptions(
-            source=options.source,
-            manifest=f"{output.url}/{MANIFEST_FOLDER}",
-            all_files=options.all_files,
-            shard_size=SHARD_SIZE,
-            storage_options=options.storage_options,
-        )
+    manifest = find_or_make_manifest(
+        options.source,
+        output,
+        all_files=options.all_files,
+        shard_size=SHARD_SIZE,
+        storage_options=options.storage_options,
     )
     if not scenes.exists(INDEX_FILE):
         done = [read_summary(scenes, shard) for shard in finished_shards(scenes)]

@@ -1,6 +1,5 @@
 """``grepr pretrain high``: cuts crops out of photographs, and fine-tunes CLIP's visual tower on them."""
 
-import pickle
 from typing import Any, cast
 
 import numpy as np
@@ -9,23 +8,22 @@ from numpy.typing import NDArray
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from grepr_core.errors import UserError
 from grepr_core.group_contrast import GroupContrast, centre_crop
-from grepr_core.high_level import HighLevelEncoder, load_open_clip
+from grepr_core.high_level import HighLevelEncoder
 from grepr_core.images import Limits
 from grepr_core.inference import prepare as prepare_for_inference
 from grepr_core.inference import resolve_dtype
 from grepr_core.scenes import Scene, SceneRecipe
 from grepr_core.storage import Folder
+from pipelines.clip import load_clip
 from pipelines.linear_probe import LinearProbe, open_probe
 from pipelines.options import PretrainHighOptions
 from pipelines.prepare import ScenePreparer, prepare
+from pipelines.run_files import HIGH_CONFIG_FILE, HIGH_WEIGHTS_FILE
 from pipelines.scene_store import SceneStore
 from pipelines.settings import SETTINGS_FILE, check_settings
 from pipelines.training import Batch, Stage, TrainingRecord, train
 
-WEIGHTS_FILE = "high_level.safetensors"
-CONFIG_FILE = "high_level.json"
 #: The tower as it was before training, so that workers need neither open_clip's files nor a network.
 INITIAL_FOLDER = "initial"
 CROPS_FOLDER = "crops"
@@ -78,7 +76,7 @@ class HighLevelStage(Stage):
         options = self._options
         initial = Folder(options.output, options.storage_options).child(INITIAL_FOLDER)
         return GroupContrast(
-            HighLevelEncoder.from_state(initial.read_json(CONFIG_FILE), load(initial.read(WEIGHTS_FILE))),
+            HighLevelEncoder.from_state(initial.read_json(HIGH_CONFIG_FILE), load(initial.read(HIGH_WEIGHTS_FILE))),
             group_size=options.images_a_group,
             temperature=options.temperature,
             projection_size=options.projection_size,
@@ -133,9 +131,7 @@ def run(options: PretrainHighOptions) -> TrainingRecord:
         UserError: The photographs, CLIP's weights, the ratings or the output cannot be used, or the workers asked for
             cannot be had.
     """
-    probe = None
-    if options.ratings is not None and options.ratings_images is not None:
-        probe = open_probe(options.ratings, options.ratings_images, dict(options.storage_options))
+    probe = open_probe(options.ratings, options.ratings_images, dict(options.storage_options))
     _provide_initial(options)
     recipe = SceneRecipe(kinds=0, levels=0, side=options.crop)
     return train(HighLevelStage(prepare(options, recipe, CropPreparer, name=CROPS_FOLDER), options, probe), options)
@@ -145,24 +141,19 @@ def _provide_initial(options: PretrainHighOptions) -> None:
     """Loads CLIP and leaves its tower for the workers, unless an earlier run of the same command has done so."""
     initial = Folder(options.output, options.storage_options).child(INITIAL_FOLDER)
     settings = {"architecture": options.architecture, "pretrained": options.pretrained}
-    if initial.exists(WEIGHTS_FILE):
+    if initial.exists(HIGH_WEIGHTS_FILE):
         check_settings(initial, settings, holds="weights")
         return
-    try:
-        encoder = load_open_clip(options.architecture, options.pretrained)
-    except (ValueError, RuntimeError, OSError, pickle.UnpicklingError) as error:
-        raise UserError(
-            f"--architecture {options.architecture} --pretrained {options.pretrained}: {error}; "
-            "--pretrained also takes a local checkpoint"
-        ) from error
+    named = f"--architecture {options.architecture} --pretrained {options.pretrained}"
+    encoder = load_clip(options.architecture, options.pretrained, named=named)
     initial.write_json(SETTINGS_FILE, settings)
     _write_encoder(encoder, initial)
 
 
 def _write_encoder(encoder: HighLevelEncoder, folder: Folder) -> None:
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in encoder.state_dict().items()}
-    folder.write_json(CONFIG_FILE, encoder.config())
-    folder.write(WEIGHTS_FILE, save(state))
+    folder.write_json(HIGH_CONFIG_FILE, encoder.config())
+    folder.write(HIGH_WEIGHTS_FILE, save(state))
 
 
 def _as_images(crops: Tensor) -> Tensor:

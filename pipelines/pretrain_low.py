@@ -19,10 +19,10 @@ from grepr_core.storage import Folder
 from pipelines.linear_probe import LinearProbe, open_probe
 from pipelines.options import PretrainLowOptions
 from pipelines.prepare import prepare
+from pipelines.run_files import LOW_WEIGHTS_FILE
 from pipelines.scene_store import SceneStore
 from pipelines.training import Batch, Stage, TrainingRecord, generator, train
 
-WEIGHTS_FILE = "low_level.safetensors"
 #: Scenes held out unless told otherwise: a twentieth, and no more than this.
 MOST_VALIDATION_SCENES = 64
 
@@ -107,7 +107,7 @@ class LowLevelStage(Stage):
     def save(self, module: nn.Module, output: Folder) -> None:
         """Writes the weights as :class:`LowLevelEncoder` loads them."""
         state = {name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()}
-        output.write(WEIGHTS_FILE, save(state))
+        output.write(LOW_WEIGHTS_FILE, save(state))
 
 
 def run(options: PretrainLowOptions) -> TrainingRecord:
@@ -122,8 +122,6 @@ def run(options: PretrainLowOptions) -> TrainingRecord:
     Raises:
         UserError: The photographs, the ratings or the output cannot be used, or the workers asked for cannot be had.
     """
-    probe = None
-    if options.ratings is not None and options.ratings_images is not None:
-        probe = open_probe(options.ratings, options.ratings_images, dict(options.storage_options))
+    probe = open_probe(options.ratings, options.ratings_images, dict(options.storage_options))
     recipe = SceneRecipe(options.kinds, options.levels, options.scene_side, options.seed)
     return train(LowLevelStage(prepare(options, recipe), options, probe), options)

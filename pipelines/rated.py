@@ -23,9 +23,9 @@ from grepr_core.images import Status
 from grepr_core.rating_noise import model_variance, variance_of_mean
 from grepr_core.regressor import Regressor, fit_ridge
 from grepr_core.storage import Folder, absolute, is_local
-from pipelines.manifest import write_manifest
+from pipelines.manifest import MANIFEST_FOLDER, write_manifest
 from pipelines.options import LARGEST_SHARD, ScoringOptions
-from pipelines.score import MANIFEST_FOLDER, score_manifest
+from pipelines.score import score_manifest
 from pipelines.score_table import read_scores
 from pipelines.sources import Entry, path_to_uri, uri_to_path
 

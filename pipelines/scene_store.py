@@ -8,8 +8,6 @@ are stored as they are: to unpack them costs a fraction of decoding PNG.
 import bisect
 import io
 import itertools
-import json
-import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from functools import lru_cache
@@ -20,11 +18,10 @@ import pyarrow.parquet as pq
 
 from grepr_core.scenes import Scene, SceneRecipe
 from grepr_core.storage import Folder
+from pipelines.shard_files import add_footer, read_footer, shard_name
 
 FORMAT_VERSION = 1
 INDEX_FILE = "scenes.json"
-_SHARD_NAME = re.compile(r"shard=(\d{6,})\.parquet")
-_SUMMARY_KEY = b"grepr"
 
 SCHEMA = pa.schema(
     [
@@ -54,7 +51,9 @@ class ScenesSummary:
     failures: dict[str, str]
 
 
-def write_scenes(folder: Folder, shard: int, scenes: Iterable[tuple[str, Scene]], failures: dict[str, str]) -> int:
+def write_scenes(
+    folder: Folder, shard: int, scenes: Iterable[tuple[str, Scene]], failures: dict[str, str]
+) -> ScenesSummary:
     """Writes the scenes of a shard, whole or not at all.
 
     Args:
@@ -64,7 +63,7 @@ def write_scenes(folder: Folder, shard: int, scenes: Iterable[tuple[str, Scene]]
         failures: Images without a scene, and why; may grow while ``scenes`` is iterated.
 
     Returns:
-        Number of scenes.
+        What became of the images.
     """
     buffer = io.BytesIO()
     count = 0
@@ -74,9 +73,9 @@ def write_scenes(folder: Folder, shard: int, scenes: Iterable[tuple[str, Scene]]
             writer.write_table(pa.Table.from_pylist([_row(uri, scene)], schema=SCHEMA))
             count += 1
         summary = ScenesSummary(shard, count, failures)
-        writer.add_key_value_metadata({_SUMMARY_KEY: json.dumps(asdict(summary)).encode()})
-    folder.write(_shard_name(shard), buffer.getvalue())
-    return count
+        add_footer(writer, asdict(summary))
+    folder.write(shard_name(shard), buffer.getvalue())
+    return summary
 
 
 def _row(uri: str, scene: Scene) -> dict[str, object]:
@@ -92,15 +91,9 @@ def _row(uri: str, scene: Scene) -> dict[str, object]:
     }
 
 
-def finished_shards(folder: Folder) -> set[int]:
-    """Lists the shards whose scenes are complete."""
-    return {int(match[1]) for name in folder.names() if (match := _SHARD_NAME.fullmatch(name))}
-
-
 def read_summary(folder: Folder, shard: int) -> ScenesSummary:
     """Reads what became of a finished shard's images."""
-    with folder.fs.open(folder.path(_shard_name(shard)), "rb") as file:
-        return ScenesSummary(**json.loads(pq.read_metadata(file).metadata[_SUMMARY_KEY]))
+    return ScenesSummary(**read_footer(folder, shard))
 
 
 def write_index(folder: Folder, recipe: SceneRecipe, source: str, summaries: Iterable[ScenesSummary]) -> None:
@@ -164,7 +157,7 @@ class SceneStore:
         """
         position = bisect.bisect_right(self._ends, index)
         first = self._ends[position - 1] if position else 0
-        name = _shard_name(self._shards[position])
+        name = shard_name(self._shards[position])
         # Opened anew for every scene, since threads cannot share a reader; the footer is read once.
         with self.folder.fs.open(self.folder.path(name), "rb") as source:
             file = pq.ParquetFile(source, metadata=_metadata(self.folder, name), pre_buffer=True)
@@ -173,10 +166,6 @@ class SceneStore:
         versions = np.frombuffer(row["versions"], np.uint8).reshape(len(kinds), row["height"], row["width"], 3)
         similarity = np.array(row["similarity"], np.float32).reshape(len(kinds), len(kinds))
         return Scene(versions, similarity, kinds, tuple(row["levels"]))
-
-
-def _shard_name(shard: int) -> str:
-    return f"shard={shard:06d}.parquet"
 
 
 @lru_cache(maxsize=256)

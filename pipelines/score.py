@@ -19,27 +19,25 @@ from grepr_core.bundle import Bundle, bundle_address, load_bundle
 from grepr_core.errors import UserError
 from grepr_core.images import Limits, Status
 from grepr_core.storage import Folder
-from pipelines.manifest import Manifest, find_manifest
-from pipelines.manifest import run as make_manifest
-from pipelines.options import ManifestOptions, ScoreOptions, ScoringOptions
+from pipelines.manifest import Manifest, find_or_make_manifest
+from pipelines.options import ScoreOptions, ScoringOptions
 from pipelines.progress import Progress
+from pipelines.run_files import RUN_FILE
 from pipelines.score_table import (
     PASSING,
-    RUN_FILE,
     SCORES_FOLDER,
     ShardSummary,
-    finished_shards,
     read_summary,
 )
 from pipelines.session import Workers, cluster_workers, ray_session
 from pipelines.settings import check_settings
+from pipelines.shard_files import finished_shards
 from pipelines.shard_pool import map_shards
 from pipelines.shard_scorer import JOURNAL_FOLDER, ScoringJob, ShardScorer
 
 log = logging.getLogger(__name__)
 
 FORMAT_VERSION = 1
-MANIFEST_FOLDER = "manifest"
 
 
 @dataclass(frozen=True)
@@ -101,14 +99,12 @@ def run(options: ScoreOptions) -> RunRecord:
             f"{options.model}: this model has features but no way from them to a score yet; fit one with "
             f"'grepr fit RATINGS.csv --images FOLDER --model {options.model} --output BUNDLE'"
         )
-    manifest = find_manifest(options.source, options.storage_options) or make_manifest(
-        ManifestOptions(
-            source=options.source,
-            manifest=f"{output.url}/{MANIFEST_FOLDER}",
-            all_files=options.all_files,
-            shard_size=options.shard_size,
-            storage_options=options.storage_options,
-        )
+    manifest = find_or_make_manifest(
+        options.source,
+        output,
+        all_files=options.all_files,
+        shard_size=options.shard_size,
+        storage_options=options.storage_options,
     )
     return score_manifest(manifest, output, bundle, options, features=options.features, retry=options.retry_failed)
 

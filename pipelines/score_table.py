@@ -1,9 +1,7 @@
 """The scores on disk: one Parquet file a shard, of the same schema whatever it holds, and the record of the run."""
 
 import io
-import json
 import math
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -16,13 +14,11 @@ import pyarrow.parquet as pq
 from grepr_core.images import Status
 from grepr_core.scorer import ImageScore
 from grepr_core.storage import Folder
+from pipelines.shard_files import add_footer, finished_shards, read_footer, shard_name
 
 SCORES_FOLDER = "scores"
-RUN_FILE = "run.json"
 #: Failures whose reason may have passed by the time the images are tried again.
 PASSING = frozenset({Status.MISSING, Status.DENIED, Status.TIMEOUT, Status.CRASHED})
-_SHARD_NAME = re.compile(r"shard=(\d{6,})\.parquet")
-_SUMMARY_KEY = b"grepr"
 
 
 def schema(feature_size: int | None = None) -> pa.Schema:
@@ -85,16 +81,6 @@ class ShardSummary:
         )
 
 
-def shard_name(shard: int) -> str:
-    """Gives the name of the file that holds a shard's scores."""
-    return f"shard={shard:06d}.parquet"
-
-
-def finished_shards(folder: Folder) -> set[int]:
-    """Lists the shards whose scores are complete; one listing, since a file is whole or absent."""
-    return {int(match[1]) for name in folder.names() if (match := _SHARD_NAME.fullmatch(name))}
-
-
 def make_table(
     images: pa.Table, scores: Sequence[ImageScore], *, model_id: str, feature_size: int | None = None
 ) -> pa.Table:
@@ -146,14 +132,13 @@ def write_shard(folder: Folder, shard: int, table: pa.Table, summary: ShardSumma
     buffer = io.BytesIO()
     with pq.ParquetWriter(buffer, table.schema, compression="zstd") as writer:
         writer.write_table(table)
-        writer.add_key_value_metadata({_SUMMARY_KEY: json.dumps(asdict(summary)).encode()})
+        add_footer(writer, asdict(summary))
     folder.write(shard_name(shard), buffer.getvalue())
 
 
 def read_summary(folder: Folder, shard: int) -> ShardSummary:
     """Reads the summary in the footer of a finished shard's file."""
-    with folder.fs.open(folder.path(shard_name(shard)), "rb") as file:
-        return ShardSummary(**json.loads(pq.read_metadata(file).metadata[_SUMMARY_KEY]))
+    return ShardSummary(**read_footer(folder, shard))
 
 
 def read_shard(folder: Folder, shard: int, columns: Sequence[str] | None = None) -> pa.Table:

@@ -25,9 +25,9 @@ from pipelines.score_table import (
     make_table,
     read_shard,
     read_summary,
-    shard_name,
     write_shard,
 )
+from pipelines.shard_files import shard_name
 from pipelines.shard_pool import ShardWorker
 
 JOURNAL_FOLDER = "in-progress"

@@ -42,6 +42,7 @@ from grepr_core.storage import Folder, is_local
 from pipelines.batch_norm import RunningStatistics
 from pipelines.checkpoints import Position, load_checkpoint, save_checkpoint
 from pipelines.options import TrainingOptions
+from pipelines.run_files import RUN_FILE
 from pipelines.session import Workers, available_cores, cluster_workers, ray_session
 from pipelines.settings import check_settings
 from pipelines.training_log import EPOCHS_FILE, TrainingLog
@@ -49,7 +50,6 @@ from pipelines.training_log import EPOCHS_FILE, TrainingLog
 log = logging.getLogger(__name__)
 
 FORMAT_VERSION = 1
-RUN_FILE = "run.json"
 CHECKPOINTS_FOLDER = "checkpoints"
 RAY_FOLDER = "ray"
 #: Batches that are prepared while the model computes.
@@ -103,8 +103,8 @@ class Stage(ABC):
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
         """Computes the loss of a micro-batch, under autocast where the precision is bf16.
 
-        The loss of a step is the mean over its micro-batches. A loss over the whole batch gathers features with
-        gradients (:func:`gather`); all workers then have the same loss.
+        The loss of a step is the mean over its micro-batches. A loss over the whole batch is the same in all workers,
+        which gather features with gradients; ``DistributedDataParallel`` takes the mean of their gradients.
 
         Args:
             model: The module, wrapped by ``DistributedDataParallel`` where there are several workers; channels-last.
@@ -153,24 +153,6 @@ def generator(seed: int, epoch: int, index: int) -> torch.Generator:
     """Makes the generator of all that is drawn for one example in one epoch."""
     state = np.random.SeedSequence([seed, epoch, index]).generate_state(1, np.uint64)
     return torch.Generator().manual_seed(int(state[0]))
-
-
-def gather(features: Tensor) -> Tensor:
-    """Puts the features of all workers together, in the order of the batch, with gradients.
-
-    Where every worker computes the same loss of all features, ``DistributedDataParallel``, which takes the mean of
-    the workers' gradients, arrives at the gradient of that loss.
-
-    Args:
-        features: (N, ...) of this worker, the same N in all.
-
-    Returns:
-        (N * workers, ...); the features themselves where there is one worker.
-    """
-    if not dist.is_initialized() or dist.get_world_size() == 1:
-        return features
-    gathered: tuple[Tensor, ...] = dist.nn.functional.all_gather(features)  # type: ignore[attr-defined]
-    return torch.cat(gathered)
 
 
 def learning_rate(step: int, options: TrainingOptions, steps_per_epoch: int) -> float:

@@ -19,7 +19,8 @@ from grepr_core.storage import Folder
 from pipelines import options
 from pipelines.options import PrepareOptions
 from pipelines.prepare import SCENES_FOLDER, prepare
-from pipelines.scene_store import INDEX_FILE, SceneStore, finished_shards
+from pipelines.scene_store import INDEX_FILE, SceneStore
+from pipelines.shard_files import finished_shards
 from tests.lake import make_lake
 
 RECIPE = SceneRecipe(kinds=2, levels=1, side=96)
@@ -66,7 +67,7 @@ def test_what_is_stored_is_what_was_made(tmp_path: Path):
     made = [make_scene(rng.integers(0, 256, (70 + i, 80, 3), np.uint8), recipe, key=i) for i in range(5)]
     folder = Folder(str(tmp_path))
     for shard, part in enumerate((made[:2], [], made[2:])):
-        assert write_scenes(folder, shard, ((str(i), scene) for i, scene in enumerate(part)), {}) == len(part)
+        assert write_scenes(folder, shard, ((str(i), scene) for i, scene in enumerate(part)), {}).scenes == len(part)
     write_index(folder, recipe, "here", [ScenesSummary(shard, n, {}) for shard, n in ((2, 3), (0, 2), (1, 0))])
     store = SceneStore(folder)
     assert len(store) == 5

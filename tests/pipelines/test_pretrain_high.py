@@ -16,7 +16,8 @@ from grepr_core.high_level import HighLevelEncoder, load_open_clip
 from grepr_core.storage import Folder
 from pipelines.options import PretrainHighOptions
 from pipelines.pretrain_high import CropPreparer, HighLevelStage, run
-from pipelines.scene_store import SceneStore, finished_shards, read_summary
+from pipelines.scene_store import SceneStore, read_summary
+from pipelines.shard_files import finished_shards
 from pipelines.training_log import read_history
 from tests.lake import grepr, make_lake, photo, run_grepr
 from tests.tiny_clip import save_tiny_clip

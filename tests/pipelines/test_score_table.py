@@ -12,14 +12,13 @@ from grepr_core.storage import Folder
 from pipelines.manifest import SCHEMA as MANIFEST_SCHEMA
 from pipelines.score_table import (
     ShardSummary,
-    finished_shards,
     make_table,
     read_scores,
     read_summary,
     schema,
-    shard_name,
     write_shard,
 )
+from pipelines.shard_files import finished_shards, shard_name
 
 SCORED = ImageScore(
     Status.SCORED, score=0.5, width=4, height=3, scored_pixels=12, bytes=99, features=np.arange(3, dtype=np.float32)

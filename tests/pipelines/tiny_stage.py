@@ -8,16 +8,25 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from safetensors.torch import save
 from torch import Tensor, nn
 
 from grepr_core.storage import Folder
 from pipelines.options import TrainingOptions
-from pipelines.training import Batch, Stage, gather, generator, train
+from pipelines.training import Batch, Stage, generator, train
 
 OPTIONS = TrainingOptions(
     output="", epochs=3, batch=4, learning_rate=0.01, precision="fp32", num_workers=0, checkpoint_steps=2
 )
+
+
+def gather(features: Tensor) -> Tensor:
+    """Puts the features of all workers together, in the order of the batch, with gradients."""
+    if not dist.is_initialized() or dist.get_world_size() == 1:
+        return features
+    gathered: tuple[Tensor, ...] = dist.nn.functional.all_gather(features)  # type: ignore[attr-defined]
+    return torch.cat(gathered)
 
 
 @dataclass(frozen=True)
