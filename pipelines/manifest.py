@@ -35,6 +35,7 @@ SCHEMA = pa.schema(
         pa.field("image_id", pa.string(), nullable=False),
         pa.field("uri", pa.string(), nullable=False),
         pa.field("member", pa.string()),
+        pa.field("offset", pa.int64()),
         pa.field("size", pa.int64()),
         pa.field("etag", pa.string()),
         pa.field("shard", pa.int32(), nullable=False),

@@ -34,6 +34,7 @@ def schema(feature_size: int | None = None) -> pa.Schema:
         pa.field("image_id", pa.string(), nullable=False),
         pa.field("uri", pa.string(), nullable=False),
         pa.field("member", pa.string()),
+        pa.field("etag", pa.string()),
         pa.field("status", pa.string(), nullable=False),
         pa.field("error", pa.string()),
         pa.field("score", pa.float32()),

@@ -47,12 +47,14 @@ class Entry:
         size: Encoded bytes, where the listing tells.
         etag: What changes when the object changes: the store's ETag, or time and size of a local file.
         member: Name inside the container that ``uri`` is, if it is one.
+        offset: Where in an uncompressed container the member's ``size`` bytes begin, if they lie there in one piece.
     """
 
     uri: str
     size: int | None = None
     etag: str | None = None
     member: str | None = None
+    offset: int | None = None
 
 
 class Listing:
