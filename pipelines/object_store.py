@@ -90,7 +90,8 @@ def _s3_store(bucket: str, options: dict[str, Any], common: dict[str, Any]) -> S
         region = _bucket_region(s3, bucket)
     if "access_key_id" not in config and not config.get("skip_signature"):
         common = {**common, "credential_provider": _CredentialProvider(session)}
-    return S3Store(bucket, config={**config, "region": region or "us-east-1"}, **common)
+    config["region"] = region or "us-east-1"
+    return S3Store(bucket, config=config, **common)
 
 
 def _bucket_region(s3: Any, bucket: str) -> str | None:  # noqa: ANN401 - clients of botocore are made at runtime

@@ -3,10 +3,7 @@
 import io
 import json
 import os
-import re
 import signal
-import subprocess
-import sys
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -19,39 +16,15 @@ import s3fs
 from grepr_core.storage import Folder
 from pipelines.score_table import read_scores
 from tests.lake import grepr, jpeg, photo, run_grepr
+from tests.s3_server import s3_server
 
 pytestmark = [pytest.mark.slow, pytest.mark.s3]
 
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """An S3 server in its own process; gives the environment in which every client finds it."""
-    output = tmp_path_factory.mktemp("store") / "log"
-    program = "from moto.server import main; main(['-p0', '-H127.0.0.1'])"
-    with output.open("w") as log:
-        server = subprocess.Popen([sys.executable, "-u", "-c", program], stdout=log, stderr=subprocess.STDOUT)
-    try:
-        environment = {
-            "AWS_ENDPOINT_URL": _address(output),
-            "AWS_ACCESS_KEY_ID": "test",
-            "AWS_SECRET_ACCESS_KEY": "a-secret-of-the-test",
-            "AWS_DEFAULT_REGION": "us-east-1",
-        }
-        with pytest.MonkeyPatch.context() as patch:
-            for name, value in environment.items():
-                patch.setenv(name, value)
-            yield environment
-    finally:
-        server.terminate()
-        server.wait(timeout=10)
-
-
-def _address(log: Path) -> str:
-    deadline = time.monotonic() + 60
-    while (found := re.search(r"Running on (http://\S+)", log.read_text())) is None:
-        assert time.monotonic() < deadline, log.read_text()
-        time.sleep(0.1)
-    return found[1]
+    with s3_server(tmp_path_factory.mktemp("store")) as environment:
+        yield environment
 
 
 @pytest.fixture(scope="module")
