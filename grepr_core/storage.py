@@ -98,6 +98,11 @@ class Folder:
         with contextlib.suppress(FileNotFoundError):
             self.fs.rm_file(self.path(name))
 
+    def remove(self) -> None:
+        """Deletes the folder with all it holds, if it is there."""
+        with contextlib.suppress(FileNotFoundError):
+            self.fs.rm(self._root, recursive=True)
+
     def read_json(self, name: str) -> Any:  # noqa: ANN401 - JSON is any value
         """Reads a JSON file."""
         return json.loads(self.read(name))

@@ -67,6 +67,11 @@ def _manifest(options: ManifestOptions) -> int:
 
 
 def _score(options: ScoreOptions) -> int:
+    if options.plan:
+        from pipelines import plan
+
+        _print(plan.to_text(plan.run(options)))
+        return DONE
     from pipelines.score import run
 
     record = run(options)

@@ -3,7 +3,8 @@
 Ray restarts a process that died and hands it the same shard again, without end. So a process leaves a note before it
 begins a shard. One that finds such a note goes through the shard image by image and notes each beforehand; the image
 at which a process died twice is marked as crashed and left out from then on. Once would not be enough: a process may
-also die because its machine is taken away.
+also die because its machine is taken away. A process that ended itself because an image kept it busy for too long says
+so in its note, and once is enough.
 """
 
 import json
@@ -11,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 
+from grepr_core.images import Status
 from grepr_core.storage import Folder
 
 DEATHS_TO_CONVICT = 2
@@ -20,6 +22,7 @@ DEATHS_TO_CONVICT = 2
 class _Note:
     image: int | None = None
     deaths: dict[str, int] = field(default_factory=dict)
+    hung: list[int] = field(default_factory=list)
 
 
 class CrashJournal:
@@ -28,7 +31,7 @@ class CrashJournal:
     Attributes:
         suspicious: Whether a process died in this shard before; if so, each image is to be announced by
             :meth:`begin_image`.
-        crashed: Rows of the images that have been found to kill the process.
+        convicted: Rows of the images that have been found to kill the process, or to keep it busy without end.
     """
 
     def __init__(self, folder: Folder, shard: int) -> None:
@@ -42,15 +45,25 @@ class CrashJournal:
         self._name = f"shard={shard:06d}.json"
         self.suspicious = folder.exists(self._name)
         self._note = _Note(**folder.read_json(self._name)) if self.suspicious else _Note()
-        if self._note.image is not None:
+        if self._note.image is not None and self._note.image not in self._note.hung:
             key = str(self._note.image)
             self._note.deaths[key] = self._note.deaths.get(key, 0) + 1
-        self.crashed = {int(k) for k, deaths in self._note.deaths.items() if deaths >= DEATHS_TO_CONVICT}
+        self.convicted = {
+            int(row): Status.CRASHED for row, deaths in self._note.deaths.items() if deaths >= DEATHS_TO_CONVICT
+        } | dict.fromkeys(self._note.hung, Status.TIMEOUT)
         self.begin_image(None)
 
     def begin_image(self, row: int | None) -> None:
         """Notes that a row of the shard is being worked on."""
         self._note.image = row
+        self._save()
+
+    def convict_hung(self, row: int) -> None:
+        """Notes that a row of the shard keeps the process busy without end."""
+        self._note.hung.append(row)
+        self._save()
+
+    def _save(self) -> None:
         self._folder.write(self._name, json.dumps(asdict(self._note)).encode())
 
     def close(self) -> None:

@@ -8,6 +8,26 @@ from typing import Annotated, Any, Literal
 import tyro
 from tyro.conf import Positional, arg, subcommand
 
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def _duration(text: str) -> float:
+    number, unit = text[:-1], text[-1:]
+    if unit not in _SECONDS:
+        raise ValueError(f"{text!r} is no duration such as 90s, 45m, 10h or 2d")
+    return float(number) * _SECONDS[unit]
+
+
+Duration = Annotated[
+    float,
+    tyro.constructors.PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="DURATION",
+        instance_from_str=lambda texts: _duration(texts[0]),
+        is_instance=lambda value: isinstance(value, float),
+        str_from_instance=lambda value: [f"{value / 3600:g}h"],
+    ),
+]
 Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["auto", "fp32", "bf16"]
 
@@ -120,6 +140,9 @@ class ScoringOptions(StoredOptions):
     timeout: float = 60.0
     """Seconds that reading one image may take before it counts as timeout."""
 
+    hang_timeout: float = 300.0
+    """Seconds that decoding and scoring one image may take before it counts as timeout, and its process is replaced."""
+
     max_failed_fraction: float = 0.05
     """Exit with 3 if a larger fraction of the images could not be scored."""
 
@@ -137,8 +160,9 @@ class ScoringOptions(StoredOptions):
             raise ValueError("--workers must be at least 1")
         if self.max_pixels is not None and self.max_pixels < self.min_side**2:
             raise ValueError(f"--max-pixels must be at least the square of --min-side, {self.min_side**2}")
-        if self.timeout <= 0:
-            raise ValueError("--timeout must be positive")
+        for name in ("timeout", "hang_timeout"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"--{name.replace('_', '-')} must be positive")
         if not 0 <= self.max_failed_fraction <= 1:
             raise ValueError("--max-failed-fraction must be between 0 and 1")
 
@@ -158,6 +182,16 @@ class ScoreOptions(SourceOptions, ScoringOptions):
 
     features: bool = False
     """Also write the features, so that a regressor can be fitted on them."""
+
+    since: str | None = None
+    """Output of an earlier, finished run: rows of images whose ETag (or time and size) is the same are taken over from
+    it, so that only new and changed images cost anything."""
+
+    plan: bool = False
+    """Score nothing but a sample, and print how fast that was and what the whole takes."""
+
+    within: Duration = 10 * 3600.0
+    """With --plan: time that all images are to be scored in, such as 10h."""
 
     retry_failed: bool = False
     """Redo the images that failed for reasons that may have passed: missing, denied, timeout, crashed."""

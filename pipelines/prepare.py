@@ -162,7 +162,7 @@ def _prepare_shards(
     ):
         # Distorting and comparing is work for CPUs.
         workers = cluster_workers("cpu", job.options.workers)
-        for row in map_shards(preparer, job, todo, workers):
+        for row in map_shards(preparer, job, np.array(todo), workers):
             summaries.append(ScenesSummary(**row))
             failed = len(summaries[-1].failures)
             shown.update(summaries[-1].scenes + failed, failed)

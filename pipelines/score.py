@@ -6,6 +6,7 @@ file; so no decoded image passes through Ray's object store, and nothing on the 
 A shard is finished when its file is there: resuming costs one listing.
 """
 
+import contextlib
 import logging
 import platform
 import time
@@ -15,19 +16,25 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any
 
+import numpy as np
+import ray
+from numpy.typing import NDArray
+
 from grepr_core.bundle import Bundle, bundle_address, load_bundle
 from grepr_core.errors import UserError
 from grepr_core.images import Limits, Status
 from grepr_core.storage import Folder
 from pipelines.manifest import Manifest, find_or_make_manifest
+from pipelines.old_scores import OldScores, check_old_settings
 from pipelines.options import ScoreOptions, ScoringOptions
 from pipelines.progress import Progress
 from pipelines.run_files import RUN_FILE
+from pipelines.run_lock import RunLock, run_lock
 from pipelines.score_table import (
     PASSING,
     SCORES_FOLDER,
     ShardSummary,
-    read_summary,
+    read_summaries,
 )
 from pipelines.session import Workers, cluster_workers, ray_session
 from pipelines.settings import check_settings
@@ -51,7 +58,8 @@ class RunRecord:
         versions: Of grepr and what it computes with.
         images: Number of rows.
         counts: Number of rows by status.
-        seconds: Time by step, summed over processes: ``read`` (waiting for bytes), ``decode``, ``model``.
+        seconds: Time by step, summed over processes: ``read`` (the model waiting for bytes), ``decode``, ``model``;
+            and ``write``, of the command that finished the run, while the model was busy with the next shard.
         images_here: Images that the command that finished the run scored itself; the others were there.
         wall_seconds: Its time for them, start of Ray and of the processes included.
         images_per_second: Its speed from the first shard's start to the last one's end.
@@ -99,14 +107,25 @@ def run(options: ScoreOptions) -> RunRecord:
             f"{options.model}: this model has features but no way from them to a score yet; fit one with "
             f"'grepr fit RATINGS.csv --images FOLDER --model {options.model} --output BUNDLE'"
         )
-    manifest = find_or_make_manifest(
-        options.source,
-        output,
-        all_files=options.all_files,
-        shard_size=options.shard_size,
-        storage_options=options.storage_options,
-    )
-    return score_manifest(manifest, output, bundle, options, features=options.features, retry=options.retry_failed)
+    finished = output.exists(RUN_FILE) and not options.retry_failed
+    with contextlib.nullcontext() if finished else run_lock(output) as lock:
+        manifest = find_or_make_manifest(
+            options.source,
+            output,
+            all_files=options.all_files,
+            shard_size=options.shard_size,
+            storage_options=options.storage_options,
+        )
+        return score_manifest(
+            manifest,
+            output,
+            bundle,
+            options,
+            features=options.features,
+            retry=options.retry_failed,
+            since=Folder(options.since, options.storage_options) if options.since else None,
+            lock=lock,
+        )
 
 
 def score_manifest(
@@ -117,6 +136,8 @@ def score_manifest(
     *,
     features: bool = False,
     retry: bool = False,
+    since: Folder | None = None,
+    lock: RunLock | None = None,
 ) -> RunRecord:
     """Scores the images of a manifest; see :func:`run`.
 
@@ -127,6 +148,8 @@ def score_manifest(
         options: How images are scored.
         features: Whether features are written.
         retry: Whether failures that may have passed are tried again.
+        since: Output of an earlier run, whose rows are taken over for images that have not changed.
+        lock: On the output, where another command may come to it.
 
     Returns:
         The record that ``run.json`` holds.
@@ -140,17 +163,20 @@ def score_manifest(
             log.info("%s: finished already; name another output to list the source anew", output.url)
             return RunRecord(**output.read_json(RUN_FILE))
         output.delete(RUN_FILE)
-    summaries = _summaries(output.child(SCORES_FOLDER), retry)
-    before = sum(summaries.values(), ShardSummary())
+    if since is not None:
+        check_old_settings(since, settings)
+    before, todo = _unfinished(manifest, output.child(SCORES_FOLDER), retry)
     if before.images:
         log.info("%s: %d of %d images are done already", output.url, before.images, manifest.images)
-    todo = [shard for shard in range(manifest.shards) if shard not in summaries]
     here, workers, began = ShardSummary(), None, time.monotonic()
-    if todo:
+    if len(todo):
         with ray_session(options.address), closing(Progress(manifest.images, before.images)) as shown:
             workers = cluster_workers(options.device, options.workers)
-            job = _job(manifest, output, bundle, options, workers, features, retry)
+            old = ray.put(OldScores.read(since)) if since is not None else None
+            job = _job(manifest, output, bundle, options, workers, features, retry, old)
             for row in map_shards(ShardScorer, job, todo, workers):
+                if lock is not None:
+                    lock.check()
                 summary = ShardSummary(**row)
                 here += summary
                 shown.update(summary.images, summary.images - summary.counts.get(Status.SCORED, 0))
@@ -164,10 +190,14 @@ def score_manifest(
     return record
 
 
-def _summaries(scores: Folder, retry: bool) -> dict[int, ShardSummary]:
-    """Reads the summaries of finished shards, without those that are to be tried again."""
-    summaries = {shard: read_summary(scores, shard) for shard in finished_shards(scores)}
-    return {shard: summary for shard, summary in summaries.items() if not (retry and PASSING & summary.counts.keys())}
+def _unfinished(manifest: Manifest, scores: Folder, retry: bool) -> tuple[ShardSummary, NDArray[np.int64]]:
+    """Gives what is done, and the shards that are not, those with failures to be tried again among them."""
+    done, total = np.zeros(manifest.shards, bool), ShardSummary()
+    for shard, summary in read_summaries(scores, sorted(finished_shards(scores))):
+        if not (retry and PASSING & summary.counts.keys()):
+            done[shard] = True
+            total += summary
+    return total, np.flatnonzero(~done)
 
 
 def _record(
@@ -187,9 +217,9 @@ def _record(
         images=total.images,
         counts=dict(total.counts),
         seconds=dict(total.seconds),
-        images_here=here.images,
+        images_here=here.scored_here,
         wall_seconds=round(wall_seconds, 3),
-        images_per_second=round(here.images / (here.ended - here.began), 2) if here.images else None,
+        images_per_second=round(here.scored_here / (here.ended - here.began), 2) if here.scored_here else None,
         workers=asdict(workers) if workers else None,
         finished=datetime.now(UTC).isoformat(timespec="seconds"),
     )
@@ -203,6 +233,7 @@ def _job(
     workers: Workers,
     features: bool,
     retry: bool,
+    since: "ray.ObjectRef[OldScores] | None",
 ) -> ScoringJob:
     return ScoringJob(
         manifest=manifest,
@@ -216,9 +247,11 @@ def _job(
         max_pixels=options.max_pixels,
         features=features,
         timeout=options.timeout,
+        hang_timeout=options.hang_timeout,
         zero_shot=options.zero_shot,
         storage_options=options.storage_options,
         retry_failed=retry,
+        since=since,
     )
 
 

@@ -3,7 +3,7 @@
 import io
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from grepr_core.images import Status
 from grepr_core.scorer import ImageScore
 from grepr_core.storage import Folder
-from pipelines.shard_files import add_footer, finished_shards, read_footer, shard_name
+from pipelines.shard_files import add_footer, finished_shards, read_footer, read_footers, shard_name
 
 SCORES_FOLDER = "scores"
 #: Failures whose reason may have passed by the time the images are tried again.
@@ -63,6 +63,7 @@ class ShardSummary:
         seconds: Time spent by step, in seconds of one process.
         began: When the first of its images was read, in seconds since 1970.
         ended: When the last of its rows was ready to be written.
+        scored_here: Number of rows that were not taken over from before.
     """
 
     images: int = 0
@@ -70,6 +71,7 @@ class ShardSummary:
     seconds: Mapping[str, float] = field(default_factory=dict)
     began: float = math.inf
     ended: float = -math.inf
+    scored_here: int = 0
 
     def __add__(self, other: "ShardSummary") -> "ShardSummary":
         """Joins what is known of two sets of shards."""
@@ -79,6 +81,7 @@ class ShardSummary:
             {k: self.seconds.get(k, 0) + other.seconds.get(k, 0) for k in {**self.seconds, **other.seconds}},
             min(self.began, other.began),
             max(self.ended, other.ended),
+            self.scored_here + other.scored_here,
         )
 
 
@@ -140,6 +143,12 @@ def write_shard(folder: Folder, shard: int, table: pa.Table, summary: ShardSumma
 def read_summary(folder: Folder, shard: int) -> ShardSummary:
     """Reads the summary in the footer of a finished shard's file."""
     return ShardSummary(**read_footer(folder, shard))
+
+
+def read_summaries(folder: Folder, shards: Iterable[int]) -> Iterator[tuple[int, ShardSummary]]:
+    """Reads the summaries of finished shards, many at a time; gives each with its shard's number, in order."""
+    for shard, footer in read_footers(folder, shards):
+        yield shard, ShardSummary(**footer)
 
 
 def read_shard(folder: Folder, shard: int, columns: Sequence[str] | None = None) -> pa.Table:

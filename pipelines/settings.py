@@ -23,11 +23,15 @@ def check_settings(output: Folder, settings: dict[str, Any], *, holds: str) -> N
         output.write_json(SETTINGS_FILE, settings)
         return
     before = output.read_json(SETTINGS_FILE)
-    changed = [
-        f"{key} {before.get(key)!r} became {value!r}" for key, value in settings.items() if before.get(key) != value
-    ]
-    if changed:
+    if changed := changes(before, settings):
         raise UserError(
-            f"{output.url}: holds {holds} made otherwise ({'; '.join(changed)}); "
+            f"{output.url}: holds {holds} made otherwise ({changed}); "
             "name another output, or use the options it was made with"
         )
+
+
+def changes(before: dict[str, Any], settings: dict[str, Any]) -> str:
+    """Says which settings differ; nothing where all are the same."""
+    return "; ".join(
+        f"{key} {before.get(key)!r} became {value!r}" for key, value in settings.items() if before.get(key) != value
+    )

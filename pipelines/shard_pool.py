@@ -7,11 +7,13 @@ import json
 import logging
 import traceback
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import ray
+from numpy.typing import NDArray
 
 from pipelines.session import Workers
 
@@ -24,7 +26,13 @@ class ShardError(Exception):
 
 
 class ShardWorker(ABC):
-    """Works on one shard after the other; Ray Data makes one in every process of its actor pool."""
+    """Works on shards; Ray Data makes one in every process of its actor pool.
+
+    Attributes:
+        at_once: Shards that it has in hand at a time, each in a thread of its own.
+    """
+
+    at_once = 1
 
     @abstractmethod
     def process(self, shard: int) -> dict[str, Any]:
@@ -58,7 +66,7 @@ class ShardWorker(ABC):
         return {"summary": [json.dumps(summary)], "error": [""], "traceback": [""]}
 
 
-def map_shards(worker: type[ShardWorker], job: object, shards: Sequence[int], workers: Workers) -> Iterator[Any]:
+def map_shards(worker: type[ShardWorker], job: object, shards: NDArray[np.int64], workers: Workers) -> Iterator[Any]:
     """Works through shards.
 
     Args:
@@ -76,13 +84,17 @@ def map_shards(worker: type[ShardWorker], job: object, shards: Sequence[int], wo
     ray.data.DataContext.get_current().enable_progress_bars = False
     # Making the context has set this logger up anew.
     logging.getLogger("ray.data").setLevel(logging.ERROR)
-    dataset = ray.data.from_items(
-        [{"shard": shard} for shard in shards], override_num_blocks=min(len(shards), MOST_TASKS)
-    ).map_batches(
+    blocks = np.array_split(shards, min(len(shards), MOST_TASKS))
+    dataset = ray.data.from_arrow([pa.table({"shard": block}) for block in blocks]).map_batches(
         worker,
         fn_constructor_args=(job,),
         batch_size=1,
-        compute=ray.data.ActorPoolStrategy(size=min(workers.count, len(shards)), max_tasks_in_flight_per_actor=2),
+        compute=ray.data.ActorPoolStrategy(
+            size=min(workers.count, len(shards)),
+            max_tasks_in_flight_per_actor=2,
+            max_concurrent_calls_per_actor=worker.at_once,
+            enable_true_multi_threading=worker.at_once > 1,
+        ),
         # Ray advises against asking for both.
         num_cpus=None if workers.gpus else workers.cpus,
         num_gpus=workers.gpus or None,

@@ -1,12 +1,14 @@
 """The actor that scores shards: reads, decodes, runs the model and writes, all in one process."""
 
+import threading
 import time
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
+import ray
 import torch
 
 from grepr_core.bundle import load_bundle
@@ -16,9 +18,10 @@ from grepr_core.scorer import ImageScore, Scorer
 from grepr_core.storage import Folder
 from pipelines.crash_journal import CrashJournal, crash_journal
 from pipelines.fetch import Fetcher
+from pipelines.kept_rows import KeptRows
 from pipelines.manifest import Manifest
+from pipelines.old_scores import OldScores
 from pipelines.score_table import (
-    PASSING,
     SCORES_FOLDER,
     ShardSummary,
     count_statuses,
@@ -29,6 +32,7 @@ from pipelines.score_table import (
 )
 from pipelines.shard_files import shard_name
 from pipelines.shard_pool import ShardWorker
+from pipelines.watchdog import Watchdog, nothing
 
 JOURNAL_FOLDER = "in-progress"
 
@@ -50,8 +54,11 @@ class ScoringJob:
         features: Whether features are written.
         zero_shot: Whether the low-level zero-shot score is given where the score does not depend on it.
         timeout: Seconds that reading one image may take.
+        hang_timeout: Seconds that decoding and scoring one image may take before the process is given up.
         storage_options: For fsspec, of the images.
         retry_failed: Whether finished shards are gone through again for failures that may have passed.
+        since: Index of an earlier run's scores, which are taken over where the image has not changed; in Ray's object
+            store, since every process needs it.
     """
 
     manifest: Manifest
@@ -66,12 +73,16 @@ class ScoringJob:
     features: bool
     zero_shot: bool
     timeout: float
+    hang_timeout: float
     storage_options: Mapping[str, Any]
     retry_failed: bool
+    since: "ray.ObjectRef[OldScores] | None"
 
 
 class ShardScorer(ShardWorker):
-    """Scores shards."""
+    """Scores shards: while the model is busy with one, the images of the next are read and the last one is written."""
+
+    at_once = 2
 
     def __init__(self, job: ScoringJob) -> None:
         """Loads the model.
@@ -97,58 +108,84 @@ class ShardScorer(ShardWorker):
             zero_shot=job.zero_shot,
         )
         self._fetcher = Fetcher(limits=job.limits, timeout=job.timeout, storage_options=job.storage_options)
+        self._watchdog = Watchdog(job.hang_timeout)
+        self._model_turn = threading.Lock()
+        self._since: OldScores | None = ray.get(job.since) if job.since is not None else None
         self._scores = job.output.child(SCORES_FOLDER)
         self._journals = job.output.child(JOURNAL_FOLDER)
 
     def process(self, shard: int) -> dict[str, Any]:
         """Scores a shard, writes its scores and returns its :class:`~pipelines.score_table.ShardSummary`."""
-        return asdict(self._score_shard(shard))
-
-    def _score_shard(self, shard: int) -> ShardSummary:
         finished = self._scores.exists(shard_name(shard))
         if finished and not self._job.retry_failed:
             # The process died after it wrote the file and before Ray knew.
-            return read_summary(self._scores, shard)
-        began = time.time()
-        self._scorer.seconds.clear()
+            return asdict(read_summary(self._scores, shard))
+        return asdict(self._score_shard(shard, finished))
+
+    def _score_shard(self, shard: int, finished: bool) -> ShardSummary:
         images = self._job.manifest.read_shard(shard)
-        before = read_shard(self._scores, shard) if finished else None
-        rows = np.arange(len(images)) if before is None else _failed_rows(before)
+        if finished:
+            kept = KeptRows.still_good(read_shard(self._scores, shard))
+        elif self._since is not None:
+            kept = self._since.unchanged(images)
+        else:
+            kept = KeptRows.none()
+        wanted = images.take(kept.others(len(images)))
         with crash_journal(self._journals, shard) as journal:
-            scores = self._score_rows(images, rows, journal)
+            scores, seconds, began = self._score_images(wanted, journal)
         table = make_table(
-            images.take(rows),
+            wanted,
             scores,
             model_id=self._scorer.bundle.model_id,
             feature_size=self._scorer.feature_size if self._job.features else None,
         )
-        if before is not None:
-            table = _replace_rows(before, rows, table)
-        summary = ShardSummary(len(table), count_statuses(table), dict(self._scorer.seconds), began, time.time())
+        table = kept.joined_by(table)
+        ended = time.time()
+        summary = ShardSummary(len(table), count_statuses(table), seconds, began, ended, scored_here=len(wanted))
         write_shard(self._scores, shard, table, summary)
-        return summary
+        return replace(summary, seconds={**seconds, "write": time.time() - ended})
 
-    def _score_rows(self, images: pa.Table, rows: np.ndarray, journal: CrashJournal) -> list[ImageScore]:
-        wanted = images.take(rows)
-        sources = list(zip(wanted["uri"].to_pylist(), wanted["size"].to_pylist(), strict=True))
-        if not journal.suspicious:
-            return self._scorer.score(self._fetcher.read(sources))
+    def _score_images(
+        self, images: pa.Table, journal: CrashJournal
+    ) -> tuple[list[ImageScore], dict[str, float], float]:
+        sources = list(zip(images["uri"].to_pylist(), images["size"].to_pylist(), strict=True))
+        # Reading begins here, and goes on while the model is busy with the shard before.
+        contents = None if journal.suspicious else self._fetcher.read(sources)
+        with self._model_turn:
+            began = time.time()
+            self._scorer.seconds.clear()
+            scores = self._score_one_by_one(sources, journal) if contents is None else self._score_watched(contents)
+            return scores, dict(self._scorer.seconds), began
+
+    def _score_one_by_one(self, sources: list[tuple[str, int | None]], journal: CrashJournal) -> list[ImageScore]:
         scores: list[ImageScore] = []
-        for row, source in zip(rows.tolist(), sources, strict=True):
-            if row in journal.crashed:
-                reason = "the process died twice while it scored this image"
-                scores.append(ImageScore.from_failure(Failure(Status.CRASHED, reason)))
+        for row, source in enumerate(sources):
+            if row in journal.convicted:
+                scores.append(ImageScore.from_failure(self._sentence(journal.convicted[row])))
             else:
                 journal.begin_image(row)
-                scores += self._scorer.score(self._fetcher.read([source]))
+                scores += self._score_watched(self._fetcher.read([source]), partial(journal.convict_hung, row))
         return scores
 
+    def _score_watched(
+        self, contents: Iterable[bytes | Failure], before_exit: Callable[[], None] = nothing
+    ) -> list[ImageScore]:
+        try:
+            return self._scorer.score(self._watched(contents, before_exit))
+        finally:
+            self._watchdog.disarm()
 
-def _failed_rows(table: pa.Table) -> np.ndarray:
-    return np.flatnonzero([status in PASSING for status in table["status"].to_pylist()])
+    def _watched(
+        self, contents: Iterable[bytes | Failure], before_exit: Callable[[], None]
+    ) -> Iterator[bytes | Failure]:
+        """Arms the watchdog from the moment an image has been read until the next one is asked for."""
+        for content in contents:
+            self._watchdog.arm(before_exit)
+            yield content
+            self._watchdog.disarm()
+        self._watchdog.arm(before_exit)  # of those that wait for others of their size
 
-
-def _replace_rows(table: pa.Table, rows: np.ndarray, new: pa.Table) -> pa.Table:
-    order = np.arange(len(table))
-    order[rows] = len(table) + np.arange(len(rows))
-    return pa.concat_tables([table, new]).take(order)
+    def _sentence(self, status: Status) -> Failure:
+        if status == Status.TIMEOUT:
+            return Failure(status, f"decoding and scoring it took more than {self._job.hang_timeout:g} seconds")
+        return Failure(status, "the process died twice while it scored this image")

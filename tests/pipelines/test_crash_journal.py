@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 
+from grepr_core.images import Status
 from grepr_core.storage import Folder
 from pipelines.crash_journal import CrashJournal, crash_journal
 
@@ -10,7 +11,7 @@ def test_an_undisturbed_shard_leaves_nothing(tmp_path: Path):
     folder = Folder(str(tmp_path))
     with crash_journal(folder, 7) as journal:
         assert not journal.suspicious
-        assert not journal.crashed
+        assert not journal.convicted
         assert folder.names()
     assert not folder.names()
 
@@ -30,21 +31,33 @@ def test_the_image_at_which_the_process_died_twice_is_found(tmp_path: Path):
     for row in range(4):
         second.begin_image(row)
     third = CrashJournal(folder, 7)
-    assert third.crashed == set()  # once may be chance
+    assert third.convicted == {}  # once may be chance
     for row in range(4):
         third.begin_image(row)
     fourth = CrashJournal(folder, 7)
-    assert fourth.crashed == {3}
+    assert fourth.convicted == {3: Status.CRASHED}
     fourth.begin_image(9)
     fifth = CrashJournal(folder, 7)
     fifth.begin_image(9)
-    assert CrashJournal(folder, 7).crashed == {3, 9}
+    assert CrashJournal(folder, 7).convicted == {3: Status.CRASHED, 9: Status.CRASHED}
 
 
 def test_deaths_between_images_convict_nobody(tmp_path: Path):
     folder = Folder(str(tmp_path))
     for _ in range(5):
-        assert CrashJournal(folder, 7).crashed == set()
+        assert CrashJournal(folder, 7).convicted == {}
+
+
+def test_an_image_that_hangs_is_found_at_once(tmp_path: Path):
+    folder = Folder(str(tmp_path))
+    CrashJournal(folder, 7)
+    second = CrashJournal(folder, 7)
+    second.begin_image(5)
+    second.convict_hung(5)
+    third = CrashJournal(folder, 7)
+    assert third.convicted == {5: Status.TIMEOUT}
+    third.begin_image(6)
+    assert CrashJournal(folder, 7).convicted == {5: Status.TIMEOUT}
 
 
 def test_shards_are_apart(tmp_path: Path):

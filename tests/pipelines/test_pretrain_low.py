@@ -20,7 +20,7 @@ from grepr_core.storage import Folder
 from pipelines.linear_probe import open_probe
 from pipelines.options import PretrainLowOptions
 from pipelines.pretrain_low import LowLevelStage
-from pipelines.scene_store import ScenesSummary, SceneStore, write_index, write_scenes
+from pipelines.scene_store import SceneStore, write_index, write_scenes
 from pipelines.training import train
 from pipelines.training_log import read_history
 from tests.lake import jpeg, photo
@@ -35,8 +35,7 @@ OPTIONS = PretrainLowOptions(
 def store(tmp_path_factory: pytest.TempPathFactory) -> SceneStore:
     folder = Folder(str(tmp_path_factory.mktemp("scenes")))
     scenes = ((f"{i}.jpg", make_scene(np.asarray(photo(i, (100 + i, 96))), RECIPE, key=i)) for i in range(11))
-    count = write_scenes(folder, 0, scenes, {})
-    write_index(folder, RECIPE, "test", [ScenesSummary(0, count, {})])
+    write_index(folder, RECIPE, "test", [write_scenes(folder, 0, scenes, {})])
     return SceneStore(folder)
 
 
