@@ -132,7 +132,6 @@ def main() -> None:
     options = parser.parse_args()
     photos = sorted(options.folder.iterdir())
     way = AuthorsWay(options.bundle)
-    way.scores(photos[:1])
     began = time.perf_counter()
     scores = way.scores(photos)
     speed = len(photos) / (time.perf_counter() - began)

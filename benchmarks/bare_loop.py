@@ -1,7 +1,7 @@
 """A bare loop of decode + forward in one process a core: what the cores can do without Ray.
 
-Bundle, precision and threads are those of ``grepr score``. The clock starts once every process has loaded the model and
-scored a photo, and stops before they end.
+Bundle, precision and threads are those of ``grepr score``. The clock starts once every process has loaded the model, and
+stops before they end.
 """
 
 import multiprocessing as mp
@@ -19,7 +19,7 @@ from grepr_core.scorer import Scorer
 def bare_loop(photos: Sequence[Path], cores: int) -> float:
     """Gives the images a second of one process a core."""
     context = mp.get_context("spawn")
-    together = context.Barrier(cores + 1)
+    together = context.Barrier(cores + 1, timeout=1800)  # rather than for ever, should a process die
     workers = [context.Process(target=_work, args=(photos[i::cores], together)) for i in range(cores)]
     for worker in workers:
         worker.start()
@@ -35,7 +35,6 @@ def bare_loop(photos: Sequence[Path], cores: int) -> float:
 def _work(photos: Sequence[Path], together: Barrier) -> None:
     torch.set_num_threads(1)
     scorer = Scorer(load_bundle("grepr-lite"), zero_shot=False)
-    scorer.score([photos[0].read_bytes()])
     together.wait()
     scorer.score(photo.read_bytes() for photo in photos)
     together.wait()
