@@ -1,7 +1,7 @@
 """A bare loop of decode + forward in one process a core: what the cores can do without Ray.
 
-Bundle, precision and threads are those of ``grepr score``. The clock starts once every process has loaded the model, and
-stops before they end.
+Bundle, precision and threads are those of ``grepr score``. The clock starts once every process has loaded the
+model, and stops before they end.
 """
 
 import multiprocessing as mp

@@ -108,6 +108,7 @@ def notes_on_authors(comparison: Comparison, runs: dict[str, list[Run]], bundle:
     """Says whether both do the same job, and what the processor allows."""
     theirs, photo = runs[AUTHORS][-1], comparison.few[0]
     exact = comparison.grepr_zero_shot(bundle, "fp32")
+    exactly, closely = (largest_difference(run, theirs) for run in (exact, runs[ZERO_SHOT][-1]))
     with torch.no_grad():
         work = gmacs(lambda: authors_way.AuthorsWay(bundle).scores([photo]))
     own_work = grepr_gmacs(bundle, photo)
@@ -119,9 +120,8 @@ def notes_on_authors(comparison: Comparison, runs: dict[str, list[Run]], bundle:
     most = rates[comparison.precision] / own_work / theirs.images_per_second
     products = ", ".join(f"{rate:.0f} in {name}" for name, rate in rates.items())
     return [
-        f"Zero-shot scores differ from the authors' way by at most {largest_difference(exact, theirs):.0e} in fp32 (at "
-        f"{exact.images_per_second:.2f} images/s in one run), by {largest_difference(runs[ZERO_SHOT][-1], theirs):.0e} in "
-        f"{comparison.precision}.",
+        f"Zero-shot scores differ from the authors' way by at most {exactly:.0e} in fp32 (at "
+        f"{exact.images_per_second:.2f} images/s in one run), by {closely:.0e} in {comparison.precision}.",
         f"A photo takes {work:.1f} GMACs the authors' way, at {work * theirs.images_per_second:.0f} GMACs/s, and "
         f"{own_work:.1f} here, at {own_work * runs[ZERO_SHOT][-1].images_per_second:.0f}. Large matrix products run at "
         f"{products} on these {comparison.cores} cores. At that rate grepr would be {most:.1f} times as fast.",
@@ -135,8 +135,8 @@ def notes_on_ray_data(comparison: Comparison, runs: dict[str, list[Run]]) -> lis
     difference = largest_difference(plain, Run(0, {name: ours[name] for name in plain.scores}))
     exact = comparison.plain_ray_data("fp32")
     return [
-        f"Scores of plain Ray Data differ from grepr's by at most {difference:.0e} in {comparison.precision}. In fp32 it "
-        f"scored {exact.images_per_second:.2f} images/s in one run."
+        f"Scores of plain Ray Data differ from grepr's by at most {difference:.0e} in {comparison.precision}. In fp32 "
+        f"it scored {exact.images_per_second:.2f} images/s in one run."
     ]
 
 
@@ -160,7 +160,7 @@ def main() -> None:
     options = parser.parse_args()
     wanted = options.only or COMPARISONS
     # Ray lowers the priority of its processes, which would lose to whatever else the machine does; other ways do not.
-    os.environ["RAY_worker_niceness"] = "0"
+    os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 - Ray spells it so
     with ExitStack() as stack:
         temporary = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         photos = lay_out_photos(temporary / "photos", options.photos, options.images)
