@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed-$(shell cksum < pyproject.toml | cut -d' ' -f1)
 
-.PHONY: demo test test-fast lint bench clean
+.PHONY: demo test test-fast lint bench bench-parts clean
 
 demo: $(INSTALLED)  ## score a small lake of sample photos
 	$(BIN)/grepr demo demo
@@ -20,10 +20,12 @@ lint: $(INSTALLED)  ## style, format, types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: $(INSTALLED)  ## ratios of speed, each measured side by side in one run
-	$(BIN)/python benchmarks/encoders.py
-	$(BIN)/python benchmarks/similarity.py
-	$(BIN)/python benchmarks/pipeline.py
+bench: $(INSTALLED)  ## grepr score beside other ways: one table of ratios, each measured side by side in one run
+	$(BIN)/python -m benchmarks.compare
+
+bench-parts: $(INSTALLED)  ## likewise of its parts: ways to run the encoders, FSIMc of all pairs of versions
+	$(BIN)/python -m benchmarks.encoders
+	$(BIN)/python -m benchmarks.similarity
 
 clean:
 	rm -rf $(VENV) demo

@@ -1,6 +1,6 @@
 """Ways to run the encoders on this machine, side by side: layout, folding of batch normalisation, precision, batch.
 
-Example: python benchmarks/encoders.py --threads 1
+Example: python -m benchmarks.encoders --threads 1
 """
 
 import argparse

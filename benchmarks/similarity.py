@@ -3,7 +3,7 @@
 Both run in float32 on the same versions and take turns within one run, since machines are noisy; what is printed is the
 median of the ratios. One thread is the default, for preparation runs one process a core.
 
-Example: python benchmarks/similarity.py --sides 384,512 --rounds 7
+Example: python -m benchmarks.similarity --sides 384,512 --rounds 7
 """
 
 import argparse
