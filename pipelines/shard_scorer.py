@@ -1,7 +1,7 @@
 """The actor that scores shards: reads, decodes, runs the model and writes, all in one process."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -16,11 +16,13 @@ from grepr_core.scorer import ImageScore, Scorer
 from grepr_core.storage import Folder
 from pipelines.crash_journal import CrashJournal, crash_journal
 from pipelines.fetch import Fetcher
-from pipelines.manifest import Manifest
+from pipelines.image_reader import Fetched
+from pipelines.manifest import ENTRY_COLUMNS, Manifest
 from pipelines.score_table import (
     PASSING,
     SCORES_FOLDER,
     ShardSummary,
+    count_changed,
     count_statuses,
     make_table,
     read_shard,
@@ -29,6 +31,7 @@ from pipelines.score_table import (
 )
 from pipelines.shard_files import shard_name
 from pipelines.shard_pool import ShardWorker
+from pipelines.sources import Entry
 
 JOURNAL_FOLDER = "in-progress"
 
@@ -115,33 +118,54 @@ class ShardScorer(ShardWorker):
         before = read_shard(self._scores, shard) if finished else None
         rows = np.arange(len(images)) if before is None else _failed_rows(before)
         with crash_journal(self._journals, shard) as journal:
-            scores = self._score_rows(images, rows, journal)
+            scores, etags = self._score_rows(images, rows, journal)
         table = make_table(
-            images.take(rows),
+            _with_etags(images.take(rows), etags),
             scores,
             model_id=self._scorer.bundle.model_id,
             feature_size=self._scorer.feature_size if self._job.features else None,
         )
         if before is not None:
             table = _replace_rows(before, rows, table)
-        summary = ShardSummary(len(table), count_statuses(table), dict(self._scorer.seconds), began, time.time())
+        summary = ShardSummary(
+            len(table),
+            count_statuses(table),
+            dict(self._scorer.seconds),
+            began,
+            time.time(),
+            count_changed(images, table),
+        )
         write_shard(self._scores, shard, table, summary)
         return summary
 
-    def _score_rows(self, images: pa.Table, rows: np.ndarray, journal: CrashJournal) -> list[ImageScore]:
-        wanted = images.take(rows)
-        sources = list(zip(wanted["uri"].to_pylist(), wanted["size"].to_pylist(), strict=True))
+    def _score_rows(
+        self, images: pa.Table, rows: np.ndarray, journal: CrashJournal
+    ) -> tuple[list[ImageScore], list[str | None]]:
+        """Scores rows of a shard; gives the ETag that each was read with, too."""
+        entries = [Entry(**row) for row in images.take(rows).select(ENTRY_COLUMNS).to_pylist()]
+        etags: list[str | None] = []
+
+        def contents(fetched: Iterator[Fetched]) -> Iterator[bytes | Failure]:
+            for content, etag in fetched:
+                etags.append(etag)
+                yield content
+
         if not journal.suspicious:
-            return self._scorer.score(self._fetcher.read(sources))
+            return self._scorer.score(contents(self._fetcher.read(entries))), etags
         scores: list[ImageScore] = []
-        for row, source in zip(rows.tolist(), sources, strict=True):
+        for row, entry in zip(rows.tolist(), entries, strict=True):
             if row in journal.crashed:
                 reason = "the process died twice while it scored this image"
                 scores.append(ImageScore.from_failure(Failure(Status.CRASHED, reason)))
+                etags.append(None)
             else:
                 journal.begin_image(row)
-                scores += self._scorer.score(self._fetcher.read([source]))
-        return scores
+                scores += self._scorer.score(contents(self._fetcher.read([entry])))
+        return scores, etags
+
+
+def _with_etags(images: pa.Table, etags: list[str | None]) -> pa.Table:
+    return images.set_column(images.column_names.index("etag"), "etag", pa.array(etags, pa.string()))
 
 
 def _failed_rows(table: pa.Table) -> np.ndarray:
