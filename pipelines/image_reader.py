@@ -15,6 +15,7 @@ import obstore
 import requests
 import requests.adapters
 from fsspec.core import url_to_fs
+from obstore.exceptions import BaseError
 
 from grepr_core.images import Failure, Limits, Status
 from grepr_core.read_errors import failure_from_exception
@@ -132,7 +133,14 @@ class ImageReader:
         # The body is read only now. An object that grew since it was listed is not read at all.
         if span is None and result.meta["size"] > self._limits.max_bytes:
             raise _TooLargeError(result.meta["size"])
-        return Fetched(bytes(result.bytes()), _plain(result.meta["e_tag"]))
+        try:
+            content = bytes(result.bytes())
+        except BaseError as error:
+            # Where a body breaks off, obstore goes on from there, which is beyond the end if its length was told wrong.
+            if "status code: 416" in str(error):
+                raise ConnectionError("the answer is shorter than it says") from error
+            raise
+        return Fetched(content, _plain(result.meta["e_tag"]))
 
     def _read_web(self, entry: Entry) -> Fetched:
         # Not by obstore, which knows no queries, encoded characters, redirects of its own or answers without a length.

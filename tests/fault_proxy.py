@@ -64,8 +64,8 @@ class FaultProxy:
         try:
             while not self.down and await self._answer(reader, writer):
                 pass
-        except (ConnectionError, asyncio.IncompleteReadError):
-            pass  # the client went away
+        except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
+            pass  # the client or the test went away
         finally:
             writer.close()
 
@@ -176,5 +176,8 @@ def fault_proxy(upstream: str) -> Iterator[FaultProxy]:
             patch.setenv("AWS_ENDPOINT_URL", proxy.address)
             yield proxy
     finally:
-        loop.call_soon_threadsafe(loop.stop)
+        # Nobody may go on waiting for an answer: the sockets of clients are closed with their tasks.
+        loop.call_soon_threadsafe(lambda: (server.close(), *(task.cancel() for task in asyncio.all_tasks(loop))))
+        loop.call_soon_threadsafe(loop.call_later, 0.1, loop.stop)
         thread.join(timeout=10)
+        loop.close()
