@@ -97,7 +97,7 @@ def test_what_asking_again_does_not_change_is_asked_once(proxy: FaultProxy):
 
 
 @pytest.mark.s3
-def test_members_and_keys_that_are_no_paths(proxy: FaultProxy):
+def test_a_member_is_read_by_its_range(proxy: FaultProxy):
     reader = ImageReader(limits=LIMITS, timeout=20)
     first = listed()[0]
     (content,) = {key: value for key, value in OBJECTS.items() if first.uri.endswith(key)}.values()
@@ -107,8 +107,15 @@ def test_members_and_keys_that_are_no_paths(proxy: FaultProxy):
     assert failure(small.read(Entry(first.uri))).status == Status.TOO_LARGE
     assert failure(reader.read(Entry(first.uri, 10, "other", "m", 100))).error.startswith("its container changed")
     assert failure(reader.read(Entry(first.uri, 10, first.etag, "m", 39_995))).error.startswith("its container ends")
-    s3fs.S3FileSystem().pipe_file("lake/odd//key.jpg", b"odd")
-    assert reader.read(Entry("s3://lake/odd//key.jpg")).content == b"odd"
+
+
+@pytest.mark.s3
+def test_a_key_that_is_no_path(proxy: FaultProxy):
+    try:
+        s3fs.S3FileSystem().pipe_file("lake/odd//key.jpg", b"odd")
+    except FileNotFoundError:
+        pytest.skip("this server has no keys with an empty segment")
+    assert ImageReader(limits=LIMITS, timeout=20).read(Entry("s3://lake/odd//key.jpg")).content == b"odd"
 
 
 # --- The web --------------------------------------------------------------------------------------------------------
