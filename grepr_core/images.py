@@ -6,7 +6,6 @@ Nothing about an image's content leaves this module as an exception: one bad ima
 import contextlib
 import ctypes
 import enum
-import errno
 import functools
 import io
 import logging
@@ -167,40 +166,6 @@ def decode(encoded: bytes, *, limits: Limits = Limits(), scale_to_pixels: int | 
         return Failure(Status.UNREADABLE, _damage(encoded, error), *size)
 
 
-def failure_from_exception(error: BaseException) -> Failure:
-    """Tells why a file could not be fetched.
-
-    Args:
-        error: What the file system raised.
-
-    Returns:
-        ``missing``, ``denied`` and ``timeout`` (which includes lost connections) for what may pass, ``too_large`` when
-        memory ran out, else ``unreadable``.
-    """
-    # Clients of object stores share no base classes, but their names tell: NoCredentialsError, ReadTimeoutError,
-    # EndpointConnectionError.
-    kind = type(error).__name__.lower()
-    match error:
-        case FileNotFoundError() | NotADirectoryError():
-            return Failure(Status.MISSING, "no such file")
-        case PermissionError():
-            return Failure(Status.DENIED, "permission denied")
-        case IsADirectoryError():
-            return Failure(Status.UNREADABLE, "a directory, not a file")
-        case MemoryError():
-            return Failure(Status.TOO_LARGE, "reading it takes more memory than there is")
-        case OSError(errno=errno.ELOOP):
-            return Failure(Status.UNREADABLE, "its symbolic links form a loop")
-        case _ if "credential" in kind:
-            return Failure(Status.DENIED, f"permission denied: {_words(error)}")
-        case _ if "timeout" in kind or isinstance(error, TimeoutError):
-            return Failure(Status.TIMEOUT, "the storage did not answer in time")
-        case _ if "connect" in kind or isinstance(error, ConnectionError):
-            return Failure(Status.TIMEOUT, f"no connection to the storage: {_words(error) or 'lost'}")
-        case _:
-            return Failure(Status.UNREADABLE, f"cannot be read: {_words(error) or type(error).__name__}")
-
-
 def _open(encoded: bytes) -> Image.Image:
     """Reads the header."""
     try:
@@ -348,7 +313,7 @@ def _damage(encoded: bytes, error: Exception) -> str:
     """Says what is wrong with an image that could not be decoded."""
     name = _signature(encoded)
     # Messages of these types are Pillow's own words, those of others are Python's.
-    words = _words(error) if type(error) in (OSError, ValueError, SyntaxError) else ""
+    words = error_words(error) if type(error) in (OSError, ValueError, SyntaxError) else ""
     if "truncated" in words.lower():
         return f"cut short: the {name} file ends before its picture does"
     return f"damaged {name} file" + (f": {words}" if words else "")
@@ -368,7 +333,7 @@ def _what_else(encoded: bytes) -> str:
     return "not an image: text" if is_text else "not an image of a supported format"
 
 
-def _words(error: BaseException) -> str:
+def error_words(error: BaseException) -> str:
     """Gives an exception's message as one line without representations of Python objects, perhaps empty."""
     text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     text = re.sub(r"<[^<>]*>|b'[^']*'|\(?\b0x[0-9a-f]+\)?", "", text)

@@ -15,6 +15,7 @@ from grepr_core.metrics import few_label_protocol
 from grepr_core.regressor import fit_ridge
 from pipelines.fetch import Fetcher
 from pipelines.rated import TRAIN, image_uri, read_ratings
+from pipelines.sources import Entry
 
 log = logging.getLogger(__name__)
 
@@ -53,8 +54,8 @@ class LinearProbe:
         features, mos, failures = [], [], []
         fetcher = Fetcher(limits=Limits(), timeout=TIMEOUT, storage_options=self.storage_options)
         with torch.inference_mode():
-            contents = fetcher.read([(uri, None) for uri in self.uris])
-            for uri, rating, content in zip(self.uris, self.mos, contents, strict=True):
+            images = fetcher.read([Entry(uri) for uri in self.uris])
+            for uri, rating, (content, _) in zip(self.uris, self.mos, images, strict=True):
                 photo = content if isinstance(content, Failure) else decode(content, scale_to_pixels=MAX_PIXELS)
                 if isinstance(photo, Failure):
                     failures.append(f"{uri}: {photo.error}")
@@ -103,7 +104,7 @@ def open_probe(ratings: str | None, images: str | None, storage_options: dict[st
         raise UserError(f"{ratings}: {len(table)} ratings to probe with; at least {FEWEST_RATINGS} are needed")
     uris = tuple(image_uri(images, image) for image in table["image"])
     fetcher = Fetcher(limits=Limits(), timeout=TIMEOUT, storage_options=storage_options)
-    (first,) = fetcher.read([(uris[0], None)])
-    if isinstance(first, Failure):
-        raise UserError(f"{uris[0]}: {first.error}; check --ratings-images")
+    (first,) = fetcher.read([Entry(uris[0])])
+    if isinstance(first.content, Failure):
+        raise UserError(f"{uris[0]}: {first.content.error}; check --ratings-images")
     return LinearProbe(uris, tuple(table["mos"].tolist()), storage_options)

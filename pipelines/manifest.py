@@ -10,7 +10,7 @@ import io
 import itertools
 import logging
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from functools import lru_cache
 from typing import Any
 
@@ -41,6 +41,8 @@ SCHEMA = pa.schema(
         pa.field("shard", pa.int32(), nullable=False),
     ]
 )
+#: Of them, those that a source tells of an image.
+ENTRY_COLUMNS = [field.name for field in fields(Entry)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -230,8 +230,7 @@ def _pristine_statistics(encoder: LowLevelEncoder, source: str, max_pixels: int 
     failures: list[str] = []
 
     def patches() -> Iterator[Tensor]:
-        contents = fetcher.read([(photo.uri, photo.size) for photo in photographs])
-        for photo, content in zip(photographs, contents, strict=True):
+        for photo, (content, _) in zip(photographs, fetcher.read(photographs), strict=True):
             # Scaled as an image that is scored would be.
             image = content if isinstance(content, Failure) else decode(content, scale_to_pixels=max_pixels)
             if isinstance(image, Failure):

@@ -20,7 +20,7 @@ from grepr_core.scenes import Scene, SceneRecipe, make_scene
 from grepr_core.storage import Folder
 from grepr_core.zero_shot import PATCH
 from pipelines.fetch import Fetcher
-from pipelines.manifest import Manifest, find_or_make_manifest
+from pipelines.manifest import ENTRY_COLUMNS, Manifest, find_or_make_manifest
 from pipelines.options import PhotosOptions
 from pipelines.progress import Progress
 from pipelines.scene_store import (
@@ -34,6 +34,7 @@ from pipelines.scene_store import (
 from pipelines.session import cluster_workers, ray_session
 from pipelines.shard_files import finished_shards
 from pipelines.shard_pool import ShardWorker, map_shards
+from pipelines.sources import Entry
 
 log = logging.getLogger(__name__)
 
@@ -86,15 +87,16 @@ class ScenePreparer(ShardWorker):
         return asdict(write_scenes(self._job.output, shard, self._scenes(shard, failures), failures))
 
     def _scenes(self, shard: int, failures: dict[str, str]) -> Iterator[tuple[str, Scene]]:
-        images = self._job.manifest.read_shard(shard).select(["image_id", "uri", "size"]).to_pylist()
-        contents = self._fetcher.read([(image["uri"], image["size"]) for image in images])
-        for image, content in zip(images, contents, strict=True):
+        images = self._job.manifest.read_shard(shard)
+        entries = [Entry(**row) for row in images.select(ENTRY_COLUMNS).to_pylist()]
+        names = images["image_id"].to_pylist()
+        for name, image, (content, _) in zip(names, entries, self._fetcher.read(entries), strict=True):
             photo = content if isinstance(content, Failure) else self._decode(content)
             if isinstance(photo, Failure):
-                failures[image["uri"]] = f"{photo.status}: {photo.error}"
+                failures[image.uri] = f"{photo.status}: {photo.error}"
             else:
-                key = zlib.crc32(image["image_id"].encode())
-                yield image["uri"], self.make(photo.rgb, self._job.recipe, key)
+                key = zlib.crc32(name.encode())
+                yield image.uri, self.make(photo.rgb, self._job.recipe, key)
 
     def make(self, photo: NDArray[np.uint8], recipe: SceneRecipe, key: int) -> Scene:
         """Makes the scene of a photograph; see :func:`~grepr_core.scenes.make_scene`."""

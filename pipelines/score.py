@@ -65,6 +65,7 @@ class RunRecord:
         images_per_second: Its speed from the first shard's start to the last one's end.
         workers: Its processes.
         finished: When, in UTC.
+        changed: Number of images that changed after they were listed, and have the score of their new content.
     """
 
     format_version: int
@@ -79,6 +80,7 @@ class RunRecord:
     images_per_second: float | None
     workers: dict[str, int] | None
     finished: str
+    changed: int = 0
 
     @property
     def failed_fraction(self) -> float:
@@ -183,6 +185,8 @@ def score_manifest(
     record = _record(before + here, here, settings, options, workers, time.monotonic() - began)
     if record.images != manifest.images:
         raise RuntimeError(f"{record.images} rows for {manifest.images} images; this is a defect, please report it")
+    if record.changed:
+        log.warning("%d objects changed after they were listed; their scores are of the new content", record.changed)
     notes = output.child(JOURNAL_FOLDER)
     for name in notes.names():  # of processes that died between writing a shard and removing its note
         notes.delete(name)
@@ -222,6 +226,7 @@ def _record(
         images_per_second=round(here.scored_here / (here.ended - here.began), 2) if here.scored_here else None,
         workers=asdict(workers) if workers else None,
         finished=datetime.now(UTC).isoformat(timespec="seconds"),
+        changed=total.changed,
     )
 
 

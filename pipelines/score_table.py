@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from grepr_core.images import Status
@@ -64,6 +65,7 @@ class ShardSummary:
         began: When the first of its images was read, in seconds since 1970.
         ended: When the last of its rows was ready to be written.
         scored_here: Number of rows that were not taken over from before.
+        changed: Number of images that were read with another ETag than the manifest has.
     """
 
     images: int = 0
@@ -72,6 +74,7 @@ class ShardSummary:
     began: float = math.inf
     ended: float = -math.inf
     scored_here: int = 0
+    changed: int = 0
 
     def __add__(self, other: "ShardSummary") -> "ShardSummary":
         """Joins what is known of two sets of shards."""
@@ -82,6 +85,7 @@ class ShardSummary:
             min(self.began, other.began),
             max(self.ended, other.ended),
             self.scored_here + other.scored_here,
+            self.changed + other.changed,
         )
 
 
@@ -122,6 +126,19 @@ def _features_array(features: Sequence[np.ndarray | None], size: int) -> pa.Arra
 def count_statuses(table: pa.Table) -> dict[str, int]:
     """Counts rows by status."""
     return dict(Counter(table["status"].to_pylist()))
+
+
+def count_changed(images: pa.Table, table: pa.Table) -> int:
+    """Counts the images that changed between listing and reading.
+
+    Args:
+        images: The shard, as the manifest has it.
+        table: Its scores.
+
+    Returns:
+        Number of rows whose two ETags are known and differ.
+    """
+    return pc.sum(pc.not_equal(images["etag"], table["etag"])).as_py() or 0
 
 
 def write_shard(folder: Folder, shard: int, table: pa.Table, summary: ShardSummary) -> None:

@@ -18,12 +18,14 @@ from grepr_core.scorer import ImageScore, Scorer
 from grepr_core.storage import Folder
 from pipelines.crash_journal import CrashJournal, crash_journal
 from pipelines.fetch import Fetcher
+from pipelines.image_reader import Fetched
 from pipelines.kept_rows import KeptRows
-from pipelines.manifest import Manifest
+from pipelines.manifest import ENTRY_COLUMNS, Manifest
 from pipelines.old_scores import OldScores
 from pipelines.score_table import (
     SCORES_FOLDER,
     ShardSummary,
+    count_changed,
     count_statuses,
     make_table,
     read_shard,
@@ -32,6 +34,7 @@ from pipelines.score_table import (
 )
 from pipelines.shard_files import shard_name
 from pipelines.shard_pool import ShardWorker
+from pipelines.sources import Entry
 from pipelines.watchdog import Watchdog, nothing
 
 JOURNAL_FOLDER = "in-progress"
@@ -130,62 +133,95 @@ class ShardScorer(ShardWorker):
             kept = self._since.unchanged(images)
         else:
             kept = KeptRows.none()
-        wanted = images.take(kept.others(len(images)))
+        rows = kept.others(len(images))
+        wanted = images.take(rows)
         with crash_journal(self._journals, shard) as journal:
-            scores, seconds, began = self._score_images(wanted, journal)
+            scores, etags, seconds, began = self._score_images(wanted, rows.tolist(), journal)
         table = make_table(
-            wanted,
+            _with_etags(wanted, etags),
             scores,
             model_id=self._scorer.bundle.model_id,
             feature_size=self._scorer.feature_size if self._job.features else None,
         )
         table = kept.joined_by(table)
         ended = time.time()
-        summary = ShardSummary(len(table), count_statuses(table), seconds, began, ended, scored_here=len(wanted))
+        summary = ShardSummary(
+            len(table),
+            count_statuses(table),
+            seconds,
+            began,
+            ended,
+            scored_here=len(wanted),
+            changed=count_changed(images, table),
+        )
         write_shard(self._scores, shard, table, summary)
         return replace(summary, seconds={**seconds, "write": time.time() - ended})
 
     def _score_images(
-        self, images: pa.Table, journal: CrashJournal
-    ) -> tuple[list[ImageScore], dict[str, float], float]:
-        sources = list(zip(images["uri"].to_pylist(), images["size"].to_pylist(), strict=True))
+        self, images: pa.Table, rows: list[int], journal: CrashJournal
+    ) -> tuple[list[ImageScore], list[str | None], dict[str, float], float]:
+        """Scores images of a shard.
+
+        Args:
+            images: Which, as the manifest has them.
+            rows: Their places in the shard.
+            journal: Of the shard.
+
+        Returns:
+            Their scores; the ETags they were read with; seconds by step; when the model began on them.
+        """
+        entries = [Entry(**row) for row in images.select(ENTRY_COLUMNS).to_pylist()]
         # Reading begins here, and goes on while the model is busy with the shard before.
-        contents = None if journal.suspicious else self._fetcher.read(sources)
+        fetched = self._fetcher.read([] if journal.suspicious else entries)
+        etags: list[str | None] = []
         with self._model_turn:
             began = time.time()
             self._scorer.seconds.clear()
-            scores = self._score_one_by_one(sources, journal) if contents is None else self._score_watched(contents)
-            return scores, dict(self._scorer.seconds), began
+            if not journal.suspicious:
+                scores = self._score_watched(fetched, etags)
+            else:
+                scores = self._score_one_by_one(entries, rows, journal, etags)
+            return scores, etags, dict(self._scorer.seconds), began
 
-    def _score_one_by_one(self, sources: list[tuple[str, int | None]], journal: CrashJournal) -> list[ImageScore]:
+    def _score_one_by_one(
+        self, entries: list[Entry], rows: list[int], journal: CrashJournal, etags: list[str | None]
+    ) -> list[ImageScore]:
         scores: list[ImageScore] = []
-        for row, source in enumerate(sources):
+        for row, entry in zip(rows, entries, strict=True):
             if row in journal.convicted:
                 scores.append(ImageScore.from_failure(self._sentence(journal.convicted[row])))
+                etags.append(None)
             else:
                 journal.begin_image(row)
-                scores += self._score_watched(self._fetcher.read([source]), partial(journal.convict_hung, row))
+                scores += self._score_watched(
+                    self._fetcher.read([entry]), etags, before_exit=partial(journal.convict_hung, row)
+                )
         return scores
 
     def _score_watched(
-        self, contents: Iterable[bytes | Failure], before_exit: Callable[[], None] = nothing
+        self, fetched: Iterable[Fetched], etags: list[str | None], *, before_exit: Callable[[], None] = nothing
     ) -> list[ImageScore]:
+        """Scores images under the eye of the watchdog, and adds the ETags they were read with."""
+
+        def contents() -> Iterator[bytes | Failure]:
+            for content, etag in fetched:
+                etags.append(etag)
+                # The clock stands still while the next image is waited for.
+                self._watchdog.arm(before_exit)
+                yield content
+                self._watchdog.disarm()
+            self._watchdog.arm(before_exit)  # for those that still wait for others of their size
+
         try:
-            return self._scorer.score(self._watched(contents, before_exit))
+            return self._scorer.score(contents())
         finally:
             self._watchdog.disarm()
-
-    def _watched(
-        self, contents: Iterable[bytes | Failure], before_exit: Callable[[], None]
-    ) -> Iterator[bytes | Failure]:
-        """Arms the watchdog from the moment an image has been read until the next one is asked for."""
-        for content in contents:
-            self._watchdog.arm(before_exit)
-            yield content
-            self._watchdog.disarm()
-        self._watchdog.arm(before_exit)  # of those that wait for others of their size
 
     def _sentence(self, status: Status) -> Failure:
         if status == Status.TIMEOUT:
             return Failure(status, f"decoding and scoring it took more than {self._job.hang_timeout:g} seconds")
         return Failure(status, "the process died twice while it scored this image")
+
+
+def _with_etags(images: pa.Table, etags: list[str | None]) -> pa.Table:
+    return images.set_column(images.column_names.index("etag"), "etag", pa.array(etags, pa.string()))
