@@ -167,6 +167,54 @@ def decode(encoded: bytes, *, limits: Limits = Limits(), scale_to_pixels: int | 
         return Failure(Status.UNREADABLE, _damage(encoded, error), *size)
 
 
+@dataclass(frozen=True, slots=True)
+class PlainJpeg:
+    """What has to be known of a JPEG to decode it elsewhere.
+
+    Attributes:
+        width: In pixels, as stored.
+        height: Likewise.
+        orientation: EXIF orientation, 1 to 8, still to be undone.
+        target: Width and height, as stored, to scale down to; None to keep the size.
+    """
+
+    width: int
+    height: int
+    orientation: int
+    target: tuple[int, int] | None
+
+
+def inspect_plain_jpeg(
+    encoded: bytes, *, limits: Limits = Limits(), scale_to_pixels: int | None = None
+) -> PlainJpeg | None:
+    """Reads the header of an image that every JPEG decoder gives the same colours of.
+
+    Args:
+        encoded: Content of the file.
+        limits: As for :func:`decode`.
+        scale_to_pixels: As for :func:`decode`.
+
+    Returns:
+        None for what only :func:`decode` decodes or refuses: other formats and colour spaces, profiles that change
+        colours, images beyond the limits, files that are damaged or end too early.
+    """
+    if len(encoded) > limits.max_bytes or not encoded.rstrip(b"\0").endswith(b"\xff\xd9"):
+        return None
+    try:
+        image = _open(encoded)
+    except Exception:  # decode() tells what is wrong.
+        return None
+    width, height = image.size
+    if image.format not in ("JPEG", "MPO") or image.mode not in ("L", "RGB"):
+        return None
+    if width * height > limits.max_pixels or min(width, height) < limits.min_side:
+        return None
+    profile = image.info.get("icc_profile")
+    if profile and len(profile) <= MAX_PROFILE_BYTES and _transform_to_srgb(profile, image.mode) is not None:
+        return None
+    return PlainJpeg(width, height, _orientation(image), _scaled_size(width, height, scale_to_pixels))
+
+
 def failure_from_exception(error: BaseException) -> Failure:
     """Tells why a file could not be fetched.
 

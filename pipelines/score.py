@@ -149,6 +149,8 @@ def score_manifest(
     if todo:
         with ray_session(options.address), closing(Progress(manifest.images, before.images)) as shown:
             workers = cluster_workers(options.device, options.workers)
+            if options.gpu_decode and not workers.gpus:
+                raise UserError("--gpu-decode: Ray has no GPU here; leave it out, or add a GPU node")
             job = _job(manifest, output, bundle, options, workers, features, retry)
             for row in map_shards(ShardScorer, job, todo, workers):
                 summary = ShardSummary(**row)
@@ -217,6 +219,7 @@ def _job(
         features=features,
         timeout=options.timeout,
         zero_shot=options.zero_shot,
+        gpu_decode=options.gpu_decode,
         storage_options=options.storage_options,
         retry_failed=retry,
     )
@@ -237,4 +240,5 @@ def _settings(manifest: Manifest, bundle: Bundle, options: ScoringOptions, featu
         "limits": asdict(_limits(options)),
         "features": features,
         "zero_shot": options.zero_shot,
+        "gpu_decode": options.gpu_decode,
     }

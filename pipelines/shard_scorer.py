@@ -49,6 +49,7 @@ class ScoringJob:
         max_pixels: Scale larger images down to this; None takes what the bundle says.
         features: Whether features are written.
         zero_shot: Whether the low-level zero-shot score is given where the score does not depend on it.
+        gpu_decode: Whether JPEGs are decoded on the GPU.
         timeout: Seconds that reading one image may take.
         storage_options: For fsspec, of the images.
         retry_failed: Whether finished shards are gone through again for failures that may have passed.
@@ -65,6 +66,7 @@ class ScoringJob:
     max_pixels: int | None
     features: bool
     zero_shot: bool
+    gpu_decode: bool
     timeout: float
     storage_options: Mapping[str, Any]
     retry_failed: bool
@@ -95,6 +97,7 @@ class ShardScorer(ShardWorker):
             max_pixels=job.max_pixels,
             decode_threads=job.threads,
             zero_shot=job.zero_shot,
+            gpu_decode=job.gpu_decode,
         )
         self._fetcher = Fetcher(limits=job.limits, timeout=job.timeout, storage_options=job.storage_options)
         self._scores = job.output.child(SCORES_FOLDER)
