@@ -22,6 +22,8 @@ lint: $(INSTALLED)  ## style, format, types
 
 bench: $(INSTALLED)  ## ratios of speed, each measured side by side in one run
 	$(BIN)/python benchmarks/encoders.py
+	$(BIN)/python benchmarks/floor.py
+	$(BIN)/python benchmarks/memory.py
 	$(BIN)/python benchmarks/similarity.py
 	$(BIN)/python benchmarks/pipeline.py
 
