@@ -133,6 +133,10 @@ def decode(encoded: bytes, *, limits: Limits = Limits(), scale_to_pixels: int | 
 
     Safe to call from several threads. The same bytes always give the same pixels.
 
+    At its peak it takes 7 to 10 bytes a pixel, ``encoded`` included, of WebP 15. With ``scale_to_pixels`` a JPEG is
+    decoded at reduced size, in 20 MB up to 100 megapixels; PNG takes 5 to 6 bytes a pixel then, TIFF 7 to 8, WebP 15
+    still. Measured by ``benchmarks/memory.py``.
+
     Args:
         encoded: Content of the file.
         limits: What to refuse.
