@@ -23,8 +23,10 @@ lint: $(INSTALLED)  ## style, format, types
 bench: $(INSTALLED)  ## grepr score beside other ways: one table of ratios, each measured side by side in one run
 	$(BIN)/python -m benchmarks.compare
 
-bench-parts: $(INSTALLED)  ## likewise of its parts: ways to run the encoders, FSIMc of all pairs of versions
+bench-parts: $(INSTALLED)  ## likewise of its parts: encoders, the machine's limits, memory, FSIMc of all pairs of versions
 	$(BIN)/python -m benchmarks.encoders
+	$(BIN)/python -m benchmarks.floor
+	$(BIN)/python -m benchmarks.memory
 	$(BIN)/python -m benchmarks.similarity
 
 clean:

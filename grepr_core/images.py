@@ -132,6 +132,10 @@ def decode(encoded: bytes, *, limits: Limits = Limits(), scale_to_pixels: int | 
 
     Safe to call from several threads. The same bytes always give the same pixels.
 
+    At its peak it takes 7 to 10 bytes a pixel, ``encoded`` included, of WebP 15. With ``scale_to_pixels`` a JPEG is
+    decoded at reduced size, in 20 MB up to 100 megapixels; PNG takes 5 to 6 bytes a pixel then, TIFF 7 to 8, WebP 15
+    still. Measured by ``benchmarks/memory.py``.
+
     Args:
         encoded: Content of the file.
         limits: What to refuse.
@@ -164,6 +168,54 @@ def decode(encoded: bytes, *, limits: Limits = Limits(), scale_to_pixels: int | 
         return Failure(Status.TOO_LARGE, "decoding it takes more memory than there is", *size)
     except Exception as error:  # Pillow raises nearly every kind of exception on some damaged file.
         return Failure(Status.UNREADABLE, _damage(encoded, error), *size)
+
+
+@dataclass(frozen=True, slots=True)
+class PlainJpeg:
+    """What has to be known of a JPEG to decode it elsewhere.
+
+    Attributes:
+        width: In pixels, as stored.
+        height: Likewise.
+        orientation: EXIF orientation, 1 to 8, still to be undone.
+        target: Width and height, as stored, to scale down to; None to keep the size.
+    """
+
+    width: int
+    height: int
+    orientation: int
+    target: tuple[int, int] | None
+
+
+def inspect_plain_jpeg(
+    encoded: bytes, *, limits: Limits = Limits(), scale_to_pixels: int | None = None
+) -> PlainJpeg | None:
+    """Reads the header of an image that every JPEG decoder gives the same colours of.
+
+    Args:
+        encoded: Content of the file.
+        limits: As for :func:`decode`.
+        scale_to_pixels: As for :func:`decode`.
+
+    Returns:
+        None for what only :func:`decode` decodes or refuses: other formats and colour spaces, profiles that change
+        colours, images beyond the limits, files that are damaged or end too early.
+    """
+    if len(encoded) > limits.max_bytes or not encoded.rstrip(b"\0").endswith(b"\xff\xd9"):
+        return None
+    try:
+        image = _open(encoded)
+    except Exception:  # decode() tells what is wrong.
+        return None
+    width, height = image.size
+    if image.format not in ("JPEG", "MPO") or image.mode not in ("L", "RGB"):
+        return None
+    if width * height > limits.max_pixels or min(width, height) < limits.min_side:
+        return None
+    profile = image.info.get("icc_profile")
+    if profile and len(profile) <= MAX_PROFILE_BYTES and _transform_to_srgb(profile, image.mode) is not None:
+        return None
+    return PlainJpeg(width, height, _orientation(image), _scaled_size(width, height, scale_to_pixels))
 
 
 def _open(encoded: bytes) -> Image.Image:

@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from grepr_core.fused import can_fuse, fuse
+
 Precision = Literal["auto", "fp32", "bf16"]
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
@@ -57,7 +59,8 @@ def prepare(module: ModuleT, device: torch.device, dtype: torch.dtype) -> Module
     """Copies a network for scoring.
 
     Batch normalisation is folded into the convolutions before it, and the layout is channels-last, in which decoded
-    photographs already lie in memory. Folding is exact up to rounding.
+    photographs already lie in memory. On the CPU activations and sums go into the convolutions too, see
+    :mod:`grepr_core.fused`. All of it is exact up to rounding.
 
     Args:
         module: A trained network.
@@ -65,11 +68,14 @@ def prepare(module: ModuleT, device: torch.device, dtype: torch.dtype) -> Module
         dtype: What it computes in.
 
     Returns:
-        The copy, in evaluation mode.
+        The copy, in evaluation mode. On the CPU it can be neither moved nor converted.
     """
     module = copy.deepcopy(module).eval().requires_grad_(False)
     _fold_batch_norm(module)
-    return module.to(device=device, dtype=dtype).to(memory_format=torch.channels_last)
+    module = module.to(device=device, dtype=dtype).to(memory_format=torch.channels_last)
+    if device.type == "cpu" and can_fuse(dtype):
+        fuse(module)
+    return module
 
 
 def map_statistics(maps: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 import time
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Self, TypeVar
@@ -12,11 +12,22 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from grepr_core.batches import group_by_shape
 from grepr_core.bundle import Bundle
+from grepr_core.gpu_decode import DeviceDecoder
 from grepr_core.high_level import HighLevelEncoder
 from grepr_core.images import Failure, Limits, Photo, Status, decode
 from grepr_core.inference import Precision, prepare, resolve_device, resolve_dtype
-from grepr_core.zero_shot import DISTANCES, combined_score, high_level_score, low_level_distance, low_level_score
+from grepr_core.low_level import LowLevelEncoder
+from grepr_core.transfer import DevicePhoto, transfer_to
+from grepr_core.zero_shot import (
+    DISTANCES,
+    GaussianAccumulator,
+    combined_score,
+    high_level_score,
+    low_level_score,
+    patch_batches,
+)
 
 T = TypeVar("T")
 
@@ -24,8 +35,8 @@ T = TypeVar("T")
 LEAST_SIDE = 32
 #: Pixels encoded together on a GPU: 32 photographs of 512 x 512.
 GPU_BATCH_PIXELS = 32 * 512 * 512
-#: Decoded pixels that may wait for others of their size, in batches.
-WAITING_BATCHES = 4
+#: Patches encoded together. On the CPU 27 to 81 are equally fast, fewer are slower.
+CPU_PATCHES, GPU_PATCHES = 64, 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,14 +91,24 @@ class ImageScore:
 class _Waiting:
     index: int
     size: int
-    photo: Photo
+    photo: Photo | DevicePhoto
+
+    @property
+    def pixels(self) -> int:
+        return self.photo.rgb.shape[0] * self.photo.rgb.shape[1]
+
+    @property
+    def shape(self) -> tuple[type, int, int]:
+        """Images are grouped by where they were decoded too."""
+        return type(self.photo), self.photo.rgb.shape[0], self.photo.rgb.shape[1]
 
 
 class Scorer:
     """A bundle, ready to score on one device.
 
     Scores do not depend on which images are scored together. On the CPU every image is encoded alone, which is also
-    fastest: its activations stay in the cache.
+    fastest: its activations stay in the cache. A GPU encodes images of one size together, while threads decode and the
+    next images travel to it.
 
     Attributes:
         bundle: The model.
@@ -106,6 +127,7 @@ class Scorer:
         decode_threads: int = 1,
         batch_pixels: int | None = None,
         zero_shot: bool = True,
+        gpu_decode: bool = False,
     ) -> None:
         """Prepares the encoders.
 
@@ -119,23 +141,34 @@ class Scorer:
             batch_pixels: Pixels encoded together at most, one image at least; by default one image on the CPU.
             zero_shot: Whether the low-level zero-shot score is given where the score does not depend on it: its
                 overlapping patches cost more than all else.
+            gpu_decode: Decode JPEGs on the GPU where it gives nearly the same pixels; scores differ as little.
 
         Raises:
-            ValueError: The device is not there.
+            ValueError: The device is not there, or is no GPU although one is to decode.
         """
         self.bundle = bundle
         self.seconds: dict[str, float] = defaultdict(float)
         self._device = resolve_device(device)
         dtype = resolve_dtype(bundle.resolve_precision(precision), self._device)
         on_gpu = self._device.type == "cuda"
+        if gpu_decode and not on_gpu:
+            raise ValueError("JPEGs can only be decoded on the GPU where the model runs on it; leave --gpu-decode out")
+        if on_gpu and dtype == torch.float32:
+            # For the whole process: convolutions would round to 10 bits, and scores differ in the fourth digit.
+            torch.backends.cudnn.allow_tf32 = False
         self._high = prepare(bundle.high, self._device, dtype) if bundle.high else None
         self._low = prepare(bundle.low, self._device, dtype) if bundle.low else None
         self._low_zero_shot = bundle.pristine is not None and (zero_shot or bundle.regressor is None)
         self._limits = limits
         self._max_pixels = max_pixels or bundle.max_pixels
         self._batch_pixels = batch_pixels or (GPU_BATCH_PIXELS if on_gpu else 1)
+        self._patches = GPU_PATCHES if on_gpu else CPU_PATCHES
+        self._transfer = transfer_to(self._device)
         self._decode_ahead = 2 * decode_threads
         self._pool = ThreadPoolExecutor(decode_threads, thread_name_prefix="decode") if on_gpu else None
+        self._device_decoder = (
+            DeviceDecoder(self._device, limits=limits, scale_to_pixels=self._max_pixels) if gpu_decode else None
+        )
 
     @property
     def feature_size(self) -> int:
@@ -154,26 +187,36 @@ class Scorer:
             One result for each, in order.
         """
         scores: dict[int, ImageScore] = {}
-        groups: dict[tuple[int, ...], list[_Waiting]] = {}
+        under_way: deque[_Batch] = deque()
+        groups = group_by_shape(
+            self._photos(encoded, scores),
+            shape=lambda waiting: waiting.shape,
+            pixels=lambda waiting: waiting.pixels,
+            budget=self._batch_pixels,
+        )
+        for group in groups:
+            under_way.append(self._start(group))
+            if len(under_way) > self._transfer.ahead:
+                scores |= self._finish(under_way.popleft())
+        while under_way:
+            scores |= self._finish(under_way.popleft())
+        return [scores[index] for index in range(len(scores))]
+
+    def _photos(self, encoded: Iterable[bytes | Failure], scores: dict[int, ImageScore]) -> Iterator[_Waiting]:
+        """Decodes; what fails gets its row at once."""
         for index, (size, image) in enumerate(self._decoded(encoded)):
             if isinstance(image, Failure):
                 scores[index] = ImageScore.from_failure(image, size)
-                continue
-            group = groups.setdefault(image.rgb.shape, [])
-            group.append(_Waiting(index, size or 0, image))
-            if _pixels(group) >= self._batch_pixels:
-                scores |= self._score_group(groups.pop(image.rgb.shape))
-            if sum(map(_pixels, groups.values())) > WAITING_BATCHES * self._batch_pixels:
-                scores |= self._score_group(groups.pop(max(groups, key=lambda shape: _pixels(groups[shape]))))
-        for group in groups.values():
-            scores |= self._score_group(group)
-        return [scores[index] for index in range(len(scores))]
+            else:
+                yield _Waiting(index, size or 0, image)
 
-    def _decoded(self, encoded: Iterable[bytes | Failure]) -> Iterator[tuple[int | None, Photo | Failure]]:
+    def _decoded(
+        self, encoded: Iterable[bytes | Failure]
+    ) -> Iterator[tuple[int | None, Photo | DevicePhoto | Failure]]:
         if self._pool is None:
             yield from map(self._decode, self._contents(encoded))
             return
-        ahead: deque[Future[tuple[int | None, Photo | Failure]]] = deque()
+        ahead: deque[Future[tuple[int | None, Photo | DevicePhoto | Failure]]] = deque()
         for content in self._contents(encoded):
             ahead.append(self._pool.submit(self._decode, content))
             if len(ahead) > self._decode_ahead:
@@ -186,15 +229,19 @@ class Scorer:
         while (content := self._timed("read", lambda: next(contents, None))) is not None:
             yield content
 
-    def _decode(self, content: bytes | Failure) -> tuple[int | None, Photo | Failure]:
+    def _decode(self, content: bytes | Failure) -> tuple[int | None, Photo | DevicePhoto | Failure]:
         if isinstance(content, Failure):
             return None, content
-        image = self._timed("decode", lambda: decode(content, limits=self._limits, scale_to_pixels=self._max_pixels))
-        if isinstance(image, Photo) and min(image.rgb.shape[:2]) < LEAST_SIDE:
+        image = self._timed("decode", lambda: self._pixels(content))
+        if not isinstance(image, Failure) and min(image.rgb.shape[:2]) < LEAST_SIDE:
             height, width, _ = image.rgb.shape
             reason = f"{width} x {height} pixels when the model sees it, which needs {LEAST_SIDE} a side"
             image = Failure(Status.TOO_SMALL, reason, image.width, image.height)
         return len(content), image
+
+    def _pixels(self, content: bytes) -> Photo | DevicePhoto | Failure:
+        photo = self._device_decoder.decode(content) if self._device_decoder else None
+        return photo or decode(content, limits=self._limits, scale_to_pixels=self._max_pixels)
 
     def _timed(self, step: str, action: Callable[[], T]) -> T:
         began = time.perf_counter()
@@ -203,40 +250,43 @@ class Scorer:
         finally:
             self.seconds[step] += time.perf_counter() - began
 
-    def _score_group(self, group: list[_Waiting]) -> dict[int, ImageScore]:
-        photos = [waiting.photo for waiting in group]
-        results = self._timed("model", lambda: self._run(np.stack([photo.rgb for photo in photos])))
-        return {waiting.index: _finish(waiting, result) for waiting, result in zip(group, results, strict=True)}
+    def _start(self, group: list[_Waiting]) -> "_Batch":
+        """Has a group encoded; a GPU only begins with it."""
+        return _Batch(group, self._timed("model", lambda: self._encode([waiting.photo for waiting in group])))
 
     @torch.inference_mode()
-    def _run(self, pixels: NDArray[np.uint8]) -> list["_Prediction"]:
-        # (N, H, W, 3) in memory is what PyTorch calls channels-last, so the permuted view needs no copy.
-        images = torch.from_numpy(pixels).permute(0, 3, 1, 2)
-        if self._device.type == "cuda":
-            images = images.pin_memory().to(self._device, non_blocking=True)
-        images = images.float().div_(255)
+    def _encode(self, photos: Sequence[Photo | DevicePhoto]) -> Callable[[], list[Tensor]]:
+        """Encodes photographs of one size.
+
+        Returns:
+            A function that waits for (N, D) features, (N, 2) cosines with the prompts (N, 0 without them) and (N, P, C)
+            features of P patches (N, 0, 0 without them), all float32 on the CPU.
+        """
+        images = self._transfer.upload(photos).float().div_(255)
         features: list[Tensor] = []
-        high: NDArray[np.float64] | None = None
-        low: NDArray[np.float64] | None = None
+        cosines, patches = images.new_empty(len(images), 0), images.new_empty(len(images), 0, 0)
         if self._high is not None:
             features.append(self._high(images))
             if isinstance(self._high, HighLevelEncoder):
-                good, bad = self._high.quality_cosines(features[-1]).double().T.cpu().numpy()
-                high = high_level_score(good, bad)
+                cosines = self._high.quality_cosines(features[-1])
         if self._low is not None:
             features.append(self._low.encode_frames(images))
             if self._low_zero_shot:
-                assert self.bundle.pristine is not None
-                distances = [
-                    low_level_distance(self._low, image, self.bundle.pristine, distance=DISTANCES[self.bundle.distance])
-                    for image in images
-                ]
-                low = low_level_score(np.array(distances))
-        return self._predict(torch.cat(features, dim=1).cpu().numpy(), low, high)
+                patches = torch.stack([self._encode_patches(self._low, image) for image in images])
+        return self._transfer.download([torch.cat(features, dim=1), cosines, patches])
+
+    def _encode_patches(self, encoder: LowLevelEncoder, image: Tensor) -> Tensor:
+        return torch.cat([encoder(batch) for batch in patch_batches(image, batch_size=self._patches)])
+
+    def _finish(self, batch: "_Batch") -> dict[int, ImageScore]:
+        predictions = self._timed("model", lambda: self._predict(*(tensor.numpy() for tensor in batch.results())))
+        return {waiting.index: _row(waiting, row) for waiting, row in zip(batch.group, predictions, strict=True)}
 
     def _predict(
-        self, features: NDArray[np.float32], low: NDArray[np.float64] | None, high: NDArray[np.float64] | None
+        self, features: NDArray[np.float32], cosines: NDArray[np.float32], patches: NDArray[np.float32]
     ) -> list["_Prediction"]:
+        high = high_level_score(*cosines.T.astype(np.float64)) if cosines.size else None
+        low = low_level_score(np.array([self._distance(image) for image in patches])) if patches.size else None
         regressor = self.bundle.regressor
         scores: NDArray[np.float64] | None
         lower = upper = None
@@ -252,6 +302,18 @@ class Scorer:
         columns = (missing if column is None else column.tolist() for column in (scores, low, high, lower, upper))
         return [_Prediction(*row) for row in zip(*columns, features, strict=True)]
 
+    def _distance(self, patches: NDArray[np.float32]) -> float:
+        assert self.bundle.pristine is not None
+        accumulator = GaussianAccumulator()
+        accumulator.update(patches)
+        return DISTANCES[self.bundle.distance](accumulator.gaussian(), self.bundle.pristine)
+
+
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    group: list[_Waiting]
+    results: Callable[[], list[Tensor]]
+
 
 @dataclass(frozen=True, slots=True)
 class _Prediction:
@@ -263,7 +325,7 @@ class _Prediction:
     features: NDArray[np.float32]
 
 
-def _finish(waiting: _Waiting, prediction: _Prediction) -> ImageScore:
+def _row(waiting: _Waiting, prediction: _Prediction) -> ImageScore:
     photo = waiting.photo
     if prediction.score is not None and not np.isfinite(prediction.score):
         failure = Failure(Status.CRASHED, "the model gave no finite score", photo.width, photo.height)
@@ -277,11 +339,7 @@ def _finish(waiting: _Waiting, prediction: _Prediction) -> ImageScore:
         score_upper=prediction.score_upper,
         width=photo.width,
         height=photo.height,
-        scored_pixels=photo.rgb.shape[0] * photo.rgb.shape[1],
+        scored_pixels=waiting.pixels,
         bytes=waiting.size,
         features=prediction.features,
     )
-
-
-def _pixels(group: list[_Waiting]) -> int:
-    return sum(waiting.photo.rgb.shape[0] * waiting.photo.rgb.shape[1] for waiting in group)

@@ -106,13 +106,17 @@ def patch_batches(image: Tensor, *, stride: int = STRIDE, batch_size: int = 64) 
         batch_size: Patches at a time.
 
     Yields:
-        (N, 3, min(H, 96), min(W, 96)) patches, row by row, in the dtype of the image.
+        (N, 3, min(H, 96), min(W, 96)) patches, row by row, in the dtype of the image, channels-last.
     """
     _, height, width = image.shape
-    windows = image.unfold(1, min(height, PATCH), stride).unfold(2, min(width, PATCH), stride)
-    columns = windows.shape[2]
-    for index in torch.split(torch.arange(windows.shape[1] * columns), batch_size):
-        yield windows[:, index // columns, index % columns].transpose(0, 1)
+    tall, wide = min(height, PATCH), min(width, PATCH)
+    corners = [
+        (top, left) for top in range(0, height - tall + 1, stride) for left in range(0, width - wide + 1, stride)
+    ]
+    pixels = image.permute(1, 2, 0)
+    for first in range(0, len(corners), batch_size):
+        batch = corners[first : first + batch_size]
+        yield torch.stack([pixels[top : top + tall, left : left + wide] for top, left in batch]).permute(0, 3, 1, 2)
 
 
 def select_pristine_patches(image: Tensor) -> Tensor:

@@ -128,6 +128,10 @@ class ScoringOptions(StoredOptions):
     max_pixels: int | None = None
     """Scale larger images down to this many pixels; by default what the model was made for."""
 
+    gpu_decode: bool = False
+    """Decode JPEGs on the GPU. Its pixels differ a little from those of the CPU, and scores likewise; what it cannot
+    decode alike (CMYK, colour profiles, other formats, damaged files) is decoded on the CPU still."""
+
     max_image_pixels: int = 250_000_000
     """Refuse images of more pixels (decompression bombs) as too_large."""
 
@@ -160,6 +164,8 @@ class ScoringOptions(StoredOptions):
             raise ValueError("--workers must be at least 1")
         if self.max_pixels is not None and self.max_pixels < self.min_side**2:
             raise ValueError(f"--max-pixels must be at least the square of --min-side, {self.min_side**2}")
+        if self.gpu_decode and self.device == "cpu":
+            raise ValueError("--gpu-decode needs a GPU; leave it or --device cpu out")
         for name in ("timeout", "hang_timeout"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"--{name.replace('_', '-')} must be positive")

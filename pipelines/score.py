@@ -174,6 +174,8 @@ def score_manifest(
     if len(todo):
         with ray_session(options.address), closing(Progress(manifest.images, before.images)) as shown:
             workers = cluster_workers(options.device, options.workers)
+            if options.gpu_decode and not workers.gpus:
+                raise UserError("--gpu-decode: Ray has no GPU here; leave it out, or add a GPU node")
             old = ray.put(OldScores.read(since)) if since is not None else None
             job = _job(manifest, output, bundle, options, workers, features, retry, old)
             for row in map_shards(ShardScorer, job, todo, workers):
@@ -254,6 +256,7 @@ def _job(
         timeout=options.timeout,
         hang_timeout=options.hang_timeout,
         zero_shot=options.zero_shot,
+        gpu_decode=options.gpu_decode,
         storage_options=options.storage_options,
         retry_failed=retry,
         since=since,
@@ -275,4 +278,5 @@ def _settings(manifest: Manifest, bundle: Bundle, options: ScoringOptions, featu
         "limits": asdict(_limits(options)),
         "features": features,
         "zero_shot": options.zero_shot,
+        "gpu_decode": options.gpu_decode,
     }

@@ -56,6 +56,7 @@ class ScoringJob:
         max_pixels: Scale larger images down to this; None takes what the bundle says.
         features: Whether features are written.
         zero_shot: Whether the low-level zero-shot score is given where the score does not depend on it.
+        gpu_decode: Whether JPEGs are decoded on the GPU.
         timeout: Seconds that reading one image may take.
         hang_timeout: Seconds that decoding and scoring one image may take before the process is given up.
         storage_options: For fsspec, of the images.
@@ -75,6 +76,7 @@ class ScoringJob:
     max_pixels: int | None
     features: bool
     zero_shot: bool
+    gpu_decode: bool
     timeout: float
     hang_timeout: float
     storage_options: Mapping[str, Any]
@@ -109,6 +111,7 @@ class ShardScorer(ShardWorker):
             max_pixels=job.max_pixels,
             decode_threads=job.threads,
             zero_shot=job.zero_shot,
+            gpu_decode=job.gpu_decode,
         )
         self._fetcher = Fetcher(limits=job.limits, timeout=job.timeout, storage_options=job.storage_options)
         self._watchdog = Watchdog(job.hang_timeout)

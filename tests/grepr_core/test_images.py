@@ -155,6 +155,40 @@ def test_header_alone_decides_on_the_size(monkeypatch: pytest.MonkeyPatch):
             assert failure(file.content).status == file.status
 
 
+BOMBS = """
+import io, resource, struct, psutil
+from PIL import Image
+from grepr_core.images import decode
+from tests import odd_files as odd
+
+buffer = io.BytesIO()
+Image.new("P", (8, 8)).save(buffer, "GIF")
+gif = bytearray(buffer.getvalue())
+struct.pack_into("<HH", gif, 6, 25_000, 20_000)
+bombs = [
+    odd.png_of(25_000, 20_000, 8, 2, b""),
+    odd.jpeg_of_size(25_000, 20_000),
+    odd.tiff_with({256: 25_000, 257: 20_000}),
+    bytes(gif),
+]
+decode(odd.png()), decode(odd.jpeg())
+room = psutil.Process().memory_info().vms + 128 * 2**20
+resource.setrlimit(resource.RLIMIT_AS, (room, room))
+# 225 million pixels are within the limit, and show that memory is short here indeed.
+print(decode(odd.png_of(15_000, 15_000, 8, 2, b"")).error)
+for bomb in bombs:
+    assert len(bomb) < 100_000
+    print(decode(bomb).error)
+"""
+
+
+def test_bombs_are_refused_where_there_is_no_memory_for_them():
+    result = subprocess.run([sys.executable, "-c", BOMBS], capture_output=True, text=True, check=True)
+    shown, *refused = result.stdout.splitlines()
+    assert shown == "decoding it takes more memory than there is"
+    assert refused == ["25,000 x 20,000 pixels, the limit is 250,000,000"] * 4
+
+
 def test_limit_on_pixels_is_ours_and_not_the_library_s(monkeypatch: pytest.MonkeyPatch):
     def load(_: object) -> None:
         raise MemoryError

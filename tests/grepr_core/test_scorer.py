@@ -1,4 +1,5 @@
 import random
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,9 +9,10 @@ import torch
 from PIL import Image
 
 from grepr_core.bundle import load_bundle
-from grepr_core.images import Failure, Limits, Status, decode
+from grepr_core.images import Failure, Limits, Photo, Status, decode
 from grepr_core.inference import Precision
 from grepr_core.scorer import ImageScore, Scorer
+from grepr_core.transfer import HostTransfer
 from grepr_core.zero_shot import high_level_score, low_level_distance, low_level_score
 from tests.grepr_core.models import full_bundle, to_tensor
 from tests.lake import jpeg, photo
@@ -127,7 +129,7 @@ def test_limits_are_those_given():
 def test_nothing_waits_decoded_on_the_cpu():
     scorer = Scorer(load_bundle("grepr-lite"), device="cpu")
     taken = run_through = 0
-    run = scorer._run
+    encode = scorer._encode
 
     def counting():
         nonlocal taken
@@ -135,13 +137,13 @@ def test_nothing_waits_decoded_on_the_cpu():
             taken += 1
             yield content
 
-    def watched(pixels: np.ndarray):
+    def watched(photos: list[Photo]):
         nonlocal run_through
-        run_through += len(pixels)
+        run_through += len(photos)
         assert taken == run_through
-        return run(pixels)
+        return encode(photos)
 
-    scorer._run = watched
+    scorer._encode = watched
     assert len(scorer.score(counting())) == run_through == 60
 
 
@@ -180,3 +182,31 @@ def test_the_low_level_zero_shot_score_can_be_left_out_where_a_regressor_scores(
     assert without.score == whole.score
     [needed] = Scorer(full_bundle(regressor=False), device="cpu", precision="fp32", zero_shot=False).score(contents)
     assert needed.score == pytest.approx(needed.score_low + needed.score_high)
+
+
+def test_batches_under_way_are_bounded_and_keep_their_places():
+    class Distant(HostTransfer):
+        """As a GPU: results come when they are waited for."""
+
+        ahead = 1
+        under_way = most = 0
+
+        def download(self, tensors: Sequence[torch.Tensor]) -> Callable[[], list[torch.Tensor]]:
+            self.under_way += 1
+            self.most = max(self.most, self.under_way)
+
+            def wait() -> list[torch.Tensor]:
+                self.under_way -= 1
+                return list(tensors)
+
+            return wait
+
+    bundle = replace(full_bundle(), pristine=None)
+    photos = [*sixty_photos()[:12], b""]
+    scorer = Scorer(bundle, device="cpu", precision="fp32", batch_pixels=2 * 160 * 120)
+    expected = scorer.score(photos)
+    scorer._transfer = distant = Distant()
+    scores = scorer.score(photos)
+    assert [score.status for score in scores] == [Status.SCORED] * 12 + [Status.UNREADABLE]
+    np.testing.assert_array_equal(values(scores[:12]), values(expected[:12]))
+    assert (distant.most, distant.under_way) == (2, 0)

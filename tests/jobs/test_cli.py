@@ -46,6 +46,7 @@ def test_help_is_instant_because_it_imports_nothing_heavy():
         (["score", "a"], "OUT"),
         (["score", "a", "b", "--workers", "0"], "--workers must be at least 1"),
         (["score", "a", "b", "--max-pixels", "9"], "--max-pixels"),
+        (["score", "a", "b", "--gpu-decode", "--device", "cpu"], "--gpu-decode"),
         (["score", "a", "b", "--max-failed-fraction", "2"], "between 0 and 1"),
         (["score", "a", "b", "--storage-options", "[]"], "storage-options"),
         (["score", "a", "b", "--storage-options", "{"], "storage-options"),
