@@ -38,8 +38,8 @@ class Fetched(NamedTuple):
 
     Attributes:
         content: The encoded bytes, or why they could not be read.
-        etag: Of the object that they are from, in the form of the manifest; None where they could not be read or the
-            storage has none.
+        etag: Of the object that they are from, or its time and size, in the form of the manifest; None where they could
+            not be read or the storage does not tell.
     """
 
     content: bytes | Failure
@@ -140,7 +140,9 @@ class ImageReader:
             if "status code: 416" in str(error):
                 raise ConnectionError("the answer is shorter than it says") from error
             raise
-        return Fetched(content, _plain(result.meta["e_tag"]))
+        meta = result.meta
+        # The same stand-in as in the listing, where a store has no ETags.
+        return Fetched(content, _plain(meta["e_tag"]) or f"{meta['last_modified'].timestamp():.0f}-{meta['size']:x}")
 
     def _read_web(self, entry: Entry) -> Fetched:
         # Not by obstore, which knows no queries, encoded characters, redirects of its own or answers without a length.

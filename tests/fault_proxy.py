@@ -5,6 +5,7 @@ damaged answers and stalls. Every other request passes unchanged, its Host heade
 """
 
 import asyncio
+import math
 import random
 import re
 import socket
@@ -34,10 +35,12 @@ class FaultProxy:
         share: Part of the requests that is harmed, in [0, 1].
         kinds: Of harm, each as likely; from :data:`KINDS`.
         only: Pattern of the requests that may be harmed, written ``GET /bucket/key``.
+        most: How often one and the same request is harmed at most; by default without bound.
         stall: Seconds that a stalled answer stays away, its first half given.
         forbidden: Pattern of the requests that are answered by 403.
         down: Whether every connection is closed at once.
         counts: How many requests were harmed, by kind.
+        harmed: How often each request was, written as above.
         requests: How often each request came, written as above.
     """
 
@@ -45,11 +48,13 @@ class FaultProxy:
     share: float = 0.0
     kinds: Sequence[str] = KINDS
     only: str = "GET "
+    most: float = math.inf
     stall: float = 30.0
     forbidden: str | None = None
     down: bool = False
     seed: int = 0
     counts: Counter[str] = field(default_factory=Counter)
+    harmed: Counter[str] = field(default_factory=Counter)
     requests: Counter[str] = field(default_factory=Counter)
     address: str = ""
 
@@ -84,16 +89,22 @@ class FaultProxy:
         self.requests[request] += 1
         if self.forbidden is not None and re.match(self.forbidden, request):
             return await _send(writer, _response("403 Forbidden", _DENIED))
-        kind = ""
-        if self.share and re.match(self.only, request) and self._rng.random() < self.share:
-            kind = self._rng.choice(self.kinds)
-            self.counts[kind] += 1
+        kind = self._choose(request)
         if kind == "slow_down":
             return await _send(writer, _response("503 Slow Down", _SLOW_DOWN))
         if kind == "server_error":
             return await _send(writer, _response("500 Internal Server Error", _INTERNAL))
         answer_head, answer = await self._ask(head, body, method == "HEAD")
         return await self._harm(kind, writer, answer_head, answer)
+
+    def _choose(self, request: str) -> str:
+        """Chooses a harm, or none."""
+        if not re.match(self.only, request) or self.harmed[request] >= self.most or self._rng.random() >= self.share:
+            return ""
+        kind = self._rng.choice(self.kinds)
+        self.counts[kind] += 1
+        self.harmed[request] += 1
+        return kind
 
     async def _ask(self, head: bytes, body: bytes, no_body: bool) -> tuple[bytes, bytes]:
         address = urllib.parse.urlsplit(self.upstream)

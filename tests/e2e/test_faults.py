@@ -18,7 +18,7 @@ from tests.fault_proxy import KINDS, FaultProxy, fault_proxy
 from tests.lake import jpeg, make_lake, photo, run_grepr, scores
 from tests.s3_server import SERVERS, s3_server
 
-pytestmark = [pytest.mark.slow, pytest.mark.s3]
+pytestmark = [pytest.mark.slow, pytest.mark.s3, pytest.mark.timeout(600)]
 
 PHOTOS = 150
 ONLY = "GET /lake/photos/"
