@@ -71,13 +71,15 @@ class SourceOptions(StoredOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class ManifestOptions(SourceOptions):
-    """List the images of a folder, glob or URL into a manifest.
+    """List the images of a source into a manifest.
 
     Example: grepr manifest ~/Pictures manifest/
     """
 
     source: Annotated[Positional[str], arg(metavar="SOURCE")]
-    """A folder, a glob such as 'photos/**/*.jpg' (in quotes), or a URL such as s3://bucket/prefix."""
+    """A folder, a glob such as 'photos/**/*.jpg' (in quotes), or a URL such as s3://bucket/prefix; tar archives or
+    Parquet files with images, by file or glob; a .csv, .tsv, .txt or .parquet table of URIs; or the manifest.json of an
+    S3 Inventory."""
 
     manifest: Annotated[Positional[str], arg(metavar="MANIFEST")]
     """Folder or URL to write to."""
