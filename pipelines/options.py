@@ -42,7 +42,7 @@ class StoredOptions:
     """How files are reached."""
 
     storage_options: StorageOptions = field(default_factory=dict)
-    """Options for the file system, as fsspec takes them."""
+    """Credentials and endpoints as fsspec takes them, such as '{"anon": true}'; else those of the environment count."""
 
     def __post_init__(self) -> None:
         """Has nothing to check; what inherits has."""

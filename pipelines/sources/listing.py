@@ -65,26 +65,27 @@ class Listing:
             UserError: The source does not exist, or cannot be read.
         """
         if is_local(self._source) and os.path.isdir(self._source):
-            return self._files()
+            return self._files(self._names)
+        containers = NameFilter(all_files=True)
         name = self._source.lower()
         if name.endswith(COMPRESSED_TARS):
             raise UserError(f"{self._source}: a compressed archive cannot be read at random; unpack it to .tar")
         if name.endswith("/" + INVENTORY_FILE):
             return list_inventory(self._source, self._names, self._storage_options)
         if name.endswith(".tar"):
-            return list_tars(self._files(), self._names, self._storage_options)
+            return list_tars(self._files(containers), self._names, self._storage_options)
         if name.endswith(TABLE_SUFFIXES):
-            return self._in_tables()
-        return self._files()
+            return self._in_tables(self._files(containers))
+        return self._files(self._names)
 
-    def _files(self) -> Iterator[Entry]:
+    def _files(self, names: NameFilter) -> Iterator[Entry]:
         if is_local(self._source):
-            return list_local(self._source, self._names)
-        return list_remote(self._source, self._names, self._storage_options)
+            return list_local(self._source, names)
+        return list_remote(self._source, names, self._storage_options)
 
-    def _in_tables(self) -> Iterator[Entry]:
+    def _in_tables(self, tables: Iterable[Entry]) -> Iterator[Entry]:
         seen = Seen()
-        for table in self._files():
+        for table in tables:
             if table.uri.lower().endswith(".parquet") and self._holds_images(table.uri):
                 yield from list_image_table(table, self._storage_options)
             else:

@@ -85,7 +85,7 @@ def test_an_object_a_glob_and_a_name_with_brackets(odd: Bucket):
     assert uris("s3://odd-keys/p/[1].jpg") == ["s3://odd-keys/p/[1].jpg"]
     assert uris("s3://odd-keys/p/dir*") == ["s3://odd-keys/p/dir-x.jpg"]
     assert uris("s3://odd-keys/**/x.jpg") == ["s3://odd-keys/p/dir.jpg/x.jpg", "s3://odd-keys/p/dir/x.jpg"]
-    assert uris("s3://odd-keys/*/*.txt") == ["s3://odd-keys/p/notes.txt"]
+    assert uris("s3://odd-keys/*/not*") == ["s3://odd-keys/p/notes.txt"]
 
 
 @pytest.mark.parametrize(
@@ -104,6 +104,7 @@ def test_what_is_not_there_is_named(odd: Bucket, source: str, message: str):
     assert str(caught.value).startswith(f"{source}: {message}")
 
 
+@pytest.mark.slow
 def test_pages_and_prefixes(server: str):
     bucket = Bucket("many-keys", server)
     keys = [f"a/{i:04d}.jpg" for i in range(1100)] + [f"b/c/{i:04d}.jpg" for i in range(1100)]

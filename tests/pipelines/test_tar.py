@@ -17,7 +17,9 @@ def make_tar(path: Path, names: list[str], tar_format: int = tarfile.PAX_FORMAT)
             info = tarfile.TarInfo(name)
             info.size = len(content)
             archive.addfile(info, io.BytesIO(content))
-        archive.addfile(tarfile.TarInfo("folder.jpg/"))
+        folder = tarfile.TarInfo("folder.jpg")
+        folder.type = tarfile.DIRTYPE
+        archive.addfile(folder)
         link = tarfile.TarInfo("link.jpg")
         link.type, link.linkname = tarfile.SYMTYPE, names[0]
         archive.addfile(link)
