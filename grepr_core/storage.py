@@ -13,6 +13,15 @@ import fsspec
 from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
+from grepr_core.errors import UserError
+
+#: Which of the package's extras brings the driver of a scheme.
+_EXTRAS = {"gs": "gcs", "gcs": "gcs", "az": "azure", "abfs": "azure", "abfss": "azure"}
+
+
+class MissingDriver(UserError):  # noqa: N818 - says what is the matter
+    """The package that reaches a file system is not installed."""
+
 
 def is_local(url: str) -> bool:
     """Tells whether a path or URL names the local file system."""
@@ -34,9 +43,20 @@ class Folder:
     """
 
     def __init__(self, url: str, storage_options: Mapping[str, Any] | None = None) -> None:
+        """Opens nothing yet.
+
+        Raises:
+            MissingDriver: Says what to install.
+        """
         self.url = absolute(url).rstrip("/")
         self._options = dict(storage_options or {})
-        fs, root = url_to_fs(self.url, **self._options)
+        try:
+            fs, root = url_to_fs(self.url, **self._options)
+        except ImportError as error:
+            extra = _EXTRAS.get(self.url.partition("://")[0])
+            raise MissingDriver(
+                f"{self.url}: {error}" + (f"; pip install 'grepr[{extra}]'" if extra else "")
+            ) from error
         self.fs: fsspec.AbstractFileSystem = fs
         self._root: str = root
 

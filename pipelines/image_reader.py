@@ -22,6 +22,7 @@ from grepr_core.read_errors import failure_from_exception
 from grepr_core.storage import is_local
 from pipelines.object_store import is_object_store, open_store
 from pipelines.sources import Entry, uri_to_path
+from pipelines.sources.image_table import ImageTableReader
 
 #: A request that has not ended after this part of an image's time is given up, so that there is time for others.
 PATIENCE = 1 / 4
@@ -63,6 +64,7 @@ class ImageReader:
         self._limits = limits
         self._timeout = timeout
         self._storage_options = dict(storage_options or {})
+        self._tables = ImageTableReader(self._storage_options)
 
     def read(self, entry: Entry) -> Fetched:
         """Reads an image.
@@ -79,9 +81,7 @@ class ImageReader:
         if entry.size is not None and entry.size > self._limits.max_bytes:
             return Fetched(self._too_large(entry.size))
         deadline = time.monotonic() + self._timeout
-        if entry.member is not None and entry.offset is None:
-            return Fetched(Failure(Status.UNREADABLE, "its container is of a kind that is not read"))
-        attempt = self._attempt(entry.uri)
+        attempt = self._attempt(entry)
         for tries in itertools.count(1):
             try:
                 return _checked(entry, attempt(entry))
@@ -96,12 +96,21 @@ class ImageReader:
             time.sleep(delay)
         raise AssertionError("the loop does not end")
 
-    def _attempt(self, uri: str) -> Callable[[Entry], Fetched]:
-        if is_local(uri):
+    def _attempt(self, entry: Entry) -> Callable[[Entry], Fetched]:
+        if entry.member is not None and entry.offset is None:
+            return self._read_row
+        if is_local(entry.uri):
             return self._read_file
-        if uri.startswith(("http://", "https://")):
+        if entry.uri.startswith(("http://", "https://")):
             return self._read_web
-        return self._read_object if is_object_store(uri) else self._read_fsspec
+        return self._read_object if is_object_store(entry.uri) else self._read_fsspec
+
+    def _read_row(self, entry: Entry) -> Fetched:
+        assert entry.member is not None
+        content = self._tables.read(entry.uri, entry.member)
+        if len(content) > self._limits.max_bytes:
+            raise _TooLargeError(len(content))
+        return Fetched(content, entry.etag)
 
     def _read_file(self, entry: Entry) -> Fetched:
         path = Path(uri_to_path(entry.uri))

@@ -5,6 +5,7 @@ one shard is read with one request, and a program that plans work needs ``manife
 with the number of files, each of which holds up to 256,000 images.
 """
 
+import bisect
 import hashlib
 import io
 import itertools
@@ -18,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from grepr_core.errors import UserError
-from grepr_core.storage import Folder, absolute
+from grepr_core.storage import Folder, MissingDriver, absolute
 from pipelines.options import ManifestOptions
 from pipelines.sources import Entry, Listing
 
@@ -87,7 +88,7 @@ class Manifest:
         Returns:
             Its images, with :data:`SCHEMA`.
         """
-        file = next(f for f in self.files if f.first_shard <= shard < f.first_shard + f.shards)
+        file = self.files[bisect.bisect_right(self.files, shard, key=lambda f: f.first_shard) - 1]
         return _open(self.folder, file.name).read_row_group(shard - file.first_shard)
 
 
@@ -132,7 +133,7 @@ def shard_sizes(largest: int) -> Iterator[int]:
 
 
 def write_manifest(entries: Iterable[Entry], folder: Folder, *, source: str, largest_shard: int) -> Manifest:
-    """Writes a manifest, holding one file's rows in memory at most.
+    """Writes a manifest, holding one shard's rows and one compressed file in memory at most.
 
     Args:
         entries: The images; a source's :class:`Listing`, or any other.
@@ -148,21 +149,21 @@ def write_manifest(entries: Iterable[Entry], folder: Folder, *, source: str, lar
     """
     rest, sizes = iter(entries), shard_sizes(largest_shard)
     # Cutting from one iterator by sizes of another: a shard is empty once the images have run out.
-    shards = iter(lambda: list(itertools.islice(rest, next(sizes))), [])
+    shards = enumerate(iter(lambda: list(itertools.islice(rest, next(sizes))), []))
     files: list[ManifestFile] = []
-    first = 0
-    while batch := list(itertools.islice(shards, SHARDS_PER_FILE)):
+    for first, shard in shards:
         buffer = io.BytesIO()
+        images = count = 0
         with pq.ParquetWriter(buffer, SCHEMA, compression="zstd") as writer:
-            for number, shard in enumerate(batch, first):
-                writer.write_table(_shard_table(shard, number), row_group_size=len(shard))
+            for number, part in itertools.chain([(first, shard)], itertools.islice(shards, SHARDS_PER_FILE - 1)):
+                writer.write_table(_shard_table(part, number), row_group_size=len(part))
+                count, images = count + 1, images + len(part)
         name = f"part-{len(files):05d}.parquet"
         folder.write(name, buffer.getvalue())
-        files.append(ManifestFile(name, first, len(batch), sum(map(len, batch))))
-        first += len(batch)
+        files.append(ManifestFile(name, first, count, images))
     skipped = entries.skipped if isinstance(entries, Listing) else 0
     if not files:
-        hint = f" ({skipped} files of other names were passed over; --all-files takes them)" if skipped else ""
+        hint = entries.hint if isinstance(entries, Listing) else ""
         raise UserError(f"{source}: no images found{hint}")
     images = sum(file.images for file in files)
     record = {
@@ -177,8 +178,16 @@ def write_manifest(entries: Iterable[Entry], folder: Folder, *, source: str, lar
 
 
 def _shard_table(entries: list[Entry], number: int) -> pa.Table:
-    rows = [{"image_id": image_id(e.uri, e.member), "shard": number, **asdict(e)} for e in entries]
-    return pa.Table.from_pylist(rows, schema=SCHEMA)
+    columns = {
+        "image_id": [image_id(e.uri, e.member) for e in entries],
+        "uri": [e.uri for e in entries],
+        "member": [e.member for e in entries],
+        "offset": [e.offset for e in entries],
+        "size": [e.size for e in entries],
+        "etag": [e.etag for e in entries],
+        "shard": [number] * len(entries),
+    }
+    return pa.Table.from_pydict(columns, schema=SCHEMA)
 
 
 def find_manifest(url: str, storage_options: Mapping[str, Any] | None = None) -> Manifest | None:
@@ -198,6 +207,8 @@ def find_manifest(url: str, storage_options: Mapping[str, Any] | None = None) ->
     if not folder.exists(MANIFEST_FILE):
         return None
     record = folder.read_json(MANIFEST_FILE)
+    if "format_version" not in record:
+        return None  # S3 Inventory has a file of that name too
     if record["format_version"] != FORMAT_VERSION:
         raise UserError(f"{url}: manifest format {record['format_version']} is unknown here; update grepr")
     files = tuple(ManifestFile(**file) for file in record["files"])
@@ -246,7 +257,10 @@ def find_or_make_manifest(
     Raises:
         UserError: The source holds no image, or the output holds the manifest of another source.
     """
-    found = find_manifest(source, storage_options)
+    try:
+        found = find_manifest(source, storage_options)
+    except MissingDriver:
+        found = None  # images can be listed and read without it
     return found or run(
         ManifestOptions(
             source=source,

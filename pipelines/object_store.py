@@ -7,6 +7,7 @@ time is what the model wants. Credentials and endpoints are found as fsspec's cl
 
 import functools
 import json
+import re
 import urllib.parse
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
@@ -49,6 +50,13 @@ def open_store(url: str, storage_options: Mapping[str, Any], *, timeout: float) 
     bucket, _, key = rest.partition("/")
     options = json.dumps(storage_options, sort_keys=True, default=str)
     return _open(scheme, bucket, options, timeout), key
+
+
+def reason(error: BaseException) -> str:
+    """Gives what a store said, in one line, without the request and the trace that the client puts around it."""
+    text = str(error)
+    said = re.search(r"<Message>(.*?)</Message>", text, re.DOTALL)
+    return said[1] if said else text.partition("\n")[0] or type(error).__name__
 
 
 @functools.lru_cache(maxsize=64)

@@ -62,7 +62,7 @@ class StoredOptions:
     """How files are reached."""
 
     storage_options: StorageOptions = field(default_factory=dict)
-    """Options for the file system, as fsspec takes them."""
+    """Credentials and endpoints as fsspec takes them, such as '{"anon": true}'; else those of the environment count."""
 
     def __post_init__(self) -> None:
         """Has nothing to check; what inherits has."""
@@ -91,13 +91,15 @@ class SourceOptions(StoredOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class ManifestOptions(SourceOptions):
-    """List the images of a folder, glob or URL into a manifest.
+    """List the images of a source into a manifest.
 
     Example: grepr manifest ~/Pictures manifest/
     """
 
     source: Annotated[Positional[str], arg(metavar="SOURCE")]
-    """A folder, a glob such as 'photos/**/*.jpg' (in quotes), or a URL such as s3://bucket/prefix."""
+    """A folder, a glob such as 'photos/**/*.jpg' (in quotes), or a URL such as s3://bucket/prefix; tar archives or
+    Parquet files with images, by file or glob; a .csv, .tsv, .txt or .parquet table of URIs; or the manifest.json of an
+    S3 Inventory."""
 
     manifest: Annotated[Positional[str], arg(metavar="MANIFEST")]
     """Folder or URL to write to."""
