@@ -42,6 +42,8 @@ from tests.lake import grepr, jpeg, photo
 
 KINDS = ("driver", "interrupt", "actor", "node", "store")
 STORE_AWAY_SECONDS = 5.0
+#: About the time from the start of a scoring process to its end.
+SCORING_SECONDS = 10.0
 MOST_REPEATS = 6
 NODES = 3
 
@@ -123,10 +125,15 @@ def disturb(kind: str, process: "subprocess.Popen[str]", store: Store, where: Cl
         case "interrupt":
             process.send_signal(signal.SIGINT)
         case "actor":
-            found = scoring_processes(process.pid)
-            if not found:
-                return False
-            random.choice(found).kill()
+            while not (found := scoring_processes(process.pid)):
+                if process.poll() is not None:
+                    return False
+                time.sleep(0.1)
+            time.sleep(random.uniform(0, SCORING_SECONDS))
+            with contextlib.suppress(psutil.NoSuchProcess):
+                random.choice(found).kill()
+                return process.poll() is None
+            return False
         case "node":
             assert where is not None
             kill_node(where)
@@ -135,9 +142,9 @@ def disturb(kind: str, process: "subprocess.Popen[str]", store: Store, where: Cl
     return True
 
 
-def start(output: str, where: Cluster | None) -> "subprocess.Popen[str]":
+def start(output: str, where: Cluster | None, workers: int = 1) -> "subprocess.Popen[str]":
     address = ["--address", where.address] if where is not None else []
-    return grepr("score", "s3://lake/photos", output, "--shard-size", "4", *address)
+    return grepr("score", "s3://lake/photos", output, "--shard-size", "4", "--workers", str(workers), *address)
 
 
 def run_to_end(output: str, where: Cluster | None) -> int:
@@ -196,8 +203,8 @@ def chaos(runs: int, seed: int, photos: int, kinds: list[str]) -> Counter[str]:
                     kind = kinds[run % len(kinds)]
                     where = made if kind == "node" else None
                     output = f"s3://scores/run-{run}"
-                    process = start(output, where)
-                    moment = random.uniform(0, duration)
+                    process = start(output, where, workers=2 if kind == "actor" else 1)
+                    moment = 0.0 if kind == "actor" else random.uniform(0, duration)
                     time.sleep(moment)
                     in_time = process.poll() is None and disturb(kind, process, store, where)
                     process.communicate(timeout=600)

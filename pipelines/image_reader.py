@@ -17,6 +17,7 @@ import requests.adapters
 from fsspec.core import url_to_fs
 from obstore.exceptions import BaseError
 
+from grepr_core.errors import UserError
 from grepr_core.images import Failure, Limits, Status
 from grepr_core.read_errors import failure_from_exception
 from grepr_core.storage import is_local
@@ -107,7 +108,10 @@ class ImageReader:
 
     def _read_row(self, entry: Entry) -> Fetched:
         assert entry.member is not None
-        content = self._tables.read(entry.uri, entry.member)
+        try:
+            content = self._tables.read(entry.uri, entry.member)
+        except UserError as error:
+            raise error.__cause__ or error from None  # which tells whether to try again
         if len(content) > self._limits.max_bytes:
             raise _TooLargeError(len(content))
         return Fetched(content, entry.etag)

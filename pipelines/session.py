@@ -107,6 +107,7 @@ def ray_session(address: str | None = None) -> Iterator[None]:
     on_termination = signal.getsignal(signal.SIGTERM)
     if address is None and "RAY_ADDRESS" not in os.environ:
         ray.init(
+            address="local",  # not a cluster that happens to run on this machine
             num_cpus=available_cores(),
             include_dashboard=False,
             log_to_driver=False,

@@ -162,8 +162,12 @@ class ImageTableReader:
         column, _, number = member.rpartition(":")
         row = int(number)
         with self._lock:
-            cursor = self._cursor(uri, column)
-            value = self._value(cursor, column, row)
+            try:
+                value = self._value(self._cursor(uri, column), column, row)
+            except BaseException:
+                # A cursor that broke off knows no more where it is.
+                self._cursors.pop((uri, column), None)
+                raise
         if value is None:
             raise ValueError(f"row {row} holds no image bytes in column {column}")
         return value
