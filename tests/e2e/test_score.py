@@ -1,5 +1,6 @@
 """The command ``grepr score`` as a user runs it, with a Ray of its own."""
 
+import contextlib
 import json
 import os
 import signal
@@ -23,8 +24,14 @@ def wait_for_shards(output: Path, n: int, seconds: float = 90) -> None:
         time.sleep(0.05)
 
 
-def ray_processes() -> set[int]:
-    return {p.pid for p in psutil.process_iter(["name", "cmdline"]) if "raylet" in " ".join(p.info["cmdline"] or [])}
+def ray_processes(mark: str) -> set[int]:
+    """Those that a command started in whose environment there was this mark."""
+    found = set()
+    for process in psutil.process_iter(["cmdline"]):
+        with contextlib.suppress(psutil.Error):
+            if "raylet" in " ".join(process.info["cmdline"] or []) and mark in process.environ().values():
+                found.add(process.pid)
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +54,7 @@ def test_a_run_tells_what_it_did(undisturbed: Path):
     record = json.loads((undisturbed / "run.json").read_text())
     assert record["counts"] == {"scored": 400}
     assert record["images_per_second"] > 0
-    assert set(record["seconds"]) == {"read", "decode", "model"}
+    assert set(record["seconds"]) == {"read", "decode", "model", "write"}
     assert record["settings"]["model"] == "grepr-lite"
 
 
@@ -55,9 +62,9 @@ def test_a_run_tells_what_it_did(undisturbed: Path):
 def test_a_run_that_is_stopped_in_the_middle_goes_on(
     lake: Path, undisturbed: Path, tmp_path: Path, how: signal.Signals
 ):
-    before = ray_processes()
-    process = grepr("score", lake, tmp_path / "out", "--shard-size", "8")
+    process = grepr("score", lake, tmp_path / "out", "--shard-size", "8", env={"MARK": str(tmp_path)})
     wait_for_shards(tmp_path / "out", 3)
+    assert ray_processes(str(tmp_path))
     os.kill(process.pid, how)
     _, err = process.communicate(timeout=60)
     assert not (tmp_path / "out/run.json").exists()
@@ -68,7 +75,7 @@ def test_a_run_that_is_stopped_in_the_middle_goes_on(
         assert "the same command again" in err
         assert "Traceback" not in err
     deadline = time.monotonic() + 30
-    while ray_processes() - before:
+    while ray_processes(str(tmp_path)):
         assert time.monotonic() < deadline, "Ray outlived the command"
         time.sleep(0.2)
 
@@ -100,16 +107,90 @@ def test_one_worker_or_two_and_any_order_give_the_same_rows(lake: Path, undistur
     assert scores(tmp_path / "out").equals(scores(undisturbed))
 
 
-def test_an_image_that_kills_the_process_costs_one_row(tmp_path: Path):
+FAULTS = Path(__file__).parent.parent / "faults"
+
+
+@pytest.mark.parametrize(
+    ("content", "status"),
+    [(b"KILL THE PROCESS", "crashed"), (b"HANG", "timeout"), (b"HANG AND HOLD THE INTERPRETER", "crashed")],
+)
+def test_an_image_that_kills_or_keeps_the_process_costs_one_row(tmp_path: Path, content: bytes, status: str):
     lake = make_lake(tmp_path / "photos", 40)
-    (lake / "0021.jpg").write_bytes(b"KILL THE PROCESS")
-    faults = Path(__file__).parent.parent / "faults"
-    code, _, err = run_grepr("score", lake, tmp_path / "out", env={"PYTHONPATH": str(faults)})
+    (lake / "0021.jpg").write_bytes(content)
+    code, _, err = run_grepr(*("score", lake, tmp_path / "out", "--hang-timeout", "5"), env={"PYTHONPATH": str(FAULTS)})
     assert code == 0, err
     table = check_invariants(tmp_path / "out")
     statuses = dict(zip([Path(uri).name for uri in table["uri"].to_pylist()], table["status"].to_pylist(), strict=True))
-    assert {name for name, status in statuses.items() if status != "scored"} == {"0021.jpg"}
-    assert statuses["0021.jpg"] == "crashed"
+    assert {name: found for name, found in statuses.items() if found != "scored"} == {"0021.jpg": status}
+
+
+def test_clocks_that_disagree_do_no_harm(lake: Path, undisturbed: Path, tmp_path: Path):
+    env = {"PYTHONPATH": str(FAULTS), "GREPR_TEST_CLOCK_SKEW": "1"}
+    code, _, err = run_grepr("score", lake, tmp_path / "out", "--shard-size", "8", env=env)
+    assert code == 0, err
+    assert check_invariants(tmp_path / "out").equals(scores(undisturbed))
+
+
+def test_files_deleted_while_scoring_cost_their_own_rows(tmp_path: Path):
+    lake = make_lake(tmp_path / "photos", 400)
+    process = grepr("score", lake, tmp_path / "out", "--shard-size", "8", "--max-failed-fraction", "1")
+    wait_for_shards(tmp_path / "out", 1)
+    for i in range(300, 400):
+        (lake / f"{i:04d}.jpg").unlink()
+    _, err = process.communicate(timeout=240)
+    assert process.returncode == 0, err
+    statuses = check_invariants(tmp_path / "out")["status"].to_pylist()
+    assert statuses[:300] == ["scored"] * 300
+    assert statuses.count("missing") > 50
+    assert set(statuses) == {"scored", "missing"}
+
+
+def test_a_second_command_on_the_same_output_is_refused(lake: Path, undisturbed: Path, tmp_path: Path):
+    first = grepr("score", lake, tmp_path / "out", "--shard-size", "8")
+    wait_for_shards(tmp_path / "out", 1)
+    code, _, err = run_grepr("score", lake, tmp_path / "out", "--shard-size", "8")
+    assert code == 2
+    assert f"process {first.pid} on" in err
+    _, err = first.communicate(timeout=240)
+    assert first.returncode == 0, err
+    assert check_invariants(tmp_path / "out").equals(scores(undisturbed))
+
+
+def test_a_night_costs_what_has_changed(tmp_path: Path):
+    lake = make_lake(tmp_path / "photos", 60)
+    (lake / "0007.jpg").write_text("not an image")
+    code, _, err = run_grepr("score", lake, tmp_path / "monday")
+    assert code == 0, err
+    before = scores(tmp_path / "monday")
+    (lake / "0003.jpg").unlink()
+    (lake / "0004.jpg").write_bytes((lake / "0005.jpg").read_bytes())
+    (lake / "new.jpg").write_bytes((lake / "0005.jpg").read_bytes())
+    code, _, err = run_grepr("score", lake, tmp_path / "tuesday", "--since", tmp_path / "monday")
+    assert code == 0, err
+    after = check_invariants(tmp_path / "tuesday")
+    assert json.loads((tmp_path / "tuesday/run.json").read_text())["images_here"] == 2
+    names = [Path(uri).name for uri in after["uri"].to_pylist()]
+    assert set(names) == {path.name for path in lake.iterdir()}
+    kept = [i for i, name in enumerate(names) if name not in ("0004.jpg", "new.jpg")]
+    assert after.take(kept).equals(before.take([i for i in range(60) if i not in (3, 4)]))
+    score_of = dict(zip(names, after["score"].to_pylist(), strict=True))
+    assert score_of["0004.jpg"] == score_of["new.jpg"] == score_of["0005.jpg"]
+
+    code, _, err = run_grepr("score", lake, tmp_path / "other", "--since", tmp_path / "monday", "--max-pixels", "5000")
+    assert code == 2
+    assert "max_pixels" in err
+
+
+def test_a_plan_is_made_from_a_sample_that_leaves_nothing_behind(lake: Path, undisturbed: Path, tmp_path: Path):
+    code, out, err = run_grepr("score", lake, tmp_path / "out", "--shard-size", "8", "--plan", "--within", "1s")
+    assert code == 0, err
+    assert "images/s here" in out
+    assert "of 400 images" in out
+    assert "Within 1 seconds: " in out
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["manifest"]
+    code, _, err = run_grepr("score", lake, tmp_path / "out", "--shard-size", "8")
+    assert code == 0, err
+    assert scores(tmp_path / "out").equals(scores(undisturbed))
 
 
 def test_a_machine_with_one_core(tmp_path: Path):
@@ -175,5 +256,18 @@ def test_a_full_disk_ends_with_one_line_and_damages_nothing(lake: Path, undistur
         code, _, err = run_grepr("score", lake, tmp_path / "out", "--shard-size", "8")
         assert code == 0, err
         assert check_invariants(tmp_path / "out").equals(scores(undisturbed))
+    finally:
+        subprocess.run(["umount", "--lazy", tmp_path / "out"], check=True)
+
+
+def test_an_output_that_cannot_be_written_to_is_named(lake: Path, tmp_path: Path):
+    (tmp_path / "out").mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "ro", "tmpfs", tmp_path / "out"], check=False)
+    if mounted.returncode != 0:
+        pytest.skip("mounting a read-only file system takes root")
+    try:
+        code, _, err = run_grepr("score", lake, tmp_path / "out")
+        assert code == 2
+        assert err == f"grepr: {tmp_path}/out: cannot be written to: Read-only file system\n"
     finally:
         subprocess.run(["umount", "--lazy", tmp_path / "out"], check=True)

@@ -1,16 +1,30 @@
-"""Put on PYTHONPATH, makes every process die while it decodes an image that says so, as a faulty decoder would."""
+"""Put on PYTHONPATH, makes processes fail as an image says, or as GREPR_TEST_CLOCK_SKEW does.
+
+A decoder of images reads address 0, or never comes back, whether it lets Python run meanwhile or not. Every process has
+a clock of its own, hours off.
+"""
 
 import ctypes
+import os
+import random
+import time
 
-from PIL import Image
+_FAULTS = {
+    b"KILL THE PROCESS": lambda: ctypes.string_at(0),
+    b"HANG": lambda: time.sleep(1000),
+    b"HANG AND HOLD THE INTERPRETER": lambda: ctypes.PyDLL(None).sleep(1000),
+}
 
-_open = Image.open
+if "GREPR_TEST_CLOCK_SKEW" in os.environ:
+    _now, _skew = time.time, random.uniform(-1e4, 1e4)
+    time.time = lambda: _now() + _skew
+else:
+    from PIL import Image
 
+    _open = Image.open
 
-def _faulty_open(file, *args, **options):
-    if file.getvalue() == b"KILL THE PROCESS":
-        ctypes.string_at(0)  # reads address 0
-    return _open(file, *args, **options)
+    def _faulty_open(file, *args, **options):
+        _FAULTS.get(file.getvalue(), int)()
+        return _open(file, *args, **options)
 
-
-Image.open = _faulty_open
+    Image.open = _faulty_open
