@@ -15,7 +15,8 @@ from typing import Any
 
 import botocore.session
 from botocore.config import Config
-from botocore.exceptions import ClientError
+from botocore.exceptions import BotoCoreError, ClientError
+from obstore.exceptions import BaseError
 from obstore.store import AzureStore, GCSStore, HTTPStore, ObjectStore, S3Store
 
 SCHEMES = frozenset({"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "http", "https"})
@@ -25,8 +26,16 @@ _S3_OPTIONS = {
     "secret": "secret_access_key",
     "token": "session_token",
     "anon": "skip_signature",
+    "requester_pays": "request_payer",
 }
 _GCS_OPTIONS = {"token": "service_account"}
+_AZURE_OPTIONS = {"anon": "skip_signature", "sas_token": "sas_key"}
+#: What fsspec's clients take to tune themselves, and has no meaning here.
+_TUNING = frozenset(
+    {"use_ssl", "config_kwargs", "s3_additional_kwargs", "project", "use_listings_cache", "asynchronous"}
+)
+#: What a store may raise when it is opened, listed or read; ImportError is of a driver that fsspec looks for.
+STORE_ERRORS: tuple[type[Exception], ...] = (OSError, ValueError, BaseError, BotoCoreError, ImportError)
 
 
 def is_object_store(url: str) -> bool:
@@ -61,7 +70,7 @@ def reason(error: BaseException) -> str:
 
 @functools.lru_cache(maxsize=64)
 def _open(scheme: str, bucket: str, options_json: str, timeout: float) -> ObjectStore:
-    options = json.loads(options_json)
+    options = {name: value for name, value in json.loads(options_json).items() if name not in _TUNING}
     common: dict[str, Any] = {
         "client_options": {"timeout": timedelta(seconds=timeout), "allow_http": True},
         "retry_config": {"max_retries": 10, "retry_timeout": timedelta(seconds=3 * timeout)},
@@ -75,7 +84,10 @@ def _open(scheme: str, bucket: str, options_json: str, timeout: float) -> Object
                 config = {"skip_signature": True}
             return GCSStore(bucket, config=config, **common)
         case "az" | "abfs" | "abfss":
-            return AzureStore(bucket.partition("@")[0], config=options, **common)
+            container, _, host = bucket.partition("@")
+            account = {"account_name": host.partition(".")[0]} if host else {}
+            config = {**account, **{_AZURE_OPTIONS.get(name, name): value for name, value in options.items()}}
+            return AzureStore(container, config=config, **common)
         case _:
             return HTTPStore.from_url(f"{scheme}://{bucket}", **common)
 

@@ -7,12 +7,11 @@ from typing import Any, BinaryIO, cast
 
 import obstore
 from fsspec.core import url_to_fs
-from obstore.exceptions import BaseError
 from obstore.store import ObjectStore
 
 from grepr_core.errors import UserError
 from grepr_core.storage import is_local
-from pipelines.object_store import is_object_store, open_store, reason
+from pipelines.object_store import STORE_ERRORS, is_object_store, open_store, reason
 from pipelines.sources.entry import Entry, path_to_uri, uri_to_path
 
 #: Seconds for one request.
@@ -73,7 +72,7 @@ def open_file(uri: str, storage_options: Mapping[str, Any], *, block: int = 2**2
             return cast(BinaryIO, io.BufferedReader(_ObjectFile(store, key), block))
         fs, name = url_to_fs(uri, **storage_options)
         return cast(BinaryIO, fs.open(name, "rb", block_size=block))
-    except (OSError, BaseError, ValueError) as error:
+    except STORE_ERRORS as error:
         raise UserError(f"{uri}: {reason(error)}") from error
 
 

@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from grepr_core.errors import UserError
+from pipelines.object_store import STORE_ERRORS
 from pipelines.sources.entry import Entry
 from pipelines.sources.files import open_file, resolve
 
@@ -82,7 +83,7 @@ def list_image_table(table: Entry, storage_options: Mapping[str, Any]) -> Iterat
                         else:
                             yield Entry(resolve(path, table.uri))
                 first += rows
-        except (pa.ArrowException, OSError) as error:
+        except (pa.ArrowException, *STORE_ERRORS) as error:
             raise UserError(f"{table.uri}: {error}") from error
 
 

@@ -13,6 +13,7 @@ import pyarrow.orc
 import pyarrow.parquet as pq
 
 from grepr_core.errors import UserError
+from pipelines.object_store import STORE_ERRORS
 from pipelines.sources.entry import Entry, NameFilter
 from pipelines.sources.files import open_file
 
@@ -65,7 +66,7 @@ def list_inventory(source: str, names: NameFilter, storage_options: Mapping[str,
                 if not key.endswith("/") and names.wants(key):
                     etag = (row.get("e_tag") or "").strip('"') or None
                     yield Entry(f"s3://{row['bucket']}/{key}", row.get("size"), etag)
-        except (pa.ArrowException, OSError, EOFError, UnicodeDecodeError, KeyError) as error:
+        except (pa.ArrowException, *STORE_ERRORS, EOFError, KeyError) as error:
             raise UserError(f"{uri}: {error}") from error
 
 

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 
 from grepr_core.errors import UserError
 from grepr_core.storage import absolute, is_local
+from pipelines.object_store import STORE_ERRORS
 from pipelines.sources.duplicates import Seen
 from pipelines.sources.entry import Entry, NameFilter
 from pipelines.sources.files import open_file
@@ -105,7 +106,7 @@ class Listing:
         with open_file(uri, self._storage_options) as file:
             try:
                 schema = pq.ParquetFile(file).schema_arrow
-            except (pa.ArrowException, OSError) as error:
+            except (pa.ArrowException, *STORE_ERRORS) as error:
                 raise UserError(f"{uri}: {error}") from error
         # A column of that very name decides; Hugging Face's image columns are called image.
         return "uri" not in schema.names and bool(image_columns(schema))

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 import obstore
 from fsspec.core import url_to_fs
 from fsspec.utils import glob_translate
-from obstore.exceptions import BaseError, InvalidPathError
+from obstore.exceptions import InvalidPathError
 from obstore.store import ObjectStore
 
 from grepr_core.errors import UserError
-from pipelines.object_store import is_object_store, open_store, reason
+from pipelines.object_store import STORE_ERRORS, is_object_store, open_store, reason
 from pipelines.sources.entry import Entry, NameFilter
 from pipelines.sources.files import TIMEOUT
 from pipelines.sources.pages import list_objects
@@ -49,7 +49,7 @@ def list_remote(source: str, names: NameFilter, storage_options: Mapping[str, An
         for entry in found:
             nothing = False
             yield entry
-    except (OSError, ValueError, BaseError, ImportError) as error:  # no such bucket; a pattern that is none
+    except STORE_ERRORS as error:  # no such bucket; a pattern that is none
         raise UserError(f"{source}: {reason(error)}") from error
     if nothing and not names.skipped:
         raise UserError(f"{source}: nothing there")
@@ -83,7 +83,7 @@ def _list_store(source: str, names: NameFilter, storage_options: Mapping[str, An
 def _head(store: ObjectStore, key: str) -> "ObjectMeta | None":
     try:
         item = store.head(key) if key else None
-    except (OSError, ValueError, BaseError):
+    except STORE_ERRORS:
         return None  # listing tells what is wrong
     # An empty object may stand for the folder of that name.
     return item if item and (item["size"] or not any(obstore.list(store, key, chunk_size=1))) else None

@@ -11,6 +11,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from grepr_core.errors import UserError
+from pipelines.object_store import STORE_ERRORS
 from pipelines.sources.duplicates import Seen
 from pipelines.sources.entry import Entry
 from pipelines.sources.files import open_file, resolve
@@ -60,7 +61,7 @@ def list_table(table: str, storage_options: Mapping[str, Any], seen: Seen) -> It
                 entries = list(_entries(table, batch))
                 keys = [entry.uri if entry.member is None else f"{entry.uri}\0{entry.member}" for entry in entries]
                 yield from (entry for entry, new in zip(entries, seen.first_time(keys), strict=True) if new)
-        except (pa.ArrowException, UnicodeDecodeError, OSError) as error:
+        except (pa.ArrowException, *STORE_ERRORS) as error:
             raise UserError(f"{table}: {error}") from error
 
 

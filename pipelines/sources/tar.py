@@ -9,6 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 from grepr_core.errors import UserError
+from pipelines.object_store import STORE_ERRORS
 from pipelines.sources.entry import Entry, NameFilter
 from pipelines.sources.files import open_file, unread
 
@@ -19,6 +20,7 @@ COMPRESSED_TARS = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
 THREADS = 8
 #: Small, since of a member only its header is wanted.
 _BLOCK = 64 * 2**10
+_BREAKS: tuple[type[Exception], ...] = (tarfile.TarError, UserError, *STORE_ERRORS)
 
 
 def list_tars(tars: Iterable[Entry], names: NameFilter, storage_options: Mapping[str, Any]) -> Iterator[Entry]:
@@ -65,7 +67,7 @@ def _members(tar: Entry, storage_options: Mapping[str, Any]) -> list[Entry]:
             file.seek(archive.offset)
             if file.read(tarfile.BLOCKSIZE).strip(b"\0"):
                 raise tarfile.ReadError(f"no header at byte {archive.offset:,}")
-    except (tarfile.TarError, OSError, UserError, EOFError) as error:
+    except _BREAKS as error:
         log.warning("%s: breaks off after %d files: %s", tar.uri, len(found), error)
         found.append(unread(tar))
     return found

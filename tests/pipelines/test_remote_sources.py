@@ -259,3 +259,26 @@ def test_a_driver_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setitem(__import__("sys").modules, "gcsfs", None)
     with pytest.raises(MissingDriver, match=r"pip install 'grepr\[gcs\]'"):
         Folder("gs://bucket/x")
+
+
+@pytest.mark.parametrize(
+    ("url", "options"),
+    [
+        ("az://box/p", {"account_name": "x", "sas_token": "?sv=1&sig=a"}),
+        ("az://box/p", {"account_name": "x", "anon": True}),
+        ("abfss://box@x.dfs.core.windows.net/p", {"account_key": "YWFh"}),
+        ("gs://box/p", {"token": "anon", "project": "x"}),
+        ("s3://box/p", {"key": "a", "secret": "b", "endpoint_url": "http://host:1", "use_ssl": False}),
+        ("s3://box/p", {"anon": True, "requester_pays": True, "region": "eu-west-1"}),
+    ],
+)
+def test_options_under_the_names_of_fsspec_open_every_store(url: str, options: dict[str, object]):
+    store, key = open_store(url, options, timeout=1)
+    assert key == "p"
+    assert "box" in repr(store)
+    assert getattr(store, "config", {}).get("account_name", "x") == "x"
+
+
+def test_an_option_that_no_store_knows_is_named():
+    with pytest.raises(UserError, match=r"s3://box/p: .*colour"):
+        list(Listing("s3://box/p", storage_options={"colour": "red", "anon": True, "region": "eu-west-1"}))
