@@ -40,6 +40,7 @@ class Folder:
 
     Attributes:
         url: Absolute path, or URL.
+        storage_options: For fsspec.
     """
 
     def __init__(self, url: str, storage_options: Mapping[str, Any] | None = None) -> None:
@@ -49,9 +50,9 @@ class Folder:
             MissingDriver: Says what to install.
         """
         self.url = absolute(url).rstrip("/")
-        self._options = dict(storage_options or {})
+        self.storage_options = dict(storage_options or {})
         try:
-            fs, root = url_to_fs(self.url, **self._options)
+            fs, root = url_to_fs(self.url, **self.storage_options)
         except ImportError as error:
             extra = _EXTRAS.get(self.url.partition("://")[0])
             raise MissingDriver(
@@ -62,7 +63,7 @@ class Folder:
 
     def __reduce__(self) -> tuple[type[Self], tuple[str, dict[str, Any]]]:
         """Pickles by address: every process opens its own connections."""
-        return type(self), (self.url, self._options)
+        return type(self), (self.url, self.storage_options)
 
     def path(self, name: str) -> str:
         """Gives the path of a file as the file system itself writes it."""
@@ -70,7 +71,7 @@ class Folder:
 
     def child(self, name: str) -> "Folder":
         """Gives a folder inside this one."""
-        return Folder(f"{self.url}/{name}", self._options)
+        return Folder(f"{self.url}/{name}", self.storage_options)
 
     def exists(self, name: str) -> bool:
         """Tells whether a file is there."""

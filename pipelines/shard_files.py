@@ -3,6 +3,7 @@
 import io
 import itertools
 import json
+import posixpath
 import re
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -11,12 +12,15 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from grepr_core.storage import Folder
+from pipelines.object_store import is_object_store, open_store
+from pipelines.sources.pages import list_objects
 
 _NAME = re.compile(r"shard=(\d{6,})\.parquet")
 _SUMMARY_KEY = b"grepr"
 #: More than the footer of any shard takes.
 FOOTER_BYTES = 256 * 2**10
 READERS = 16
+LISTING_SECONDS = 60.0
 
 
 def shard_name(shard: int) -> str:
@@ -26,7 +30,15 @@ def shard_name(shard: int) -> str:
 
 def finished_shards(folder: Folder) -> set[int]:
     """Lists the shards that are complete; one listing, since a file is whole or absent."""
-    return {int(match[1]) for name in folder.names() if (match := _NAME.fullmatch(name))}
+    return {int(match[1]) for name in _names(folder) if (match := _NAME.fullmatch(name))}
+
+
+def _names(folder: Folder) -> Iterable[str]:
+    if not is_object_store(folder.url):
+        return folder.names()
+    # A page at a time, where the client below fsspec would hold a record of every file.
+    store, key = open_store(folder.url, folder.storage_options, timeout=LISTING_SECONDS)
+    return (posixpath.basename(found["path"]) for found in list_objects(store, key))
 
 
 def add_footer(writer: pq.ParquetWriter, summary: dict[str, Any]) -> None:
