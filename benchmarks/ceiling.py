@@ -2,14 +2,11 @@
 
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from grepr_core.bundle import load_bundle
 from grepr_core.inference import resolve_dtype
-from grepr_core.scorer import Scorer
 
 SIDE = 2048
 
@@ -19,12 +16,6 @@ def gmacs(compute: Callable[[], object]) -> float:
     with FlopCounterMode(display=False) as counter:
         compute()
     return float(counter.get_total_flops()) / 2e9
-
-
-def grepr_gmacs(bundle: str, photo: Path) -> float:
-    """Counts those of a photo's score."""
-    scorer = Scorer(load_bundle(bundle), device="cpu", precision="fp32")
-    return gmacs(lambda: scorer.score([photo.read_bytes()]))
 
 
 def matrix_gmacs_per_second(dtype: torch.dtype, threads: int) -> float:

@@ -57,7 +57,7 @@ class ImageScore:
         height: Likewise.
         scored_pixels: Pixels that the model saw.
         bytes: Encoded size; None where the image could not be read.
-        features: (D,) float32 features; None unless scored.
+        features: (D,) float32 features; None unless scored, or where they are not wanted.
     """
 
     status: Status
@@ -127,6 +127,7 @@ class Scorer:
         decode_threads: int = 1,
         batch_pixels: int | None = None,
         zero_shot: bool = True,
+        features: bool = True,
         gpu_decode: bool = False,
     ) -> None:
         """Prepares the encoders.
@@ -141,6 +142,8 @@ class Scorer:
             batch_pixels: Pixels encoded together at most, one image at least; by default one image on the CPU.
             zero_shot: Whether the low-level zero-shot score is given where the score does not depend on it: its
                 overlapping patches cost more than all else.
+            features: Whether the features are given where no score depends on them: without ratings, those of the low
+                level take a forward pass of their own.
             gpu_decode: Decode JPEGs on the GPU where it gives nearly the same pixels; scores differ as little.
 
         Raises:
@@ -159,6 +162,7 @@ class Scorer:
         self._high = prepare(bundle.high, self._device, dtype) if bundle.high else None
         self._low = prepare(bundle.low, self._device, dtype) if bundle.low else None
         self._low_zero_shot = bundle.pristine is not None and (zero_shot or bundle.regressor is None)
+        self._with_features = features or bundle.regressor is not None
         self._limits = limits
         self._max_pixels = max_pixels or bundle.max_pixels
         self._batch_pixels = batch_pixels or (GPU_BATCH_PIXELS if on_gpu else 1)
@@ -259,8 +263,8 @@ class Scorer:
         """Encodes photographs of one size.
 
         Returns:
-            A function that waits for (N, D) features, (N, 2) cosines with the prompts (N, 0 without them) and (N, P, C)
-            features of P patches (N, 0, 0 without them), all float32 on the CPU.
+            A function that waits for (N, D) features (N, 0 where they are not wanted), (N, 2) cosines with the prompts
+            (N, 0 without them) and (N, P, C) features of P patches (N, 0, 0 without them), all float32 on the CPU.
         """
         images = self._transfer.upload(photos).float().div_(255)
         features: list[Tensor] = []
@@ -270,10 +274,12 @@ class Scorer:
             if isinstance(self._high, HighLevelEncoder):
                 cosines = self._high.quality_cosines(features[-1])
         if self._low is not None:
-            features.append(self._low.encode_frames(images))
+            if self._with_features:
+                features.append(self._low.encode_frames(images))
             if self._low_zero_shot:
                 patches = torch.stack([self._encode_patches(self._low, image) for image in images])
-        return self._transfer.download([torch.cat(features, dim=1), cosines, patches])
+        found = torch.cat(features, dim=1) if self._with_features else images.new_empty(len(images), 0)
+        return self._transfer.download([found, cosines, patches])
 
     def _encode_patches(self, encoder: LowLevelEncoder, image: Tensor) -> Tensor:
         return torch.cat([encoder(batch) for batch in patch_batches(image, batch_size=self._patches)])
@@ -341,5 +347,5 @@ def _row(waiting: _Waiting, prediction: _Prediction) -> ImageScore:
         height=photo.height,
         scored_pixels=waiting.pixels,
         bytes=waiting.size,
-        features=prediction.features,
+        features=prediction.features if prediction.features.size else None,
     )

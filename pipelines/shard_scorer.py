@@ -111,6 +111,7 @@ class ShardScorer(ShardWorker):
             max_pixels=job.max_pixels,
             decode_threads=job.threads,
             zero_shot=job.zero_shot,
+            features=job.features,
             gpu_decode=job.gpu_decode,
         )
         self._fetcher = Fetcher(limits=job.limits, timeout=job.timeout, storage_options=job.storage_options)

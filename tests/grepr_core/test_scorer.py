@@ -72,6 +72,18 @@ def test_every_part_is_what_the_method_says():
     assert (score.width, score.height, score.scored_pixels, score.bytes) == (250, 200, 50_000, len(content))
 
 
+def test_features_that_nobody_wants_are_left_out():
+    content = sixty_photos()[:2]
+    for bundle in (full_bundle(regressor=False), replace(full_bundle(regressor=False), high=None)):
+        with_features = Scorer(bundle, precision="fp32", device="cpu").score(content)
+        without = Scorer(bundle, precision="fp32", device="cpu", features=False).score(content)
+        np.testing.assert_array_equal(values(without), values(with_features))
+        assert all(score.features is None for score in without)
+        assert all(score.features is not None for score in with_features)
+    fitted = Scorer(full_bundle(), precision="fp32", device="cpu", features=False).score(content)
+    assert all(score.score is not None for score in fitted)
+
+
 def test_without_a_regressor_the_zero_shot_scores_are_added():
     content = [jpeg(photo(1, (250, 200)))]
     (both,) = Scorer(full_bundle(regressor=False), precision="fp32", device="cpu").score(content)
