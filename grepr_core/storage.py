@@ -52,7 +52,9 @@ class Folder:
         self.url = absolute(url).rstrip("/")
         self.storage_options = dict(storage_options or {})
         try:
-            fs, root = url_to_fs(self.url, **self.storage_options)
+            # Other processes write here too, so what was listed once may not be taken for what is there.
+            fresh = {} if is_local(self.url) else {"use_listings_cache": False}
+            fs, root = url_to_fs(self.url, **fresh, **self.storage_options)
         except ImportError as error:
             extra = _EXTRAS.get(self.url.partition("://")[0])
             raise MissingDriver(
@@ -79,7 +81,6 @@ class Folder:
 
     def names(self) -> list[str]:
         """Lists the names of the files directly in the folder, freshly; none where the folder does not exist."""
-        self.fs.invalidate_cache(self._root)
         try:
             found = self.fs.ls(self._root, detail=False)
         except FileNotFoundError:

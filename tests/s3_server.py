@@ -1,5 +1,6 @@
 """An S3 server for tests, spoken to over the network by the clients of production."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -17,6 +18,8 @@ from pipelines.object_store import _open
 #: Independent implementations: moto's, which comes with the development tools, and s3rver of npm, which also checks
 #: signatures and is used where its program is on the path.
 SERVERS = ("moto", "s3rver")
+#: What whole commands are tested with; GREPR_ALL_S3_SERVERS=1 has them run with each.
+ALL = SERVERS if "GREPR_ALL_S3_SERVERS" in os.environ else ()
 
 
 @contextmanager

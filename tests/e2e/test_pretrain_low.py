@@ -57,9 +57,7 @@ def test_a_run_leaves_weights_and_a_record(undisturbed: Path):
     assert len(losses(undisturbed)) == 15
 
 
-@pytest.mark.parametrize(
-    ("how", "workers", "tolerance"), [(signal.SIGKILL, 0, 1e-6), (signal.SIGKILL, 2, 1e-4), (signal.SIGINT, 2, 1e-4)]
-)
+@pytest.mark.parametrize(("how", "workers", "tolerance"), [(signal.SIGKILL, 0, 1e-6), (signal.SIGINT, 2, 1e-4)])
 def test_a_run_that_is_stopped_in_the_middle_goes_on(
     lake: Path, undisturbed: Path, tmp_path: Path, how: signal.Signals, workers: int, tolerance: float
 ):
