@@ -9,6 +9,7 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import s3fs
@@ -39,11 +40,16 @@ def lake(store: dict[str, str]) -> s3fs.S3FileSystem:
     return fs
 
 
-def test_a_prefix_is_scored_into_another(store: dict[str, str], lake: s3fs.S3FileSystem):
+@pytest.fixture(scope="module")
+def undisturbed(lake: s3fs.S3FileSystem) -> pa.Table:
     code, out, err = run_grepr("score", "s3://lake/photos", "s3://scores/all")
     assert code == 0, err
     assert "121 images: 120 scored, 1 unreadable" in out
-    table = read_scores(Folder("s3://scores/all"))
+    return read_scores(Folder("s3://scores/all"))
+
+
+def test_a_prefix_is_scored_into_another(store: dict[str, str], lake: s3fs.S3FileSystem, undisturbed: pa.Table):
+    table = undisturbed
     assert len(table) == 121
     assert table["uri"][0].as_py() == "s3://lake/photos/0/0000 ü.jpg"
     assert json.loads(lake.cat_file("scores/all/run.json"))["counts"] == {"scored": 120, "unreadable": 1}
@@ -54,7 +60,7 @@ def test_a_prefix_is_scored_into_another(store: dict[str, str], lake: s3fs.S3Fil
     assert manifest["etag"].null_count == manifest["size"].null_count == 0
 
 
-def test_a_killed_run_goes_on(lake: s3fs.S3FileSystem):
+def test_a_killed_run_goes_on(lake: s3fs.S3FileSystem, undisturbed: pa.Table):
     process = grepr("score", "s3://lake/photos/*/*.jpg", "s3://scores/killed", "--shard-size", "4")
     deadline = time.monotonic() + 90
     while len(lake.find("scores/killed/scores")) < 3:
@@ -68,7 +74,6 @@ def test_a_killed_run_goes_on(lake: s3fs.S3FileSystem):
     code, _, err = run_grepr("score", "s3://lake/photos/*/*.jpg", "s3://scores/killed", "--shard-size", "4")
     assert code == 0, err
     assert "are done already" in err
-    undisturbed = read_scores(Folder("s3://scores/all"))
     assert read_scores(Folder("s3://scores/killed")).equals(undisturbed)
 
 
