@@ -187,9 +187,10 @@ def test_an_abandoned_reading_gives_back_what_it_asked_for(gated: type[_Gated], 
 
 
 def test_threads_end_with_their_fetcher():
-    before = threading.active_count()
+    before = set(threading.enumerate())
     fetcher = Fetcher(limits=LIMITS, timeout=1, threads=5)
-    assert threading.active_count() == before + 5
+    own = {thread for thread in threading.enumerate() if thread.name == "fetch"} - before
+    assert len(own) == 5
     del fetcher
     gc.collect()
-    wait_until(lambda: threading.active_count() <= before)
+    wait_until(lambda: not any(thread.is_alive() for thread in own))
