@@ -24,6 +24,7 @@ from grepr_core.storage import is_local
 from pipelines.object_store import is_object_store, open_store
 from pipelines.sources import Entry, uri_to_path
 from pipelines.sources.image_table import ImageTableReader
+from pipelines.sources.versions import file_etag, object_etag, plain_etag
 
 #: A request that has not ended after this part of an image's time is given up, so that there is time for others.
 PATIENCE = 1 / 4
@@ -131,7 +132,7 @@ class ImageReader:
             content = file.read(end - start)
         if len(content) > self._limits.max_bytes:
             raise _TooLargeError(status.st_size)
-        return Fetched(content, f"{status.st_mtime_ns:x}-{status.st_size:x}")
+        return Fetched(content, file_etag(status))
 
     def _read_object(self, entry: Entry) -> Fetched:
         try:
@@ -155,7 +156,7 @@ class ImageReader:
             raise
         meta = result.meta
         # The same stand-in as in the listing, where a store has no ETags.
-        return Fetched(content, _plain(meta["e_tag"]) or f"{meta['last_modified'].timestamp():.0f}-{meta['size']:x}")
+        return Fetched(content, object_etag(meta))
 
     def _read_web(self, entry: Entry) -> Fetched:
         # Not by obstore, which knows no queries, encoded characters, redirects of its own or answers without a length.
@@ -174,7 +175,7 @@ class ImageReader:
                     break
             if max(size, len(content)) > self._limits.max_bytes:
                 raise _TooLargeError(max(size, len(content)))
-            return Fetched(bytes(content), _plain(response.headers.get("ETag")))
+            return Fetched(bytes(content), plain_etag(response.headers.get("ETag")))
 
     def _web_session(self) -> requests.Session:
         options = self._storage_options
@@ -220,10 +221,6 @@ def _checked(entry: Entry, fetched: Fetched) -> Fetched:
             # The same object of another length: an answer with a wrong Content-Length, which no client can tell.
             raise ConnectionError("the answer is shorter than the file")
     return fetched
-
-
-def _plain(etag: str | None) -> str | None:
-    return (etag or "").strip('"') or None
 
 
 @functools.cache

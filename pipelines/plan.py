@@ -8,10 +8,10 @@ import numpy as np
 
 from grepr_core.bundle import load_bundle
 from grepr_core.storage import Folder
-from pipelines.manifest import MANIFEST_FOLDER, Manifest, find_or_make_manifest, write_manifest
+from pipelines.manifest import MANIFEST_FOLDER, Manifest, write_manifest
 from pipelines.options import ScoreOptions
 from pipelines.run_lock import run_lock
-from pipelines.score import score_manifest
+from pipelines.score import open_manifest, score_manifest
 from pipelines.session import cluster_workers, ray_session
 from pipelines.sources import Entry
 
@@ -66,13 +66,7 @@ def run(options: ScoreOptions) -> Plan:
     output = Folder(options.output, options.storage_options)
     sample = output.child(SAMPLE_FOLDER)
     with run_lock(output), ray_session(options.address):
-        manifest = find_or_make_manifest(
-            options.source,
-            output,
-            all_files=options.all_files,
-            shard_size=options.shard_size,
-            storage_options=options.storage_options,
-        )
+        manifest = open_manifest(options, output)
         workers = cluster_workers(options.device, options.workers)
         images = min(manifest.images, workers.count * (IMAGES_A_GPU if workers.gpus else IMAGES_A_CPU))
         sample.remove()

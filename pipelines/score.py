@@ -111,13 +111,7 @@ def run(options: ScoreOptions) -> RunRecord:
         )
     finished = output.exists(RUN_FILE) and not options.retry_failed
     with contextlib.nullcontext() if finished else run_lock(output) as lock:
-        manifest = find_or_make_manifest(
-            options.source,
-            output,
-            all_files=options.all_files,
-            shard_size=options.shard_size,
-            storage_options=options.storage_options,
-        )
+        manifest = open_manifest(options, output)
         return score_manifest(
             manifest,
             output,
@@ -128,6 +122,17 @@ def run(options: ScoreOptions) -> RunRecord:
             since=Folder(options.since, options.storage_options) if options.since else None,
             lock=lock,
         )
+
+
+def open_manifest(options: ScoreOptions, output: Folder) -> Manifest:
+    """Opens the manifest that a command's source is, or lists the source into one below the output."""
+    return find_or_make_manifest(
+        options.source,
+        output,
+        all_files=options.all_files,
+        shard_size=options.shard_size,
+        storage_options=options.storage_options,
+    )
 
 
 def score_manifest(

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from grepr_core.errors import UserError
 from pipelines.sources.entry import Entry, NameFilter, path_to_uri
+from pipelines.sources.versions import file_etag
 
 log = logging.getLogger(__name__)
 
@@ -64,4 +65,4 @@ def local_entry(path: str) -> Entry:
         status = os.stat(path)
     except OSError:
         return Entry(path_to_uri(path))
-    return Entry(path_to_uri(path), status.st_size, f"{status.st_mtime_ns:x}-{status.st_size:x}")
+    return Entry(path_to_uri(path), status.st_size, file_etag(status))

@@ -17,6 +17,7 @@ from pipelines.object_store import STORE_ERRORS, is_object_store, open_store, re
 from pipelines.sources.entry import Entry, NameFilter
 from pipelines.sources.files import TIMEOUT
 from pipelines.sources.pages import list_objects
+from pipelines.sources.versions import object_etag, plain_etag
 
 if TYPE_CHECKING:
     from obstore import ObjectMeta
@@ -90,8 +91,7 @@ def _head(store: ObjectStore, key: str) -> "ObjectMeta | None":
 
 
 def _entry(bucket: str, item: "ObjectMeta") -> Entry:
-    etag = (item["e_tag"] or "").strip('"') or f"{item['last_modified'].timestamp():.0f}-{item['size']:x}"
-    return Entry(f"{bucket}/{item['path']}", item["size"], etag)
+    return Entry(f"{bucket}/{item['path']}", item["size"], object_etag(item))
 
 
 def _list_web(source: str, names: NameFilter, storage_options: Mapping[str, Any]) -> Iterator[Entry]:
@@ -120,4 +120,4 @@ def _list_any(
 
 
 def _etag(info: Mapping[str, Any]) -> str | None:
-    return (info.get("ETag") or info.get("etag") or "").strip('"') or None
+    return plain_etag(info.get("ETag") or info.get("etag"))
