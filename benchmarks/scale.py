@@ -19,8 +19,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from grepr_core.bundle import load_bundle
+from grepr_core.image_score import ImageScore
 from grepr_core.images import Status
-from grepr_core.scorer import ImageScore
 from grepr_core.storage import Folder
 from pipelines import score
 from pipelines.manifest import find_manifest, write_manifest

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from grepr_core.bundle import Bundle, load_bundle, save_bundle
     from grepr_core.errors import UserError
+    from grepr_core.image_score import ImageScore
     from grepr_core.images import Failure, Limits, Photo, Status, decode
-    from grepr_core.scorer import ImageScore, Scorer
+    from grepr_core.scorer import Scorer
 
 __all__ = [
     "Bundle",
@@ -36,7 +37,8 @@ _HOMES = {
     "bundle": ("Bundle", "load_bundle", "save_bundle"),
     "errors": ("UserError",),
     "images": ("Failure", "Limits", "Photo", "Status", "decode"),
-    "scorer": ("ImageScore", "Scorer"),
+    "image_score": ("ImageScore",),
+    "scorer": ("Scorer",),
 }
 
 

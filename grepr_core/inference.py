@@ -1,15 +1,15 @@
 """Trained networks in scoring: folded batch normalisation, memory layout, precision, device; statistics of maps."""
 
 import copy
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from grepr_core.fused import can_fuse, fuse
+from grepr_core.precision import Precision
 
-Precision = Literal["auto", "fp32", "bf16"]
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
 

@@ -10,7 +10,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from grepr_core.bundle import Bundle, check_vacant, load_bundle, save_bundle
+from grepr_core.bundle import Bundle, load_bundle, save_bundle
+from grepr_core.bundle_files import check_vacant
 from grepr_core.errors import UserError
 from grepr_core.learning_curve import Outlook, extrapolate
 from grepr_core.metrics import LabelBudgetResult, Spread, few_label_protocol

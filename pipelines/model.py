@@ -13,16 +13,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from torch import Tensor, nn
 
-from grepr_core.bundle import (
-    EFFICIENTNET_LITE0,
-    MAX_PIXELS,
-    OPEN_CLIP,
-    Bundle,
-    built_in_bundles,
-    check_vacant,
-    load_bundle,
-    save_bundle,
-)
+from grepr_core.bundle import Bundle, load_bundle, save_bundle
+from grepr_core.bundle_files import EFFICIENTNET_LITE0, MAX_PIXELS, OPEN_CLIP, built_in_bundles, check_vacant
 from grepr_core.errors import UserError
 from grepr_core.high_level import HighLevelEncoder, brings_weights
 from grepr_core.images import Failure, Limits, decode

@@ -8,6 +8,8 @@ from typing import Annotated, Any, Literal
 import tyro
 from tyro.conf import Positional, arg, subcommand
 
+from grepr_core.precision import Precision
+
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -29,7 +31,6 @@ Duration = Annotated[
     ),
 ]
 Device = Literal["auto", "cpu", "cuda"]
-Precision = Literal["auto", "fp32", "bf16"]
 
 
 def _json_object(text: str) -> dict[str, Any]:

@@ -6,12 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from grepr_core.bundle import load_bundle
 from grepr_core.storage import Folder
 from pipelines.manifest import MANIFEST_FOLDER, Manifest, write_manifest
 from pipelines.options import ScoreOptions
 from pipelines.run_lock import run_lock
-from pipelines.score import open_manifest, score_manifest
+from pipelines.score import open_manifest, score_manifest, scoring_model
 from pipelines.session import cluster_workers, ray_session
 from pipelines.sources import Entry
 
@@ -77,7 +76,7 @@ def run(options: ScoreOptions) -> Plan:
                 source=manifest.source,
                 largest_shard=max(1, images // (workers.count * SHARDS_A_WORKER)),
             )
-            record = score_manifest(chosen, sample, load_bundle(options.model), options, features=options.features)
+            record = score_manifest(chosen, sample, scoring_model(options.model), options, features=options.features)
         finally:
             sample.remove()
     speed = record.images_per_second or math.nan

@@ -20,7 +20,7 @@ import numpy as np
 import ray
 from numpy.typing import NDArray
 
-from grepr_core.bundle import Bundle, bundle_address, load_bundle
+from grepr_core.bundle_files import BundleFiles, BundleHeader, bundle_address
 from grepr_core.errors import UserError
 from grepr_core.images import Limits, Status
 from grepr_core.storage import Folder
@@ -103,25 +103,41 @@ def run(options: ScoreOptions) -> RunRecord:
         ShardError: A shard could not be written, say.
     """
     output = Folder(options.output, options.storage_options)
-    bundle = load_bundle(options.model)
-    if not bundle.has_score:
-        raise UserError(
-            f"{options.model}: this model has features but no way from them to a score yet; fit one with "
-            f"'grepr fit RATINGS.csv --images FOLDER --model {options.model} --output BUNDLE'"
-        )
+    model = scoring_model(options.model)
     finished = output.exists(RUN_FILE) and not options.retry_failed
     with contextlib.nullcontext() if finished else run_lock(output) as lock:
         manifest = open_manifest(options, output)
         return score_manifest(
             manifest,
             output,
-            bundle,
+            model,
             options,
             features=options.features,
             retry=options.retry_failed,
             since=Folder(options.since, options.storage_options) if options.since else None,
             lock=lock,
         )
+
+
+def scoring_model(name_or_url: str) -> BundleHeader:
+    """Checks a model as far as that can be done without loading it, which the scoring processes do.
+
+    Args:
+        name_or_url: Of its bundle.
+
+    Returns:
+        What there is to know of it.
+
+    Raises:
+        UserError: It is damaged, or has no way to a score.
+    """
+    files = BundleFiles.read(name_or_url)
+    if not files.has_score:
+        raise UserError(
+            f"{name_or_url}: this model has features but no way from them to a score yet; fit one with "
+            f"'grepr fit RATINGS.csv --images FOLDER --model {name_or_url} --output BUNDLE'"
+        )
+    return files.header
 
 
 def open_manifest(options: ScoreOptions, output: Folder) -> Manifest:
@@ -138,7 +154,7 @@ def open_manifest(options: ScoreOptions, output: Folder) -> Manifest:
 def score_manifest(
     manifest: Manifest,
     output: Folder,
-    bundle: Bundle,
+    model: BundleHeader,
     options: ScoringOptions,
     *,
     features: bool = False,
@@ -151,7 +167,7 @@ def score_manifest(
     Args:
         manifest: The images.
         output: Where to.
-        bundle: The model that ``options.model`` names.
+        model: What ``options.model`` names.
         options: How images are scored.
         features: Whether features are written.
         retry: Whether failures that may have passed are tried again.
@@ -161,9 +177,9 @@ def score_manifest(
     Returns:
         The record that ``run.json`` holds.
     """
-    settings = _settings(manifest, bundle, options, features)
-    if (precision := bundle.resolve_precision(options.precision)) != options.precision != "auto":
-        log.warning("%s scores in %s always; --precision %s is ignored", bundle.name, precision, options.precision)
+    settings = _settings(manifest, model, options, features)
+    if (precision := model.resolve_precision(options.precision)) != options.precision != "auto":
+        log.warning("%s scores in %s always; --precision %s is ignored", model.name, precision, options.precision)
     check_settings(output, settings, holds="scores")
     if output.exists(RUN_FILE):
         if not retry:
@@ -182,7 +198,7 @@ def score_manifest(
             if options.gpu_decode and not workers.gpus:
                 raise UserError("--gpu-decode: Ray has no GPU here; leave it out, or add a GPU node")
             old = ray.put(OldScores.read(since)) if since is not None else None
-            job = _job(manifest, output, bundle, options, workers, features, retry, old)
+            job = _job(manifest, output, model, options, workers, features, retry, old)
             for row in map_shards(ShardScorer, job, todo, workers):
                 if lock is not None:
                     lock.check()
@@ -240,7 +256,7 @@ def _record(
 def _job(
     manifest: Manifest,
     output: Folder,
-    bundle: Bundle,
+    model: BundleHeader,
     options: ScoringOptions,
     workers: Workers,
     features: bool,
@@ -251,7 +267,7 @@ def _job(
         manifest=manifest,
         output=output,
         model=bundle_address(options.model),
-        model_id=bundle.model_id,
+        model_id=model.model_id,
         device="cuda" if workers.gpus else "cpu",
         precision=options.precision,
         threads=workers.cpus,
@@ -272,14 +288,14 @@ def _limits(options: ScoringOptions) -> Limits:
     return Limits(max_bytes=options.max_image_bytes, max_pixels=options.max_image_pixels, min_side=options.min_side)
 
 
-def _settings(manifest: Manifest, bundle: Bundle, options: ScoringOptions, features: bool) -> dict[str, Any]:
+def _settings(manifest: Manifest, model: BundleHeader, options: ScoringOptions, features: bool) -> dict[str, Any]:
     return {
         "source": manifest.source,
         "images": manifest.images,
-        "model": bundle.name,
-        "model_id": bundle.model_id,
-        "precision": bundle.resolve_precision(options.precision),
-        "max_pixels": options.max_pixels or bundle.max_pixels,
+        "model": model.name,
+        "model_id": model.model_id,
+        "precision": model.resolve_precision(options.precision),
+        "max_pixels": options.max_pixels or model.max_pixels,
         "limits": asdict(_limits(options)),
         "features": features,
         "zero_shot": options.zero_shot,

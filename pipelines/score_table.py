@@ -12,8 +12,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from grepr_core.image_score import ImageScore
 from grepr_core.images import Status
-from grepr_core.scorer import ImageScore
 from grepr_core.storage import Folder
 from pipelines.shard_files import add_footer, finished_shards, read_footer, read_footers, shard_name
 

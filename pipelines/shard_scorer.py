@@ -9,12 +9,10 @@ from typing import Any
 
 import pyarrow as pa
 import ray
-import torch
 
-from grepr_core.bundle import load_bundle
+from grepr_core.image_score import ImageScore
 from grepr_core.images import Failure, Limits, Status
-from grepr_core.inference import Precision
-from grepr_core.scorer import ImageScore, Scorer
+from grepr_core.precision import Precision
 from grepr_core.storage import Folder
 from pipelines.crash_journal import CrashJournal, crash_journal
 from pipelines.fetch import Fetcher
@@ -98,6 +96,12 @@ class ShardScorer(ShardWorker):
         Raises:
             RuntimeError: This machine has another model of that name.
         """
+        # The driver needs this class too, but not the seconds that it takes to import PyTorch and the networks.
+        import torch  # noqa: PLC0415
+
+        from grepr_core.bundle import load_bundle  # noqa: PLC0415
+        from grepr_core.scorer import Scorer  # noqa: PLC0415
+
         torch.set_num_threads(job.threads)
         self._job = job
         bundle = load_bundle(job.model)

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from grepr_core.bundle import Bundle, built_in_bundles, load_bundle, model_card, save_bundle
+from grepr_core.bundle import Bundle, load_bundle, model_card, save_bundle
+from grepr_core.bundle_files import BundleFiles, BundleHeader, built_in_bundles
 from grepr_core.errors import UserError
 from grepr_core.low_level import LowLevelEncoder
 from grepr_core.regressor import Regressor
@@ -35,6 +36,15 @@ def test_a_bundle_scores_the_same_after_saving_and_loading(bundle: Bundle, saved
     for one, other in zip(before, after, strict=True):
         assert (one.score, one.score_low, one.score_high) == (other.score, other.score_low, other.score_high)
         np.testing.assert_array_equal(one.features, other.features)
+
+
+@pytest.mark.parametrize("parts", ["regressor", "pristine", "high", None])
+def test_the_files_alone_tell_what_the_model_tells(parts: str | None, bundle: Bundle, tmp_path: Path):
+    others = {part: None for part in ("regressor", "pristine", "high") if part != parts}
+    model = save_bundle(replace(bundle, precision="fp32", **others), str(tmp_path / "model"))
+    files = BundleFiles.read(str(tmp_path / "model"))
+    assert files.has_score == model.has_score == (parts is not None)
+    assert files.header == BundleHeader(**{name: getattr(model, name) for name in vars(files.header)})
 
 
 def test_half_weights_take_half_the_room_and_score_nearly_alike(bundle: Bundle, saved: Path, tmp_path: Path):

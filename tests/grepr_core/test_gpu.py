@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from grepr_core.bundle import Bundle, load_bundle
+from grepr_core.image_score import ImageScore
 from grepr_core.images import Failure, Status
-from grepr_core.inference import Precision
-from grepr_core.scorer import ImageScore, Scorer
+from grepr_core.precision import Precision
+from grepr_core.scorer import Scorer
 from tests.grepr_core.models import full_bundle
 from tests.lake import jpeg, photo
 

@@ -9,9 +9,10 @@ import torch
 from PIL import Image
 
 from grepr_core.bundle import load_bundle
+from grepr_core.image_score import ImageScore
 from grepr_core.images import Failure, Limits, Photo, Status, decode
-from grepr_core.inference import Precision
-from grepr_core.scorer import ImageScore, Scorer
+from grepr_core.precision import Precision
+from grepr_core.scorer import Scorer
 from grepr_core.transfer import HostTransfer
 from grepr_core.zero_shot import high_level_score, low_level_distance, low_level_score
 from tests.grepr_core.models import full_bundle, to_tensor

@@ -6,8 +6,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from grepr_core.image_score import ImageScore
 from grepr_core.images import Failure, Status
-from grepr_core.scorer import ImageScore
 from grepr_core.storage import Folder
 from pipelines.manifest import SCHEMA as MANIFEST_SCHEMA
 from pipelines.score_table import (
