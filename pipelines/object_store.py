@@ -7,6 +7,7 @@ time is what the model wants. Credentials and endpoints are found as fsspec's cl
 
 import functools
 import json
+import os
 import re
 import urllib.parse
 from collections.abc import Mapping
@@ -30,6 +31,13 @@ _S3_OPTIONS = {
 }
 _GCS_OPTIONS = {"token": "service_account"}
 _AZURE_OPTIONS = {"anon": "skip_signature", "sas_token": "sas_key"}
+#: Parts of an Azure connection string, and obstore's names.
+_CONNECTION_STRING = {
+    "AccountName": "account_name",
+    "AccountKey": "account_key",
+    "BlobEndpoint": "endpoint",
+    "SharedAccessSignature": "sas_key",
+}
 #: What fsspec's clients take to tune themselves, and has no meaning here.
 _TUNING = frozenset(
     {"use_ssl", "config_kwargs", "s3_additional_kwargs", "project", "use_listings_cache", "asynchronous"}
@@ -79,17 +87,37 @@ def _open(scheme: str, bucket: str, options_json: str, timeout: float) -> Object
         case "s3" | "s3a":
             return _s3_store(bucket, options, common)
         case "gs" | "gcs":
-            config: Any = {_GCS_OPTIONS.get(name, name): value for name, value in options.items()}
-            if config.get("service_account") == "anon":
-                config = {"skip_signature": True}
-            return GCSStore(bucket, config=config, **common)
+            return GCSStore(bucket, config=_gcs_config(options), **common)
         case "az" | "abfs" | "abfss":
             container, _, host = bucket.partition("@")
-            account = {"account_name": host.partition(".")[0]} if host else {}
-            config = {**account, **{_AZURE_OPTIONS.get(name, name): value for name, value in options.items()}}
-            return AzureStore(container, config=config, **common)
+            return AzureStore(container, config=_azure_config(options, host), **common)
         case _:
             return HTTPStore.from_url(f"{scheme}://{bucket}", **common)
+
+
+def _gcs_config(options: dict[str, Any]) -> Any:  # noqa: ANN401 - a typed dictionary of obstore
+    endpoint = options.pop("endpoint_url", None) or os.environ.get("STORAGE_EMULATOR_HOST")
+    config = {_GCS_OPTIONS.get(name, name): value for name, value in options.items()}
+    if endpoint:
+        # The client takes another address in a key file only.
+        key = {"gcs_base_url": endpoint, "disable_oauth": True, "client_email": "", "private_key": ""}
+        return {"service_account_key": json.dumps({**key, "private_key_id": ""})}
+    return {"skip_signature": True} if config.get("service_account") == "anon" else config
+
+
+def _azure_config(options: dict[str, Any], host: str) -> Any:  # noqa: ANN401 - a typed dictionary of obstore
+    text = options.pop("connection_string", None)
+    if text is None and not options:
+        text = os.environ.get("AZURE_STORAGE_CONNECTION_STRING")
+    config = {_AZURE_OPTIONS.get(name, name): value for name, value in options.items()}
+    if text:
+        parts = dict(part.partition("=")[::2] for part in text.split(";") if part)
+        config |= {ours: parts[theirs] for theirs, ours in _CONNECTION_STRING.items() if theirs in parts}
+        if "EndpointSuffix" in parts and "endpoint" not in config:
+            config["endpoint"] = f"https://{parts['AccountName']}.blob.{parts['EndpointSuffix']}"
+    if host:
+        config["account_name"] = host.partition(".")[0]
+    return config
 
 
 def _s3_store(bucket: str, options: dict[str, Any], common: dict[str, Any]) -> S3Store:

@@ -9,6 +9,7 @@ import threading
 import urllib.parse
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -17,14 +18,18 @@ import pyarrow as pa
 import pyarrow.orc
 import pyarrow.parquet as pq
 import pytest
+from adlfs import AzureBlobFileSystem
 from obstore.store import MemoryStore
 
 from grepr_core.errors import UserError
+from grepr_core.images import Failure, Limits, Status
 from grepr_core.storage import Folder, MissingDriver
+from pipelines.fetch import Fetcher
 from pipelines.object_store import open_store
 from pipelines.sources import Entry, Listing, pages
 from pipelines.sources.image_table import ImageTableReader
 from pipelines.sources.pages import list_objects
+from tests.azure_server import azurite
 from tests.pipelines.test_tar import make_tar
 from tests.s3_server import s3_server
 
@@ -255,6 +260,45 @@ def test_a_web_server(tmp_path: Path):
         web.shutdown()
 
 
+def contents(entries: list[Entry]) -> list[bytes | Failure]:
+    return [content for content, _ in Fetcher(limits=Limits(), timeout=10, storage_options={}).read(entries)]
+
+
+def test_google_by_the_protocol_it_shares_with_s3(server: str, monkeypatch: pytest.MonkeyPatch):
+    bucket = Bucket("google", server)
+    for key in ("p/a/1.jpg", "p/a b/ü.jpg", "p/c%.jpg"):
+        bucket.client.put_object(Bucket=bucket.name, Key=key, Body=key.encode(), ACL="public-read")
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", server)
+    found = list(Listing("gs://google/p"))
+    assert [entry.uri for entry in found] == [
+        "gs://google/p/a b/ü.jpg",
+        "gs://google/p/a/1.jpg",
+        "gs://google/p/c%.jpg",
+    ]
+    assert contents(found) == [entry.uri.removeprefix("gs://google/").encode() for entry in found]
+
+
+def test_azure_by_its_emulator(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    with azurite(tmp_path) as connection_string:
+        monkeypatch.setenv("AZURE_STORAGE_CONNECTION_STRING", connection_string)
+        lake = AzureBlobFileSystem(connection_string=connection_string)
+        lake.mkdir("lake")
+        for key in ("p/a/1.jpg", "p/a b/ü.jpg", "p/c%.jpg", "p2/other.jpg"):
+            lake.pipe_file(f"lake/{key}", key.encode())
+        found = list(Listing("az://lake/p"))
+        assert [entry.uri for entry in found] == ["az://lake/p/a b/ü.jpg", "az://lake/p/a/1.jpg", "az://lake/p/c%.jpg"]
+        assert contents(found) == [entry.uri.removeprefix("az://lake/").encode() for entry in found]
+        gone = replace(found[0], uri="az://lake/p/gone.jpg")
+        assert [failure.status for failure in contents([gone])] == [Status.MISSING]
+
+        output = Folder("az://lake/scores")
+        output.write("scores/shard=000000.parquet", b"rows")
+        assert output.child("scores").names() == ["shard=000000.parquet"]
+        assert output.read("scores/shard=000000.parquet") == b"rows"
+        output.remove()
+        assert output.child("scores").names() == []
+
+
 def test_a_driver_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(__import__("sys").modules, "gcsfs", None)
     with pytest.raises(MissingDriver, match=r"pip install 'grepr\[gcs\]'"):
@@ -266,6 +310,7 @@ def test_a_driver_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch
     [
         ("az://box/p", {"account_name": "x", "sas_token": "?sv=1&sig=a"}),
         ("az://box/p", {"account_name": "x", "anon": True}),
+        ("az://box/p", {"connection_string": "AccountName=x;AccountKey=YQ==;EndpointSuffix=core.windows.net"}),
         ("abfss://box@x.dfs.core.windows.net/p", {"account_key": "YWFh"}),
         ("gs://box/p", {"token": "anon", "project": "x"}),
         ("s3://box/p", {"key": "a", "secret": "b", "endpoint_url": "http://host:1", "use_ssl": False}),
