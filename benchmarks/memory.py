@@ -22,6 +22,8 @@ from PIL import Image
 from grepr_core.images import Photo, decode
 
 FORMATS = {"JPEG": {"quality": 90}, "PNG": {"compress_level": 1}, "WEBP": {"quality": 90, "method": 0}, "TIFF": {}}
+#: Megapixels; the first partition of a WebP, of 512 kB, cannot describe more blocks than that.
+LARGEST_WEBP = 50
 
 
 def make(path: Path, kind: str, megapixels: float) -> None:
@@ -74,8 +76,8 @@ def main() -> None:
     with TemporaryDirectory() as folder:
         for kind in FORMATS:
             for megapixels in map(float, options.megapixels.split(",")):
-                if kind == "WEBP" and megapixels > 50:
-                    continue  # Its first partition, of 512 kB, cannot describe so many blocks.
+                if kind == "WEBP" and megapixels > LARGEST_WEBP:
+                    continue
                 path = Path(folder, f"photo.{kind.lower()}")
                 elsewhere("--make", path, kind, megapixels)
                 whole = elsewhere("--decode", path).split()

@@ -35,8 +35,8 @@ class Listing:
 
         Args:
             source: A file, folder or glob, by a path or URL: of images, tar archives or tables. A name that ends in
-                ``.tar``, ``.csv``, ``.tsv``, ``.txt`` or ``.parquet`` stands for the images in it, one that ends in
-                ``manifest.json`` for an S3 Inventory.
+                ``.tar``, ``.csv``, ``.tsv``, ``.txt`` (or these with ``.gz``) or ``.parquet`` stands for the images in
+                it, one that ends in ``manifest.json`` for an S3 Inventory.
             all_files: Takes every file of a folder or archive, whatever its name, hidden ones included.
             storage_options: For fsspec.
         """

@@ -1,10 +1,12 @@
 """Tables that name images: CSV, TSV, Parquet with a column of URIs, and text with a URI a line."""
 
 import csv
+import gzip
 import io
 import logging
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 import pyarrow as pa
 import pyarrow.csv
@@ -18,7 +20,9 @@ from pipelines.sources.files import open_file, resolve
 
 log = logging.getLogger(__name__)
 
-TABLE_SUFFIXES = (".csv", ".tsv", ".txt", ".parquet")
+COMPRESSED = ".gz"
+_TEXT_SUFFIXES = (".csv", ".tsv", ".txt")
+TABLE_SUFFIXES = (*_TEXT_SUFFIXES, *(f"{suffix}{COMPRESSED}" for suffix in _TEXT_SUFFIXES), ".parquet")
 #: Columns that may hold the URI; the first that is there does.
 URI_COLUMNS = ("uri", "url", "path", "image", "file_name")
 #: Further columns that are taken over.
@@ -39,7 +43,7 @@ def list_table(table: str, storage_options: Mapping[str, Any], seen: Seen) -> It
     """Lists the images that a table names, each once.
 
     Args:
-        table: URI of the file; its suffix tells the format.
+        table: URI of the file; its suffix tells the format, and text may be compressed by gzip.
         storage_options: For fsspec.
         seen: What the same source has named before.
 
@@ -49,20 +53,26 @@ def list_table(table: str, storage_options: Mapping[str, Any], seen: Seen) -> It
     Raises:
         UserError: The file cannot be read, or has no column of URIs.
     """
-    with open_file(table, storage_options) as file:
+    name = table.lower()
+    kind = name.removesuffix(COMPRESSED)
+    with open_file(table, storage_options) as stored, _plain(stored, compressed=kind != name) as file:
         try:
-            if table.lower().endswith(".txt"):
+            if kind.endswith(".txt"):
                 batches = _text_batches(file)
-            elif table.lower().endswith(".parquet"):
+            elif kind.endswith(".parquet"):
                 batches = _parquet_batches(table, file)
             else:
-                batches = _csv_batches(table, file, "\t" if table.lower().endswith(".tsv") else ",")
+                batches = _csv_batches(table, file, "\t" if kind.endswith(".tsv") else ",")
             for batch in batches:
                 entries = list(_entries(table, batch))
                 keys = [entry.uri if entry.member is None else f"{entry.uri}\0{entry.member}" for entry in entries]
                 yield from (entry for entry, new in zip(entries, seen.first_time(keys), strict=True) if new)
-        except (pa.ArrowException, *STORE_ERRORS) as error:
+        except (pa.ArrowException, EOFError, zlib.error, *STORE_ERRORS) as error:
             raise UserError(f"{table}: {error}") from error
+
+
+def _plain(file: BinaryIO, *, compressed: bool) -> BinaryIO:
+    return cast(BinaryIO, gzip.GzipFile(fileobj=file)) if compressed else file
 
 
 def _entries(table: str, batch: pa.RecordBatch) -> Iterator[Entry]:

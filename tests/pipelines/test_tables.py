@@ -1,5 +1,6 @@
 """Tables that name images, and Parquet files that hold them."""
 
+import gzip
 import io
 import json
 import random
@@ -53,6 +54,20 @@ def test_other_formats_and_column_names(tmp_path: Path):
         f"{tmp_path.parent}/3.jpg",
     ]
     assert [e.uri for e in entries(tmp_path / "t.parquet")] == ["https://host/a%20b.jpg?x=1"]
+
+
+@pytest.mark.parametrize("name", ["t.csv.gz", "t.tsv.gz", "t.txt.gz"])
+def test_compressed_tables(tmp_path: Path, name: str):
+    text = "" if ".txt" in name else "uri\n"
+    content = gzip.compress((text + "".join(f"{i:05d}.jpg\n" for i in range(20_000))).encode())
+    (tmp_path / name).write_bytes(content)
+    assert [Path(e.uri).name for e in entries(tmp_path / name)] == [f"{i:05d}.jpg" for i in range(20_000)]
+    (tmp_path / name).write_bytes(content[: len(content) // 2])
+    with pytest.raises(UserError, match=name):
+        entries(tmp_path / name)
+    (tmp_path / name).write_bytes(b"no gzip")
+    with pytest.raises(UserError, match=name):
+        entries(tmp_path / name)
 
 
 def test_paths_in_a_remote_table_are_relative_to_it():
