@@ -49,22 +49,22 @@ async def _follow(client: JobClient, job: str, write: Callable[[str], object]) -
     shown, pause, well = 0, PAUSE_SECONDS[0], time.monotonic()
     while True:
         try:
-            position = 0
-            async with aclosing(_tail(client, job)) as pieces:
-                async for piece in pieces:
-                    fresh = piece[max(0, shown - position) :]
-                    position += len(piece)
-                    if fresh:
-                        write(fresh)
-                        shown = position
-                    pause, well = PAUSE_SECONDS[0], time.monotonic()
-            info = client.find(job)
-            if info is None:
-                raise UserError(f"the cluster knows no job {job}; its head may have been started anew")
+            info = _details(client, job)
+            if not info.status.is_terminal():
+                position = 0
+                async with aclosing(_tail(client, job)) as pieces:
+                    async for piece in pieces:
+                        fresh = piece[max(0, shown - position) :]
+                        position += len(piece)
+                        shown = max(shown, position)
+                        if fresh:
+                            write(fresh)
+                        pause, well = PAUSE_SECONDS[0], time.monotonic()
+                info = _details(client, job)
             if info.status.is_terminal():
                 _show_end(client, job, shown, write)
                 return info
-            pause, well = PAUSE_SECONDS[0], time.monotonic()
+            well = time.monotonic()
         except LOST as error:
             if time.monotonic() - well > PATIENCE_SECONDS:
                 raise
@@ -83,6 +83,13 @@ async def _tail(client: JobClient, job: str) -> AsyncGenerator[str, None]:
                 return
             except RuntimeError as error:
                 raise Unwell(str(error)) from error
+
+
+def _details(client: JobClient, job: str) -> JobDetails:
+    info = client.find(job)
+    if info is None:
+        raise UserError(f"the cluster knows no job {job}; where its head was started anew, submit the command again")
+    return info
 
 
 def _show_end(client: JobClient, job: str, shown: int, write: Callable[[str], object]) -> None:

@@ -123,7 +123,12 @@ class ScoringOptions(StoredOptions):
     """Processes; by default one a GPU, or else one a CPU core."""
 
     address: str | None = None
-    """Ray cluster to use, such as 'auto' or ray://head:10001; by default Ray is started here and stopped at the end."""
+    """Ray cluster to use, such as 'auto' or ray://head:10001; by default the one that runs this command as a job, or
+    else Ray is started here and stopped at the end."""
+
+    autoscaling: bool = False
+    """The cluster adds nodes for the processes asked for, so that more than it has now are not refused. GPU nodes that
+    are still to come need --device cuda."""
 
     zero_shot: bool = False
     """Give the low-level zero-shot score too where the score does not depend on it; it costs more than all else."""
@@ -273,7 +278,12 @@ class RunOptions(StoredOptions):
     """Seed of all that is drawn."""
 
     address: str | None = None
-    """Ray cluster to use, such as 'auto' or ray://head:10001; by default Ray is started here and stopped at the end."""
+    """Ray cluster to use, such as 'auto' or ray://head:10001; by default the one that runs this command as a job, or
+    else Ray is started here and stopped at the end."""
+
+    autoscaling: bool = False
+    """The cluster adds nodes for the processes asked for, so that more than it has now are not refused. GPU nodes that
+    are still to come need --device cuda."""
 
 
 @dataclass(frozen=True, kw_only=True)
