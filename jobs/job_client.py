@@ -38,8 +38,9 @@ class JobClient(JobSubmissionClient):
         return super()._do_request(method, endpoint, timeout=REQUEST_SECONDS, **options)
 
     def _raise_error(self, r: requests.Response) -> NoReturn:
-        if r.status_code in (502, 503, 504):
-            raise Unwell(f"status {r.status_code}")
+        # A head that has just started says the latter, with 500.
+        if r.status_code in (502, 503, 504) or "try again later" in r.text:
+            raise Unwell(f"status {r.status_code}: {r.text.strip()}")
         raise Refused(r.status_code, r.text)
 
     def find(self, job: str) -> JobDetails | None:
