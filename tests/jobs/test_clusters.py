@@ -4,6 +4,7 @@ import re
 import shlex
 import zipfile
 from copy import deepcopy
+from datetime import UTC, datetime
 from importlib.metadata import requires, version
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,8 @@ from ray.autoscaler._private.util import prepare_config, validate_config
 
 from jobs.cli import parse
 from jobs.nightly import command
-from jobs.submit import own_folders
+from jobs.submit import check_places, check_secrets, own_folders
+from pipelines.options import SubmitOptions
 from pipelines.session import plan_workers
 from tests.jobs.kuberay_fields import resource
 
@@ -153,9 +155,28 @@ def test_a_job_carries_grepr_and_little_else(tmp_path: Path):
     assert sum(path.stat().st_size for path in tmp_path.glob("*.zip")) < 80 * 2**20
 
 
-def test_a_night_builds_on_the_last_one_that_was_finished(tmp_path: Path):
-    from datetime import UTC, datetime
+def documented() -> list[list[str]]:
+    """Gives the commands of grepr in the guide, without what a shell makes of them."""
+    text = (ROOT / "docs/clusters.md").read_text()
+    lines = "\n".join(re.findall(r"^```\n(.*?)^```", text, re.MULTILINE | re.DOTALL)).replace("\\\n", " ").splitlines()
+    found = [re.sub(r"^nohup | (2?>|&|#).*$", "", line) for line in lines if re.match("(nohup )?grepr ", line)]
+    return [shlex.split(line)[1:] for line in [*found, *re.findall("`(grepr [^`]*--follow)`", text)]]
 
+
+def test_the_guide_has_commands():
+    assert {arguments[0] for arguments in documented()} == {"score", "submit"}
+
+
+@pytest.mark.parametrize("arguments", documented(), ids=" ".join)
+def test_grepr_takes_every_command_of_the_guide(arguments: list[str]):
+    options = parse(arguments)
+    if isinstance(options, SubmitOptions) and options.command:
+        command = parse(options.command)
+        check_places(command)
+        check_secrets(command)
+
+
+def test_a_night_builds_on_the_last_one_that_was_finished(tmp_path: Path):
     def night(day: int, hour: int) -> list[str]:
         return command("s3://lake/", str(tmp_path), ["--workers", "8"], datetime(2026, 3, day, hour, tzinfo=UTC))
 
