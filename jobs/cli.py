@@ -13,6 +13,7 @@ from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, OmitSubcommandPrefixe
 from tyro.extras import subcommand_cli_from_dict
 
 from grepr_core.errors import UserError
+from jobs.exit_codes import DONE, FAILED, INTERRUPTED, TOO_MANY_FAILED, WRONG_USAGE
 from pipelines.options import (
     DemoOptions,
     EvaluateOptions,
@@ -27,10 +28,9 @@ from pipelines.options import (
     PretrainOptions,
     ScoreOptions,
     ScoringOptions,
+    SubmitOptions,
 )
 from pipelines.run_files import HIGH_WEIGHTS_FILE, LOW_WEIGHTS_FILE
-
-DONE, FAILED, WRONG_USAGE, TOO_MANY_FAILED, INTERRUPTED = 0, 1, 2, 3, 130
 
 DESCRIPTION = """Scores the perceptual quality of every photo in a lake.
 
@@ -154,6 +154,18 @@ def _on_one_line(value: object) -> str:
     return ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else str(value)
 
 
+def _submit(options: SubmitOptions) -> int:
+    command = parse(options.command) if options.command else None
+    if isinstance(command, NEEDS_THIS_MACHINE):
+        raise UserError(f"{options.command[0]} works on this machine only; it cannot be submitted")
+    from jobs.submit import run
+
+    return run(options, command)
+
+
+#: Options of commands that make no sense as a job.
+NEEDS_THIS_MACHINE = (DemoOptions, SubmitOptions)
+
 COMMANDS: dict[str, tuple[type, Callable[[Any], int]]] = {
     "demo": (DemoOptions, _demo),
     "manifest": (ManifestOptions, _manifest),
@@ -162,7 +174,27 @@ COMMANDS: dict[str, tuple[type, Callable[[Any], int]]] = {
     "fit": (FitOptions, _fit),
     "evaluate": (EvaluateOptions, _evaluate),
     "model": (ModelOptions, _model),
+    "submit": (SubmitOptions, _submit),
 }
+
+
+def parse(arguments: Sequence[str] | None = None) -> object:
+    """Reads a command line; ends the process with help, or with 2 where it is wrong.
+
+    Args:
+        arguments: Without the program's name; by default those of the process.
+
+    Returns:
+        The options of the command.
+    """
+    return subcommand_cli_from_dict(
+        {name: options for name, (options, _) in COMMANDS.items()},
+        prog="grepr",
+        description=DESCRIPTION,
+        args=arguments,
+        sort_subcommands=False,
+        config=(FlagCreatePairsOff, OmitArgPrefixes, OmitSubcommandPrefixes),
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
@@ -175,16 +207,9 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         _mute_libraries()
     # What libraries tell of themselves, such as where they found credentials, is of no interest here.
     logging.basicConfig(format="%(message)s", stream=sys.stderr, level=logging.WARNING)
-    for package in ("grepr_core", "pipelines"):
+    for package in ("grepr_core", "pipelines", "jobs"):
         logging.getLogger(package).setLevel(logging.INFO)
-    options = subcommand_cli_from_dict(
-        {name: options for name, (options, _) in COMMANDS.items()},
-        prog="grepr",
-        description=DESCRIPTION,
-        args=arguments,
-        sort_subcommands=False,
-        config=(FlagCreatePairsOff, OmitArgPrefixes, OmitSubcommandPrefixes),
-    )
+    options = parse(arguments)
     program = next(program for kind, program in COMMANDS.values() if isinstance(options, kind))
     signal.signal(signal.SIGTERM, _interrupt)
     try:

@@ -1,6 +1,7 @@
 """The options of every command, from which the command line is made. Imports nothing heavy, so help is instant."""
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
@@ -123,7 +124,12 @@ class ScoringOptions(StoredOptions):
     """Processes; by default one a GPU, or else one a CPU core."""
 
     address: str | None = None
-    """Ray cluster to use, such as 'auto' or ray://head:10001; by default Ray is started here and stopped at the end."""
+    """Ray cluster to use, such as 'auto' or ray://head:10001; by default the one that runs this command as a job, or
+    else Ray is started here and stopped at the end."""
+
+    autoscaling: bool = False
+    """The cluster adds nodes for the processes asked for, so that more than it has now are not refused. GPU nodes that
+    are still to come need --device cuda."""
 
     zero_shot: bool = False
     """Give the low-level zero-shot score too where the score does not depend on it; it costs more than all else."""
@@ -273,7 +279,12 @@ class RunOptions(StoredOptions):
     """Seed of all that is drawn."""
 
     address: str | None = None
-    """Ray cluster to use, such as 'auto' or ray://head:10001; by default Ray is started here and stopped at the end."""
+    """Ray cluster to use, such as 'auto' or ray://head:10001; by default the one that runs this command as a job, or
+    else Ray is started here and stopped at the end."""
+
+    autoscaling: bool = False
+    """The cluster adds nodes for the processes asked for, so that more than it has now are not refused. GPU nodes that
+    are still to come need --device cuda."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -657,3 +668,46 @@ class ModelOptions:
         | Annotated[ModelBuildOptions, subcommand("build")]
         | Annotated[ModelImportOptions, subcommand("import")]
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SubmitOptions:
+    """Run a command as a job on a Ray cluster, with this version of grepr.
+
+    The same command under another id goes on where it ended. Without a command, --submission-id and --follow follow a
+    job that was submitted before.
+
+    Example: grepr submit --address http://head:8265 --follow -- score s3://lake/ s3://scores/monday
+    """
+
+    command: Annotated[Positional[tuple[str, ...]], arg(metavar="-- COMMAND")] = ()
+    """What the job runs, with its options, after two dashes."""
+
+    address: str
+    """URL of the cluster's job server, such as http://head:8265. The cluster's token is taken from RAY_AUTH_TOKEN, the
+    file that RAY_AUTH_TOKEN_PATH names, or ~/.ray/auth_token."""
+
+    runtime_env: str | None = None
+    """YAML or JSON file with Ray's runtime environment of the job, such as 'env_vars' and 'pip'."""
+
+    env: str = ""
+    """Names of environment variables, with commas between, that the job gets from here; no others are handed over."""
+
+    submission_id: str | None = None
+    """Name of the job on the cluster; a second job of the same name is refused."""
+
+    follow: bool = False
+    """Show the job's log until it ends, and end with its exit code."""
+
+    def __post_init__(self) -> None:
+        """Checks that the options go together.
+
+        Raises:
+            ValueError: Names the option that is missing or cannot be used.
+        """
+        if not self.address.startswith(("http://", "https://")):
+            raise ValueError("--address must be the URL of the job server, such as http://head:8265")
+        if self.submission_id is not None and not re.fullmatch(r"[\w.-]+", self.submission_id):
+            raise ValueError("--submission-id must be of letters, digits, '.', '_' and '-'")
+        if not self.command and not (self.submission_id and self.follow):
+            raise ValueError("a command must follow '--'; or --submission-id and --follow, to follow an earlier job")

@@ -66,7 +66,7 @@ def run(options: ScoreOptions) -> Plan:
     sample = output.child(SAMPLE_FOLDER)
     with run_lock(output), ray_session(options.address):
         manifest = open_manifest(options, output)
-        workers = cluster_workers(options.device, options.workers)
+        workers = cluster_workers(options.device, options.workers, autoscaling=options.autoscaling)
         images = min(manifest.images, workers.count * (IMAGES_A_GPU if workers.gpus else IMAGES_A_CPU))
         sample.remove()
         try:

@@ -163,7 +163,7 @@ def _prepare_shards(
         closing(Progress(job.manifest.images, before, what="preparing")) as shown,
     ):
         # Distorting and comparing is work for CPUs.
-        workers = cluster_workers("cpu", job.options.workers)
+        workers = cluster_workers("cpu", job.options.workers, autoscaling=job.options.autoscaling)
         for row in map_shards(preparer, job, np.array(todo), workers):
             summaries.append(ScenesSummary(**row))
             failed = len(summaries[-1].failures)

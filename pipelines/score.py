@@ -194,7 +194,7 @@ def score_manifest(
     here, workers, began = ShardSummary(), None, time.monotonic()
     if len(todo):
         with ray_session(options.address), closing(Progress(manifest.images, before.images)) as shown:
-            workers = cluster_workers(options.device, options.workers)
+            workers = cluster_workers(options.device, options.workers, autoscaling=options.autoscaling)
             if options.gpu_decode and not workers.gpus:
                 raise UserError("--gpu-decode: Ray has no GPU here; leave it out, or add a GPU node")
             old = ray.put(OldScores.read(since)) if since is not None else None

@@ -17,6 +17,8 @@ from grepr_core.errors import UserError
 
 #: What a scoring process on the CPU needs beside its images: Python, Ray, PyTorch and the model.
 WORKER_BYTES = 2 * 2**30
+#: CPU cores beside each GPU of a node that is not there yet, as the smallest GPU machines have them.
+CORES_A_GPU = 4
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,7 @@ def plan_workers(
     device: str = "auto",
     requested: int | None = None,
     option: str = "--workers",
+    autoscaling: bool = False,
 ) -> Workers:
     """Divides a cluster among scoring processes.
 
@@ -57,6 +60,8 @@ def plan_workers(
         device: ``auto``, ``cpu`` or ``cuda``.
         requested: Number of processes asked for.
         option: By which they were, for the message.
+        autoscaling: Whether the cluster adds nodes for what it has not. Processes that wait for a node are its demand,
+            which ends with them; those that have one begin without the others.
 
     Returns:
         The processes.
@@ -65,19 +70,31 @@ def plan_workers(
         UserError: The cluster has not what was asked for.
     """
     cpus = sum(node_cpus)
+    if autoscaling and requested is not None:
+        use_gpus = device == "cuda" or (gpus > 0 and device == "auto")
+        if requested > (gpus if use_gpus else cpus):
+            return Workers(requested, CORES_A_GPU if use_gpus else 1, int(use_gpus))
     if cpus < 1:
-        raise UserError("the Ray cluster has no CPU to work on; add a worker node")
+        raise UserError(f"the Ray cluster has no CPU to work on; add a worker node{_growing(option)}")
     use_gpus = gpus > 0 and device != "cpu"
     if device == "cuda" and not use_gpus:
-        raise UserError("--device cuda: the Ray cluster has no GPU; use --device cpu or add a GPU node")
+        raise UserError(
+            f"--device cuda: the Ray cluster has no GPU; use --device cpu or add a GPU node{_growing(option)}"
+        )
     limit, what = (gpus, "GPU") if use_gpus else (cpus, "CPU core")
     if requested is not None and requested > limit:
-        raise UserError(f"{option} {requested} needs as many {what}s, but Ray has {limit}; ask for fewer")
+        raise UserError(
+            f"{option} {requested} needs as many {what}s, but Ray has {limit}; ask for fewer{_growing(option)}"
+        )
     fitting = limit if use_gpus else max(1, min(limit, memory // WORKER_BYTES))
     count = requested or fitting
     sizes = range(max(node_cpus), 0, -1)
     cpus_each = next((size for size in sizes if sum(n // size for n in node_cpus) >= count), 1)
     return Workers(count, cpus_each, int(use_gpus))
+
+
+def _growing(option: str) -> str:
+    return f", or, where the cluster adds nodes by itself, for {option} N --autoscaling"
 
 
 def available_cores() -> int:
@@ -90,6 +107,11 @@ def available_cores() -> int:
         return cores
 
 
+def cluster_address(address: str | None = None) -> str | None:
+    """Gives the address of the cluster to use: the one named, or, in a Ray job, that of the cluster it runs on."""
+    return address or os.environ.get("RAY_ADDRESS")
+
+
 @contextlib.contextmanager
 def ray_session(address: str | None = None) -> Iterator[None]:
     """Connects to Ray, or starts it on this machine; leaves or stops it at the end.
@@ -97,7 +119,8 @@ def ray_session(address: str | None = None) -> Iterator[None]:
     A Ray that is connected already, as in a Ray job or a test, is used and left as it is.
 
     Args:
-        address: Of a cluster; None starts one here, without dashboard.
+        address: Of a cluster; None takes the one that this process is a job of, or else starts one here, without
+            dashboard.
     """
     if ray.is_initialized():
         yield
@@ -105,7 +128,7 @@ def ray_session(address: str | None = None) -> Iterator[None]:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     logging.getLogger("ray").setLevel(logging.ERROR)
     on_termination = signal.getsignal(signal.SIGTERM)
-    if address is None and "RAY_ADDRESS" not in os.environ:
+    if (address := cluster_address(address)) is None:
         ray.init(
             address="local",  # not a cluster that happens to run on this machine
             num_cpus=available_cores(),
@@ -115,7 +138,7 @@ def ray_session(address: str | None = None) -> Iterator[None]:
             object_store_memory=_object_store_bytes(),
         )
     else:
-        ray.init(address=address or os.environ["RAY_ADDRESS"], logging_level=logging.ERROR)
+        ray.init(address=address, logging_level=logging.ERROR)
     if threading.current_thread() is threading.main_thread():
         # Ray puts a handler of its own in place, which ends the process with 15 as exit code.
         signal.signal(signal.SIGTERM, on_termination)
@@ -130,7 +153,9 @@ def _object_store_bytes() -> int:
     return min(200 * 2**20, psutil.virtual_memory().total // 8)
 
 
-def cluster_workers(device: str, requested: int | None, *, option: str = "--workers") -> Workers:
+def cluster_workers(
+    device: str, requested: int | None, *, option: str = "--workers", autoscaling: bool = False
+) -> Workers:
     """Plans the processes for the Ray cluster that is connected; see :func:`plan_workers`."""
     nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
     resources: list[dict[str, float]] = [node["Resources"] for node in nodes if node["Alive"]]
@@ -141,4 +166,5 @@ def cluster_workers(device: str, requested: int | None, *, option: str = "--work
         device=device,
         requested=requested,
         option=option,
+        autoscaling=autoscaling,
     )

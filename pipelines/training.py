@@ -43,7 +43,7 @@ from pipelines.batch_norm import RunningStatistics
 from pipelines.checkpoints import Position, load_checkpoint, save_checkpoint
 from pipelines.options import TrainingOptions
 from pipelines.run_files import RUN_FILE
-from pipelines.session import Workers, available_cores, cluster_workers, ray_session
+from pipelines.session import Workers, available_cores, cluster_address, cluster_workers, ray_session
 from pipelines.settings import check_settings
 from pipelines.training_log import EPOCHS_FILE, TrainingLog
 
@@ -234,7 +234,7 @@ class _Job:
 @contextlib.contextmanager
 def _workers(stage: Stage, options: TrainingOptions) -> Iterator[Workers | None]:
     """Plans the processes, with Ray running where it is needed; None stands for this process."""
-    named = options.address is not None or ray.is_initialized()
+    named = cluster_address(options.address) is not None or ray.is_initialized()
     no_gpu = options.device == "cpu" or not (named or torch.cuda.is_available())
     if options.num_workers == 0 or (options.num_workers is None and no_gpu):
         yield None
@@ -250,7 +250,7 @@ def _workers(stage: Stage, options: TrainingOptions) -> Iterator[Workers | None]
         else:
             count = options.num_workers
         _check_share(stage, options, count)
-        yield cluster_workers(options.device, count, option="--num-workers")
+        yield cluster_workers(options.device, count, option="--num-workers", autoscaling=options.autoscaling)
 
 
 def _check_batch(stage: Stage, options: TrainingOptions) -> None:

@@ -1,0 +1,98 @@
+"""What grepr submit checks and hands over, before a cluster is spoken to."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from grepr_core.errors import UserError
+from jobs.cli import parse
+from jobs.submit import check_places, check_secrets, runtime_env
+from pipelines.options import SubmitOptions
+
+
+@pytest.mark.parametrize(
+    ("command", "refused"),
+    [
+        (["score", "photos/", "s3://scores/all"], "photos/"),
+        (["score", "s3://lake/", "scores"], "scores"),
+        (["score", "s3://lake/", "s3://scores/all", "--since", "yesterday"], "yesterday"),
+        (["score", "s3://lake/", "s3://scores/all", "--model", "my-model"], "my-model"),
+        (["fit", "ratings.csv", "--images", "s3://lake/", "--output", "s3://models/mine"], "ratings.csv"),
+        (["pretrain", "low", "photos", "--output", "s3://models/low"], "photos"),
+        (["model", "build", "--low", "my-model", "--output", "s3://models/base"], "my-model"),
+    ],
+)
+def test_paths_of_this_folder_mean_nothing_there(
+    command: Sequence[str], refused: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my-model").mkdir()
+    with pytest.raises(UserError, match=f"^{refused}: a path from this folder"):
+        check_places(parse(command))
+
+
+def test_a_file_system_that_every_node_has_is_asked_for(caplog: pytest.LogCaptureFixture):
+    check_places(parse(["score", "/mnt/lake", "file:///mnt/scores", "--model", "s3://models/mine"]))
+    assert "/mnt/lake, file:///mnt/scores: has to be the same on every node" in caplog.text
+
+
+def test_urls_and_names_pass(caplog: pytest.LogCaptureFixture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "grepr-lite").mkdir()  # the shipped one is taken before it
+    check_places(parse(["score", "s3://lake/", "gs://scores/all", "--model", "grepr-lite"]))
+    high = ["--high", "open_clip:RN50-quickgelu", "--pretrained", "openai"]
+    check_places(parse(["model", "build", "--low", "grepr-lite", *high, "--output", "s3://models/clip"]))
+    assert not caplog.records
+
+
+@pytest.mark.parametrize(
+    "storage",
+    [
+        {"key": "A", "secret": "B"},
+        {"client_kwargs": {"aws_secret_access_key": "B"}},
+        {"token": "B"},
+        {"connection_string": "B"},
+        {"password": "B"},
+    ],
+)
+def test_secrets_are_kept_off_the_command_line(storage: dict[str, object]):
+    command = parse(["score", "s3://lake/", "s3://scores/all", "--storage-options", json.dumps(storage)])
+    with pytest.raises(UserError, match="readable in the log") as refusal:
+        check_secrets(command)
+    assert "'B'" not in str(refusal.value)
+
+
+def test_storage_options_without_secrets_pass():
+    storage = json.dumps({"anon": True, "client_kwargs": {"endpoint_url": "http://store:9000"}})
+    check_secrets(parse(["score", "s3://lake/", "s3://scores/all", "--storage-options", storage]))
+
+
+def options(**changes: str) -> SubmitOptions:
+    return SubmitOptions(command=("score", "s3://a", "s3://b"), address="http://head:8265", **changes)
+
+
+def test_only_the_variables_that_are_named_are_handed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "mine")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "mine too")
+    assert runtime_env(options())["env_vars"] == {}
+    path = tmp_path / "env.yaml"
+    path.write_text("env_vars: {OMP_NUM_THREADS: '1'}\npy_modules: [s3://code/mine.zip]\npip: [nothing]\n")
+    environment = runtime_env(options(runtime_env=str(path), env="AWS_ACCESS_KEY_ID"))
+    assert environment["env_vars"] == {"OMP_NUM_THREADS": "1", "AWS_ACCESS_KEY_ID": "mine"}
+    assert environment["pip"] == ["nothing"]
+    names = [Path(module).name for module in environment["py_modules"]]
+    assert names[:4] == ["mine.zip", "grepr_core", "pipelines", "jobs"]
+    with pytest.raises(UserError, match="--env NOT_SET_ANYWHERE"):
+        runtime_env(options(env="NOT_SET_ANYWHERE"))
+
+
+@pytest.mark.parametrize(("content", "message"), [("- a", "no mapping"), ("{", "neither YAML"), (None, "No such file")])
+def test_a_runtime_environment_that_is_none(content: str | None, message: str, tmp_path: Path):
+    path = tmp_path / "env.yaml"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(UserError, match=message) as refusal:
+        runtime_env(options(runtime_env=str(path)))
+    assert str(path) in str(refusal.value)
