@@ -17,6 +17,7 @@ from pipelines.options import (
     DemoOptions,
     EvaluateOptions,
     FitOptions,
+    LabelOptions,
     ManifestOptions,
     ModelBuildOptions,
     ModelImportOptions,
@@ -105,6 +106,13 @@ def _pretrain(options: PretrainOptions) -> int:
     return DONE
 
 
+def _label(options: LabelOptions) -> int:
+    from pipelines.label import run, to_text
+
+    _print(to_text(run(options, announce=_print)))
+    return DONE
+
+
 def _fit(options: FitOptions) -> int:
     from pipelines.fit import run, to_json, to_text
 
@@ -159,6 +167,7 @@ COMMANDS: dict[str, tuple[type, Callable[[Any], int]]] = {
     "manifest": (ManifestOptions, _manifest),
     "score": (ScoreOptions, _score),
     "pretrain": (PretrainOptions, _pretrain),
+    "label": (LabelOptions, _label),
     "fit": (FitOptions, _fit),
     "evaluate": (EvaluateOptions, _evaluate),
     "model": (ModelOptions, _model),
