@@ -245,9 +245,11 @@ class RatingJournal:
                 self.photos += [Photo(photo["image"], Entry(**photo["entry"])) for photo in event["photos"]]
                 self.slots += sequence(range(first, len(self.photos)), event["repeats"])
             case "rating" | "skip":
-                self._rater(event["rater"]).decided[event["slot"]] = event.get("rating")
+                self._rater(event["rater"]).decided[range(len(self.slots))[event["slot"]]] = event.get("rating")
             case "undo":
                 self._rater(event["rater"]).decided.pop(event["slot"])
+            case kind:
+                raise ValueError(f"unknown kind of event {kind!r}")
 
     def _replay(self) -> None:
         self._file.seek(0)
@@ -260,7 +262,7 @@ class RatingJournal:
                 if event.get("format_version", FORMAT_VERSION) != FORMAT_VERSION:
                     raise UserError(f"{self.path}: format {event['format_version']} is unknown here; update grepr")
                 self._apply(event)
-            except (ValueError, KeyError, TypeError, IndexError) as error:
+            except (ValueError, LookupError, TypeError, AttributeError) as error:
                 raise UserError(
                     f"{self.path}, line {number}: damaged; restore the file or name another --output"
                 ) from error
