@@ -92,7 +92,7 @@ function showPhoto(place) {
 
 /** Only what has been seen can be rated. */
 function allow() {
-  for (const button of $("ratings").children) button.disabled = !seen;
+  for (const button of $("ratings").children) button.setAttribute("aria-disabled", !seen); // keeps the focus
 }
 
 async function explain() {
@@ -107,8 +107,13 @@ async function explain() {
 
 async function decide(rating) {
   if (busy || $("rate").hidden || (rating !== null && !seen)) return;
+  const shown = seen;
+  seen = false;
+  allow();
   const answer = await ask("api/rate", { rater, slot: state.upcoming[0].slot, rating });
   if (answer) $("status").textContent = rating === null ? "Skipped." : `Saved: ${rating}, ${WORDS[rating]}.`;
+  else seen = shown;
+  allow();
   update(answer);
 }
 
