@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from grepr_core.bundle import Bundle
 from grepr_core.errors import UserError
 from grepr_core.images import Status
-from grepr_core.storage import Folder, absolute
+from grepr_core.storage import Folder, MissingDriver, absolute
 from pipelines.manifest import ENTRY_COLUMNS, MANIFEST_FOLDER, Manifest, find_manifest, find_or_make_manifest
 from pipelines.options import LARGEST_SHARD, LabelOptions
 from pipelines.rated import score_entries
@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 #: Of a large lake no more shards are read than these, drawn by their sizes.
 MOST_SHARDS = 64
 READERS = 8
+SCORE_COLUMNS = ["status", "score", "features"]
 
 
 @dataclass(frozen=True)
@@ -59,8 +60,12 @@ def find_pool(options: LabelOptions, bundle: Bundle) -> Pool:
     Raises:
         UserError: The source cannot be listed or holds no images, scores are not finished, or their manifest is gone.
     """
-    folder = Folder(options.source, options.storage_options)
-    if folder.exists(RUN_FILE):
+    try:
+        folder = Folder(options.source, options.storage_options)
+        finished = folder.exists(RUN_FILE)
+    except MissingDriver:  # images can be listed and read without it, but no scores
+        return _listed(options, bundle)
+    if finished:
         record = folder.read_json(RUN_FILE)
         manifest = _manifest_of_scores(folder, record["options"]["source"], options)
         settings = record["settings"]
@@ -75,6 +80,18 @@ def find_pool(options: LabelOptions, bundle: Bundle) -> Pool:
         return _scored(manifest, bundle, options)
     if folder.exists(SCORES_FOLDER):
         raise UserError(f"{folder.url}: its scores are not finished; run the command that wrote them again first")
+    return _listed(options, bundle)
+
+
+def _manifest_of_scores(folder: Folder, source: str, options: LabelOptions) -> Manifest:
+    """Opens the manifest that scores were made from: the one below them, or the one that their command was given."""
+    for url in (f"{folder.url}/{MANIFEST_FOLDER}", absolute(source)):
+        if (found := find_manifest(url, options.storage_options)) is not None:
+            return found
+    raise UserError(f"{folder.url}: the manifest it was scored from, {source}, is gone; name a manifest or the photos")
+
+
+def _listed(options: LabelOptions, bundle: Bundle) -> Pool:
     with tempfile.TemporaryDirectory(prefix="grepr-") as temporary:
         manifest = find_or_make_manifest(
             options.source,
@@ -84,17 +101,6 @@ def find_pool(options: LabelOptions, bundle: Bundle) -> Pool:
             storage_options=options.storage_options,
         )
         return _scored(manifest, bundle, options)
-
-
-SCORE_COLUMNS = ["status", "score", "features"]
-
-
-def _manifest_of_scores(folder: Folder, source: str, options: LabelOptions) -> Manifest:
-    """Opens the manifest that scores were made from: the one below them, or the one that their command was given."""
-    for url in (f"{folder.url}/{MANIFEST_FOLDER}", absolute(source)):
-        if (found := find_manifest(url, options.storage_options)) is not None:
-            return found
-    raise UserError(f"{folder.url}: the manifest it was scored from, {source}, is gone; name a manifest or the photos")
 
 
 def _scored(manifest: Manifest, bundle: Bundle, options: LabelOptions) -> Pool:

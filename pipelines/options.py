@@ -217,7 +217,8 @@ class FitOptions(ScoringOptions):
     ratings: Annotated[Positional[str], arg(metavar="RATINGS")]
     """CSV or Parquet with columns image (path below --images, or URI), mos and, where known, std (standard deviation of
     the ratings of an image) and count (their number; without, std is that of mos itself), by which ratings are weighed.
-    Where there is a column split, only its rows 'train' are used."""
+    Where there is a column split, only its rows 'train' are used. Images inside of tar or Parquet files are told by
+    member, offset and size, as 'grepr label' writes them."""
 
     images: str
     """Folder or URL that the ratings' paths start from."""

@@ -72,10 +72,8 @@ class Consistency:
         """Says it in a sentence."""
         if not self.photos:
             return "no photo was rated twice"
-        return (
-            f"{self.same} of {self.photos} photos shown twice got the same rating again; "
-            f"a rating varies by about {self.noise:.2f}"
-        )
+        varies = f"; a rating varies by about {self.noise:.2f}" if self.noise else ""
+        return f"{self.same} of {self.photos} photos shown twice got the same rating again{varies}"
 
 
 @dataclass

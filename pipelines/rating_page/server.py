@@ -188,6 +188,8 @@ def serve(
             listener.bind((HOST, port))
         except OSError as error:
             raise UserError(f"--port {port}: {error.strerror}; name another, or leave it out") from error
+        # From here on a browser is not turned away, but waits until the server has begun.
+        listener.listen()
         token = secrets.token_urlsafe(24)
         app = make_app(journal, reader, limits=limits, token=token, finish=lambda: setattr(server, "should_exit", True))
         server = uvicorn.Server(

@@ -51,7 +51,7 @@ class Served:
 def served(tmp_path: Path) -> Iterator[Served]:
     """Photographs in five degrees of noise, one with a name made to harm, and one that cannot be shown."""
     names = [f"{i:02d}.jpg" for i in range(PHOTOS)]
-    names[1] = HOSTILE.replace("/", "")
+    names[1] = HOSTILE
     for i, name in enumerate(names):
         noisy = distort(np.asarray(photo(i, (128, 96))), "gaussian_noise", i % 5 + 1, seed=i)
         (tmp_path / name).write_bytes(jpeg(Image.fromarray(noisy)) if i != BROKEN else b"not an image")

@@ -102,7 +102,7 @@ async function explain() {
   if (slot !== $("photo").dataset.slot) return;
   $("frame").hidden = true;
   $("no-photo").hidden = false;
-  $("no-photo").textContent = `This photo cannot be shown (${reason}). Skip it.`;
+  $("no-photo").textContent = `This photo cannot be shown (${reason}). Skip it, or reload the page to try again.`;
 }
 
 async function decide(rating) {
