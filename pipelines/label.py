@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from grepr_core.bundle import load_bundle
 from grepr_core.errors import UserError
@@ -93,15 +94,21 @@ def plan(journal: RatingJournal, options: LabelOptions) -> None:
     Raises:
         UserError: Its photos were chosen otherwise.
     """
-    settings = {"source": absolute(options.source), "model": options.model, "pool": options.pool, "seed": options.seed}
+    settings: dict[str, Any] = {
+        "source": absolute(options.source),
+        "model": options.model,
+        "pool": options.pool,
+        "seed": options.seed,
+    }
     if journal.photos and (changed := changes(journal.settings, settings)):
         raise UserError(
             f"{options.output}: its photos were chosen otherwise ({changed}); "
             "name another --output, or use the options it was made with"
         )
-    missing = options.count - len(journal.photos)
-    if missing <= 0:
+    # A small lake may have fewer photos than were asked for.
+    if options.count <= journal.settings.get("count", 0):
         return
+    missing = options.count - len(journal.photos)
     bundle = load_bundle(options.model)
     pool = find_pool(options, bundle)
     places = {(entry.uri, entry.member): row for row, entry in enumerate(pool.entries)}
@@ -110,11 +117,11 @@ def plan(journal: RatingJournal, options: LabelOptions) -> None:
     count = min(missing, len(pool.entries) - len(rated))
     if count < missing:
         log.warning("there are only %d photos to rate", len(journal.photos) + count)
-    if not count:
-        return
     chosen = choose(pool.features, count, blocks=bundle.feature_blocks, quality=pool.quality, rated=rated)
     photos = [Photo(_name(pool.source, pool.entries[row]), pool.entries[row]) for row in chosen]
-    journal.add_photos({**settings, "images": pool.source}, photos, repeats=round(options.repeats * count))
+    journal.add_photos(
+        {**settings, "count": options.count, "images": pool.source}, photos, repeats=round(options.repeats * count)
+    )
     _tell(pool, count)
 
 

@@ -20,6 +20,7 @@ from pipelines.options import LARGEST_SHARD, LabelOptions
 from pipelines.rated import score_entries
 from pipelines.run_files import RUN_FILE
 from pipelines.score_table import SCORES_FOLDER, read_shard
+from pipelines.settings import SETTINGS_FILE
 from pipelines.sources import Entry
 
 log = logging.getLogger(__name__)
@@ -73,12 +74,12 @@ def find_pool(options: LabelOptions, bundle: Bundle) -> Pool:
             rows = _sample(manifest, options)
             entries = _take(rows, manifest.read_shard, ENTRY_COLUMNS)
             scores = folder.child(SCORES_FOLDER)
-            table = _take(rows, lambda shard: read_shard(scores, shard, SCORE_COLUMNS), SCORE_COLUMNS)
+            table = _take(rows, lambda shard: read_shard(scores, shard, SCORE_COLUMNS), SCORE_COLUMNS, READERS)
             return _pool(manifest.source, entries, table)
         why = "are of another model" if settings["features"] else "hold no features"
         log.info("%s: its scores %s, so a sample of its photos is scored with %s", folder.url, why, bundle.name)
         return _scored(manifest, bundle, options)
-    if folder.exists(SCORES_FOLDER):
+    if folder.exists(SCORES_FOLDER) and folder.exists(SETTINGS_FILE):
         raise UserError(f"{folder.url}: its scores are not finished; run the command that wrote them again first")
     return _listed(options, bundle)
 
@@ -124,8 +125,11 @@ def _sample(manifest: Manifest, options: LabelOptions) -> dict[int, NDArray[np.i
     return {int(shards[i]): rows[of_shard == i] for i in np.unique(of_shard)}
 
 
-def _take(rows: dict[int, NDArray[np.int64]], read: Callable[[int], pa.Table], columns: list[str]) -> pa.Table:
-    with ThreadPoolExecutor(READERS) as pool:
+def _take(
+    rows: dict[int, NDArray[np.int64]], read: Callable[[int], pa.Table], columns: list[str], readers: int = 1
+) -> pa.Table:
+    # A manifest's shards share files, which only one thread may read.
+    with ThreadPoolExecutor(readers) as pool:
         parts = pool.map(lambda shard: read(shard).select(columns).take(rows[shard]), rows)
         return pa.concat_tables(parts)
 

@@ -1,5 +1,6 @@
 """Choosing photos and rating them, up to the fit, with real features and a real server."""
 
+import contextlib
 import io
 import json
 import re
@@ -7,6 +8,7 @@ import shlex
 import signal
 import subprocess
 import tarfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -128,7 +130,11 @@ def test_scores_lead_back_to_a_manifest(lake: Path, tmp_path: Path):
 
 
 def test_a_small_lake_is_rated_whole(lake: Path, tmp_path: Path):
-    assert len(planned(options(lake, tmp_path / "r.csv", count=40)).photos) == PHOTOS
+    journal = planned(options(lake, tmp_path / "r.csv", count=40))
+    assert len(journal.photos) == PHOTOS
+    # Asked for the same again, it looks for no more.
+    plan(journal, options(lake, tmp_path / "r.csv", count=40))
+    assert len(journal.photos) == PHOTOS
 
 
 @pytest.fixture
@@ -237,33 +243,37 @@ def test_what_is_no_rating_is_refused(client: TestClient, body: object, tmp_path
     assert (tmp_path / "ratings.events.jsonl").read_bytes() == before
 
 
-def open_page(process: subprocess.Popen[str]) -> str:
-    assert process.stdout is not None
-    line = process.stdout.readline()
-    assert line.startswith("rate here: http://127.0.0.1:"), line
-    return line.split()[-1]
+@contextlib.contextmanager
+def labelling(*arguments: str | Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """Runs the command; gives it and the address of its page."""
+    process = grepr("label", *arguments)
+    try:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        assert line.startswith("rate here: http://127.0.0.1:"), line
+        yield process, line.split()[-1]
+    finally:
+        process.kill()
+        process.wait()
+
+
+def rate(page: str, slots: range) -> None:
+    for slot in slots:
+        rating = {"rater": "Ann", "slot": slot, "rating": slot % 5 + 1}
+        assert requests.post(page + "api/rate", json=rating, timeout=60).status_code == 200
 
 
 @pytest.mark.slow
 def test_the_command_goes_on_after_it_was_killed(lake: Path, tmp_path: Path):
-    command = ("label", lake / "scores", "--output", tmp_path / "ratings.csv", "--count", "21")
-    process = grepr(*command)
-    page = open_page(process)
-    for slot in range(20):
-        answer = requests.post(
-            page + "api/rate", json={"rater": "Ann", "slot": slot, "rating": slot % 5 + 1}, timeout=60
-        )
-        assert answer.status_code == 200
-    process.kill()
-    process.communicate()
-    process = grepr(*command)
-    page = open_page(process)
-    state = requests.get(page + "api/state?rater=Ann", timeout=60).json()
-    assert (state["done"], state["total"]) == (20, 23)
-    for slot in range(20, 23):
-        requests.post(page + "api/rate", json={"rater": "Ann", "slot": slot, "rating": 3}, timeout=60)
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
+    arguments = (lake / "scores", "--output", tmp_path / "ratings.csv", "--count", "21")
+    with labelling(*arguments) as (_, page):
+        rate(page, range(20))
+    with labelling(*arguments) as (process, page):
+        state = requests.get(page + "api/state?rater=Ann", timeout=60).json()
+        assert (state["done"], state["total"]) == (20, 23)
+        rate(page, range(20, 23))
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
     assert process.returncode == 0, err
     assert "21 of 21 photos are rated" in out
     assert "Ann: " in out
