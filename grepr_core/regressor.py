@@ -131,12 +131,7 @@ def fit_ridge(
         raise ValueError("all ratings are equal; there is nothing to learn from")
 
     share = w / w.sum()
-    mean = share @ x
-    deviation = np.sqrt(share @ (x - mean) ** 2)
-    # A feature whose spread is rounding noise would be blown up to the size of the others.
-    scale = np.where(deviation > 1e-6 * np.abs(mean).clip(min=1e-6), deviation, 1.0)
-    if blocks is not None:
-        scale = scale * np.repeat(np.sqrt(blocks), blocks)
+    mean, scale = standardisation(x, share, blocks=blocks)
     root = np.sqrt(share * len(y))
     x = root[:, None] * (x - mean) / scale
     intercept = float(share @ y)
@@ -156,6 +151,25 @@ def fit_ridge(
     coefficients = x.T @ (vectors @ (rotated / (eigenvalues + alpha)))
     errors = left_out[best] / root
     return Regressor(mean, scale, coefficients, intercept, alpha, fit_interval(y - errors, errors))
+
+
+def standardisation(x: Array, share: Array, *, blocks: Sequence[int] | None = None) -> tuple[Array, Array]:
+    """Gives what makes features comparable: every block has variance 1 in all once they are shifted and divided.
+
+    Args:
+        x: (N, D) features.
+        share: (N,) weights that sum to 1.
+        blocks: Lengths of the blocks that the features consist of, in order; by default they are one block, and every
+            feature has variance 1.
+
+    Returns:
+        (D,) weighted mean, and (D,) what to divide by once it is subtracted.
+    """
+    mean = share @ x
+    deviation = np.sqrt(share @ (x - mean) ** 2)
+    # A feature whose spread is rounding noise would be blown up to the size of the others.
+    scale = np.where(deviation > 1e-6 * np.abs(mean).clip(min=1e-6), deviation, 1.0)
+    return mean, scale if blocks is None else scale * np.repeat(np.sqrt(blocks), blocks)
 
 
 def _gram_eigenvectors(x: Array) -> tuple[Array, Array]:

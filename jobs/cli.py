@@ -18,6 +18,7 @@ from pipelines.options import (
     DemoOptions,
     EvaluateOptions,
     FitOptions,
+    LabelOptions,
     ManifestOptions,
     ModelBuildOptions,
     ModelImportOptions,
@@ -105,6 +106,13 @@ def _pretrain(options: PretrainOptions) -> int:
     return DONE
 
 
+def _label(options: LabelOptions) -> int:
+    from pipelines.label import run, to_text
+
+    _print(to_text(run(options, announce=_print)))
+    return DONE
+
+
 def _fit(options: FitOptions) -> int:
     from pipelines.fit import run, to_json, to_text
 
@@ -164,13 +172,14 @@ def _submit(options: SubmitOptions) -> int:
 
 
 #: Options of commands that make no sense as a job.
-NEEDS_THIS_MACHINE = (DemoOptions, SubmitOptions)
+NEEDS_THIS_MACHINE = (DemoOptions, LabelOptions, SubmitOptions)
 
 COMMANDS: dict[str, tuple[type, Callable[[Any], int]]] = {
     "demo": (DemoOptions, _demo),
     "manifest": (ManifestOptions, _manifest),
     "score": (ScoreOptions, _score),
     "pretrain": (PretrainOptions, _pretrain),
+    "label": (LabelOptions, _label),
     "fit": (FitOptions, _fit),
     "evaluate": (EvaluateOptions, _evaluate),
     "model": (ModelOptions, _model),

@@ -55,6 +55,8 @@ StorageOptions = Annotated[
 
 #: Images in a shard once there are many.
 LARGEST_SHARD = 1000
+#: Choosing photos to rate takes memory that grows with the square of their number.
+MOST_POOL = 10_000
 #: Of grepr_core.distortions and grepr_core.zero_shot, which take long to import; a test holds them together.
 MOST_KINDS, MOST_LEVELS, LEAST_SCENE_SIDE = 22, 5, 96
 
@@ -222,7 +224,8 @@ class FitOptions(ScoringOptions):
     ratings: Annotated[Positional[str], arg(metavar="RATINGS")]
     """CSV or Parquet with columns image (path below --images, or URI), mos and, where known, std (standard deviation of
     the ratings of an image) and count (their number; without, std is that of mos itself), by which ratings are weighed.
-    Where there is a column split, only its rows 'train' are used."""
+    Where there is a column split, only its rows 'train' are used. Images inside of tar or Parquet files are told by
+    member, offset and size, as 'grepr label' writes them."""
 
     images: str
     """Folder or URL that the ratings' paths start from."""
@@ -235,6 +238,57 @@ class FitOptions(ScoringOptions):
 
     json: bool = False
     """Print JSON instead of sentences."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelOptions(ScoringOptions):
+    """Rate the photos that teach a model most, on a page in the browser, for 'grepr fit'.
+
+    The page is served to this machine alone. The same command again goes on where it ended.
+
+    Example: grepr label scores/ --count 50 --output ratings.csv
+    """
+
+    source: Annotated[Positional[str], arg(metavar="SCORES")]
+    """Output of 'grepr score', best with --features; or a manifest, or anything that 'grepr manifest' takes."""
+
+    output: str = "ratings.csv"
+    """Table of ratings to write, on this machine; beside it every rating is kept in a journal, .events.jsonl."""
+
+    count: int = 50
+    """Photos to rate; once they are rated, a larger number adds the next best."""
+
+    repeats: float = 0.1
+    """Fraction of them that is shown a second time, to measure how consistent a rater is."""
+
+    pool: int = 2000
+    """Choose among so many photos, a random sample where there are more; without the model's features in SCORES they
+    are scored first."""
+
+    seed: int = 0
+    """Seed of the sample."""
+
+    port: int = 0
+    """Port of the page; by default any that is free."""
+
+    all_files: bool = False
+    """Take every file of a folder for an image, whatever its name."""
+
+    def __post_init__(self) -> None:
+        """Checks ranges.
+
+        Raises:
+            ValueError: Names the option that is out of range.
+        """
+        super().__post_init__()
+        if not 1 <= self.count <= self.pool <= MOST_POOL:
+            raise ValueError(f"--count must be at least 1, and --pool between it and {MOST_POOL:,}")
+        if not 0 <= self.repeats <= 0.5:
+            raise ValueError("--repeats must be between 0 and 0.5")
+        if not 0 <= self.port < 2**16:
+            raise ValueError("--port must be between 0 and 65535")
+        if self.seed < 0:
+            raise ValueError("--seed must not be negative")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,7 @@ import os
 import posixpath
 import tempfile
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,7 +25,7 @@ from grepr_core.regressor import Regressor, fit_ridge
 from grepr_core.storage import Folder, absolute, is_local
 from pipelines.manifest import MANIFEST_FOLDER, write_manifest
 from pipelines.options import LARGEST_SHARD, ScoringOptions
-from pipelines.score import score_manifest
+from pipelines.score import RunRecord, score_manifest
 from pipelines.score_table import read_scores
 from pipelines.sources import Entry, path_to_uri, uri_to_path
 
@@ -34,6 +34,8 @@ log = logging.getLogger(__name__)
 TRAIN = "train"
 SHOWN = 5
 FAILED_HINT = ". Check --images, or allow more with --max-failed-fraction"
+#: Where in a container an image is, as a manifest has it; the last two only count beside the first.
+PLACE_COLUMNS = ("member", "offset", "size")
 COLUMNS = ("image", "mos", "std", "count", "split")
 
 
@@ -95,8 +97,10 @@ def read_ratings(path: str, images: str = ".", *, storage_options: Mapping[str, 
 
     Returns:
         Columns ``image`` (string), ``mos`` (float64) and, where given, ``std`` (float64, 0 where a single rating has
-        none), ``count`` (float64) and ``split`` (string). The index holds the line in a CSV file or the row in a
-        Parquet file, counted from 1; its name says which, with the file's, for messages.
+        none), ``count`` (float64), ``split`` (string) and, where images are in containers, ``member`` (string, empty
+        where ``image`` is none), ``offset`` and ``size`` (float64, not a number where unknown). The index holds the
+        line in a CSV file or the row in a Parquet file, counted from 1; its name says which, with the file's, for
+        messages.
 
     Raises:
         UserError: The file is missing or not a table, a column is missing, an image appears twice, or a number cannot
@@ -109,7 +113,8 @@ def read_ratings(path: str, images: str = ".", *, storage_options: Mapping[str, 
             raise UserError(f"{path}: has no column {column!r}; its columns are {found}{_separator_hint(table)}")
     if table.empty:
         raise UserError(f"{path}: holds no ratings, only the names of its columns")
-    table = table[[column for column in COLUMNS if column in table.columns]].copy()
+    places = PLACE_COLUMNS if "member" in table.columns else ()
+    table = table[[column for column in (*COLUMNS, *places) if column in table.columns]].copy()
     nameless = table["image"].isna() | (table["image"].astype(str).str.strip() == "")
     _refuse(table, nameless, "image", "the path or URI of an image")
     table["image"] = table["image"].astype(str)
@@ -126,10 +131,16 @@ def read_ratings(path: str, images: str = ".", *, storage_options: Mapping[str, 
         hint = "; only one rating (count 1) may have none" if _empty(table["std"]).any() else ""
         _refuse(table, ~(np.isfinite(std) & (std >= 0)), "std", f"a number from 0 on{hint}")
         table["std"] = std
-    uris = pd.Series([image_uri(images, image) for image in table["image"]], table.index)
-    twice = uris[uris.duplicated(keep=False)]
+    if "member" in table:
+        table["member"] = table["member"].fillna("").astype(str)
+        for column in ("offset", "size"):
+            table[column] = _numbers(table[column]) if column in table else np.nan
+            whole = table[column].isna() | ((table[column] >= 0) & (table[column] % 1 == 0))
+            _refuse(table, ~whole, column, "a whole number from 0 on")
+    keys = pd.Series([f"{e.uri}\0{e.member}" for e in rated_images(table, images)], table.index)
+    twice = keys[keys.duplicated(keep=False)]
     if len(twice):
-        rows = table[uris == twice.iloc[0]]
+        rows = table[keys == twice.iloc[0]]
         spellings = " and ".join(dict.fromkeys(rows["image"]))
         raise UserError(
             f"{rows.index.name} {rows.index[0]} and {rows.index[1]}: rate the same image, {spellings}; "
@@ -154,7 +165,7 @@ def _read_table(path: str, storage_options: Mapping[str, Any] | None) -> pd.Data
         content: bytes = fs.cat_file(name)
         if content.startswith(b"PAR1"):
             file = pq.ParquetFile(io.BytesIO(content))
-            found = [column for column in file.schema_arrow.names if column in COLUMNS]
+            found = [column for column in file.schema_arrow.names if column in COLUMNS + PLACE_COLUMNS]
             # Where a column is missing, all are read, to be named.
             columns = found if {"image", "mos"} <= set(found) else None
             table: pd.DataFrame = file.read(columns).to_pandas().reset_index()
@@ -221,18 +232,13 @@ def rated_features(ratings: pd.DataFrame, images: str, bundle: Bundle, options: 
     Raises:
         UserError: More images failed than the options allow.
     """
-    uris = [image_uri(images, image) for image in ratings["image"]]
+    entries = rated_images(ratings, images)
+    uris = [entry.uri for entry in entries]
     if options.address is None:  # the disks of other machines may hold other files
         present = np.array([not is_local(uri) or os.path.lexists(uri_to_path(uri)) for uri in uris])
         if np.mean(~present) > options.max_failed_fraction:
             raise UserError(_failures(ratings, present, [f"{uri}: {Status.MISSING}" for uri in uris]) + FAILED_HINT)
-    with tempfile.TemporaryDirectory(prefix="grepr-") as temporary:
-        output = Folder(temporary)
-        manifest = write_manifest(
-            map(Entry, uris), output.child(MANIFEST_FOLDER), source=images, largest_shard=LARGEST_SHARD
-        )
-        record = score_manifest(manifest, output, bundle, options, features=True)
-        table = read_scores(output)
+    table, record = score_entries(entries, images, bundle, options)
     scored = np.array([status == Status.SCORED for status in table["status"].to_pylist()])
     if not scored.all():
         rows = table.select(["uri", "status", "error"]).to_pylist()
@@ -247,6 +253,51 @@ def rated_features(ratings: pd.DataFrame, images: str, bundle: Bundle, options: 
     optional = {name: _column(kept.column(name).to_numpy()) for name in names}
     mos, variance = ratings["mos"].to_numpy()[scored], _variance(ratings, scored)
     return RatedFeatures(features, mos, bundle.feature_blocks, variance, train, **optional)
+
+
+def score_entries(
+    entries: Iterable[Entry], source: str, bundle: Bundle, options: ScoringOptions
+) -> tuple[pa.Table, RunRecord]:
+    """Scores images into memory, with their features.
+
+    Args:
+        entries: Few enough that their features fit.
+        source: Where they are from, for messages.
+        bundle: The model that ``options.model`` names.
+        options: How images are scored.
+
+    Returns:
+        Their scores, in order, and the record of the run.
+    """
+    with tempfile.TemporaryDirectory(prefix="grepr-") as temporary:
+        output = Folder(temporary)
+        manifest = write_manifest(entries, output.child(MANIFEST_FOLDER), source=source, largest_shard=LARGEST_SHARD)
+        record = score_manifest(manifest, output, bundle, options, features=True)
+        return read_scores(output), record
+
+
+def rated_images(ratings: pd.DataFrame, images: str) -> list[Entry]:
+    """Gives the images that ratings are about.
+
+    Args:
+        ratings: As :func:`read_ratings` gives them.
+        images: Folder or URL that their paths start from.
+
+    Returns:
+        One for each row, in order.
+    """
+    uris = [image_uri(images, image) for image in ratings["image"]]
+    if "member" not in ratings:
+        return [Entry(uri) for uri in uris]
+    places = zip(*(ratings[column] for column in PLACE_COLUMNS), strict=True)
+    return [
+        Entry(uri, member=member, offset=_whole(offset), size=_whole(size)) if member else Entry(uri)
+        for uri, (member, offset, size) in zip(uris, places, strict=True)
+    ]
+
+
+def _whole(number: float) -> int | None:
+    return None if np.isnan(number) else int(number)
 
 
 def image_uri(images: str, image: str) -> str:
