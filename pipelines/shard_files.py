@@ -1,13 +1,13 @@
 """Files of shards: one Parquet file each, whole or absent, with what is known of the shard in its footer."""
 
 import io
-import itertools
 import json
 import posixpath
 import re
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, TypeVar
 
 import pyarrow.parquet as pq
 
@@ -21,6 +21,9 @@ _SUMMARY_KEY = b"grepr"
 FOOTER_BYTES = 256 * 2**10
 READERS = 16
 LISTING_SECONDS = 60.0
+
+Item = TypeVar("Item")
+Read = TypeVar("Read")
 
 
 def shard_name(shard: int) -> str:
@@ -62,8 +65,24 @@ def read_footers(folder: Folder, shards: Iterable[int]) -> Iterator[tuple[int, A
     Yields:
         Each number with what is known, in order.
     """
-    numbers = iter(shards)
+    yield from read_ahead(lambda shard: (shard, read_footer(folder, shard)), shards)
+
+
+def read_ahead(read: Callable[[Item], Read], items: Iterable[Item]) -> Iterator[Read]:
+    """Reads many at a time, but never further ahead than twice as many as are read at once.
+
+    Args:
+        read: Reads one, in a thread.
+        items: What to read.
+
+    Yields:
+        What was read, in order.
+    """
+    waiting: deque[Future[Read]] = deque()
     with ThreadPoolExecutor(READERS) as pool:
-        # A few at a time, since an executor would take in all shards of a lake at once.
-        while some := list(itertools.islice(numbers, 64 * READERS)):
-            yield from zip(some, pool.map(lambda shard: read_footer(folder, shard), some), strict=True)
+        for item in items:
+            waiting.append(pool.submit(read, item))
+            if len(waiting) > 2 * READERS:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
