@@ -5,7 +5,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -13,9 +13,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from grepr_core.images import Status
-from grepr_core.scorer import ImageScore
 from grepr_core.storage import Folder
 from pipelines.shard_files import add_footer, finished_shards, read_footer, read_footers, shard_name
+
+if TYPE_CHECKING:  # which imports PyTorch, and not everything that reads scores does
+    from grepr_core.scorer import ImageScore
 
 SCORES_FOLDER = "scores"
 #: Failures whose reason may have passed by the time the images are tried again.
@@ -90,7 +92,7 @@ class ShardSummary:
 
 
 def make_table(
-    images: pa.Table, scores: Sequence[ImageScore], *, model_id: str, feature_size: int | None = None
+    images: pa.Table, scores: "Sequence[ImageScore]", *, model_id: str, feature_size: int | None = None
 ) -> pa.Table:
     """Joins a shard's images with their scores.
 
