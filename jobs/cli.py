@@ -43,6 +43,8 @@ Results go to files and standard output, progress to standard error. Exit codes:
 done, but more images failed than --max-failed-fraction allows.
 """
 
+CONFIG = (FlagCreatePairsOff, OmitArgPrefixes, OmitSubcommandPrefixes)
+
 
 def _demo(options: DemoOptions) -> int:
     from pipelines.demo import run
@@ -209,7 +211,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         description=DESCRIPTION,
         args=arguments,
         sort_subcommands=False,
-        config=(FlagCreatePairsOff, OmitArgPrefixes, OmitSubcommandPrefixes),
+        config=CONFIG,
     )
     program = next(program for kind, program in COMMANDS.values() if isinstance(options, kind))
     signal.signal(signal.SIGTERM, _interrupt)

@@ -18,7 +18,7 @@ from pipelines.sources.duplicates import Seen
 
 IMAGES_FOLDER = "images"
 #: Images copied at a time by a process, each of them whole in memory.
-THREADS = 16
+THREADS = 8
 #: What object stores take for a key.
 MOST_KEY_BYTES = 1024
 _NO_PLACE = {

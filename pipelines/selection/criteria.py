@@ -286,7 +286,9 @@ class Criteria:
                 parameters.append(bound)
         if self._where is not None:
             conditions.append(f"({self._where})")
-        if options.min_interval_lower is not None and not self._number("SELECT count(score_lower) FROM scores"):
+        if options.min_interval_lower is not None and self._number(
+            "SELECT count(*) > 0 AND count(score_lower) = 0 FROM scores"
+        ):
             raise UserError(
                 "--min-interval-lower: the scores have no intervals, since the model was fitted on too few ratings; "
                 "leave it out, or use --min-score"

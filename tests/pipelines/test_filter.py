@@ -1,9 +1,12 @@
 """Selecting by scores, compared with pandas; and the forms that a selection is written in."""
 
+import dataclasses
 import io
 import json
 import math
 import os
+import re
+import shlex
 import subprocess
 import sys
 import tarfile
@@ -11,15 +14,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import s3fs
+import tyro
 
 from grepr_core.errors import UserError
 from grepr_core.storage import Folder
+from jobs import cli
 from pipelines.filter import FilterRecord, run
 from pipelines.manifest import run as make_manifest
 from pipelines.options import FilterOptions, ManifestOptions
@@ -384,6 +390,70 @@ def test_a_list_of_uris_names_each_image(tmp_path: Path):
     assert [(row["uri"], row["error"]) for row in unwritten] == [
         ("/line\nbreak.jpg", "there is a line break in its name")
     ]
+
+
+def test_the_command_tells_what_it_did(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setattr(cli, "_mute_libraries", lambda: None)
+    rows = [
+        {"image_id": f"{i:032x}", "uri": f"/{i}.jpg" if i else "/line\nbreak.jpg", "status": "scored", "score": i / 4}
+        | {"model_id": MODEL}
+        for i in range(4)
+    ]
+    rows.append({"image_id": "f" * 32, "uri": "/gone.jpg", "status": "missing", "error": "gone", "model_id": MODEL})
+    write_scores(tmp_path / "scores", rows)
+
+    def code(*arguments: str) -> int:
+        with pytest.raises(SystemExit) as ended:
+            cli.main(["filter", str(tmp_path / "scores"), *arguments])
+        return int(ended.value.code or 0)
+
+    out = tmp_path / "out"
+    assert code("--output", str(out), "--min-score", "-1", "--format", "txt") == cli.TOO_MANY_FAILED
+    printed, _ = capsys.readouterr()
+    assert "4 of 5 images selected, scores 0 to 0.75" in printed
+    assert f"1 images have no score: {out}/failed.parquet" in printed
+    assert f"1 images could not be written: {out}/unwritten.parquet" in printed
+    assert "--max-failed-fraction" in caplog.text
+    assert code("--output", str(tmp_path / "two"), "--top", "2", "--format", "txt") == cli.DONE
+    assert code("--output", str(tmp_path / "two"), "--top", "3", "--format", "txt") == cli.WRONG_USAGE
+
+
+# --- The page of the user guide -------------------------------------------------------------------------------------
+
+PAGE = (Path(__file__).parents[2] / "docs/filtering.md").read_text()
+
+
+def blocks(kind: str) -> list[str]:
+    found = re.findall(r"^```(\w*)\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
+    return [text for language, text in found if language == kind]
+
+
+@pytest.mark.parametrize("command", blocks(""))
+def test_commands_of_the_page_select(scores: Path, tmp_path: Path, command: str):
+    arguments = shlex.split(command.replace("\\\n", ""))
+    assert arguments[:2] == ["grepr", "filter"]
+    options = tyro.cli(FilterOptions, args=arguments[2:], config=cli.CONFIG)
+    metadata = None
+    if options.metadata is not None:
+        metadata = str(tmp_path / options.metadata)
+        pd.DataFrame({"image_id": SCORED.image_id, "licence": "CC0"}).to_csv(metadata, index=False)
+    here = {"scores": str(scores), "output": str(tmp_path / "out"), "metadata": metadata, "format": "parquet"}
+    assert run(dataclasses.replace(options, **here)).selected > 0
+
+
+def test_scores_are_read_as_the_page_says(scores: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "scores").symlink_to(scores)
+    monkeypatch.chdir(tmp_path)
+    (query,) = blocks("sql")
+    assert {status: count for status, count, *_ in duckdb.sql(query).fetchall()} == dict(ROWS.status.value_counts())
+    code = next(block for block in blocks("python") if "pandas" in block)
+    exec(code, names := {})
+    assert len(names["scores"]) == len(ROWS)
 
 
 # --- Names of copies ------------------------------------------------------------------------------------------------
