@@ -11,8 +11,9 @@ from typing import Any, TypeVar
 
 import pyarrow.parquet as pq
 
-from grepr_core.storage import Folder
+from grepr_core.storage import Folder, is_local
 from pipelines.object_store import is_object_store, open_store
+from pipelines.session import available_cores
 from pipelines.sources.pages import list_objects
 
 _NAME = re.compile(r"shard=(\d{6,})\.parquet")
@@ -68,21 +69,27 @@ def read_footers(folder: Folder, shards: Iterable[int]) -> Iterator[tuple[int, A
     yield from read_ahead(lambda shard: (shard, read_footer(folder, shard)), shards)
 
 
-def read_ahead(read: Callable[[Item], Read], items: Iterable[Item]) -> Iterator[Read]:
+def readers(folder: Folder) -> int:
+    """Gives how many files are best read at a time: those of this machine take a core each, and others wait."""
+    return available_cores() if is_local(folder.url) else READERS
+
+
+def read_ahead(read: Callable[[Item], Read], items: Iterable[Item], *, threads: int = READERS) -> Iterator[Read]:
     """Reads many at a time, but never further ahead than twice as many as are read at once.
 
     Args:
         read: Reads one, in a thread.
         items: What to read.
+        threads: How many are read at once.
 
     Yields:
         What was read, in order.
     """
     waiting: deque[Future[Read]] = deque()
-    with ThreadPoolExecutor(READERS) as pool:
+    with ThreadPoolExecutor(threads) as pool:
         for item in items:
             waiting.append(pool.submit(read, item))
-            if len(waiting) > 2 * READERS:
+            if len(waiting) > 2 * threads:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()

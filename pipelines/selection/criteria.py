@@ -13,7 +13,6 @@ import duckdb
 import numpy as np
 import psutil
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from grepr_core.errors import UserError
@@ -23,7 +22,7 @@ from pipelines.session import available_cores
 
 #: Of DuckDB's tables and of what it sorts and joins; it takes a little more than it is allowed.
 MEMORY_BYTES = 2 * 2**30
-#: Rows that go to DuckDB at once.
+#: Rows that go to DuckDB and come from it at once.
 CHUNK_ROWS = 100_000
 #: What no expression sees of the scores. Vectors of half floats are unknown to DuckDB, and too large to hold.
 HIDDEN = "features"
@@ -69,6 +68,11 @@ class Picked:
     offsets: pa.Array | None
 
 
+def with_places(table: pa.Table, shard: int) -> pa.Table:
+    """Adds to the rows of a shard a number each, which tells where they are."""
+    return table.append_column("__place", pa.array(shard * MOST_ROWS + np.arange(len(table)), pa.int64()))
+
+
 class Criteria:
     """The criteria of a command, and the rows that they select from."""
 
@@ -87,8 +91,6 @@ class Criteria:
         self._where = self._expression("--where", options.where)
         self._per = self._expression("--per", options.per)
         self._models: list[str] = []
-        self._chunk: list[pa.Table] = []
-        self._chunk_rows = 0
         self._ranked = options.top is not None or options.top_fraction is not None
         self._metadata_keys: tuple[str, ...] = ()
         self.has_offsets = False
@@ -99,7 +101,7 @@ class Criteria:
 
     def mentions(self, column: str) -> bool:
         """Tells whether an expression may name a column, as one that holds its name may."""
-        text = f"{self._where} {self._per}".lower().replace('""', '"')
+        text = f"{self._where or ''} {self._per or ''}".lower().replace('""', '"')
         # COLUMNS(...) stands for all whose names match.
         return "columns" in text or column.lower() in text
 
@@ -129,25 +131,18 @@ class Criteria:
             named = " / ".join(str(value) for value in twice[0] if value is not None)
             raise UserError(f"--metadata {self._options.metadata}: has several rows of {named}; keep one an image")
 
-    def add_scores(self, shard: int, table: pa.Table) -> None:
-        """Takes over the scored rows of a shard.
+    def add_scores(self, table: pa.Table, scored: pa.ChunkedArray) -> None:
+        """Takes over scored rows.
 
         Args:
-            shard: Its number.
-            table: All its rows, with a column ``status`` and those of :meth:`columns`.
+            table: Rows with :func:`with_places` and the columns of :meth:`columns`.
+            scored: Bool, which of them have a score.
         """
-        scored = pc.equal(table["status"], "scored")
-        places = shard * MOST_ROWS + np.flatnonzero(scored)
-        rows = table.filter(scored)
-        kept = {name: rows[name] for name in self._held(rows.schema)}
-        kept["__place"] = pa.array(places, pa.int64())
-        kept["__model"] = self._model_numbers(rows["model_id"])
+        rows = table.select([*self._held(table.schema), "__place"]).filter(scored)
+        rows = rows.append_column("__model", self._model_numbers(table["model_id"].filter(scored)))
         if self._ranked:
-            kept["__tie"] = pa.array(id_keys(rows["image_id"]))
-        self._chunk.append(pa.table(kept))
-        self._chunk_rows += len(rows)
-        if self._chunk_rows >= CHUNK_ROWS:
-            self._flush()
+            rows = rows.append_column("__tie", pa.array(id_keys(table["image_id"].filter(scored))))
+        self._insert("scores", rows)
 
     def add_offsets(self, batches: Iterable[pa.Table]) -> None:
         """Takes over where images begin in their archives.
@@ -166,8 +161,8 @@ class Criteria:
             UserError: An expression cannot be evaluated, no row has metadata, there are no intervals, or scores of
                 several models are left.
         """
-        self._flush()
         without = self._count_without_metadata()
+        self._check_intervals()
         self._apply_conditions()
         self._check_models()
         self._take_top()
@@ -230,11 +225,6 @@ class Criteria:
         numbers = pa.array([self._models.index(model) for model in coded.dictionary.to_pylist()], pa.int16())
         return numbers.take(coded.indices)
 
-    def _flush(self) -> None:
-        if self._chunk:
-            self._insert("scores", pa.concat_tables(self._chunk))
-            self._chunk, self._chunk_rows = [], 0
-
     def _insert(self, table: str, rows: pa.Table) -> None:
         self._db.register("incoming", rows)
         self._db.execute(f"CREATE TABLE IF NOT EXISTS {table} AS FROM incoming LIMIT 0")
@@ -272,6 +262,16 @@ class Criteria:
             )
         return without
 
+    def _check_intervals(self) -> None:
+        if self._options.min_interval_lower is None:
+            return
+        scored, known = self._row("SELECT count(*), count(score_lower) FROM scores")
+        if scored and not known:
+            raise UserError(
+                "--min-interval-lower: the scores have no intervals, since the model was fitted on too few ratings; "
+                "leave it out, or use --min-score"
+            )
+
     def _apply_conditions(self) -> None:
         options = self._options
         conditions, parameters = ["true"], []
@@ -286,13 +286,6 @@ class Criteria:
                 parameters.append(bound)
         if self._where is not None:
             conditions.append(f"({self._where})")
-        if options.min_interval_lower is not None and self._number(
-            "SELECT count(*) > 0 AND count(score_lower) = 0 FROM scores"
-        ):
-            raise UserError(
-                "--min-interval-lower: the scores have no intervals, since the model was fitted on too few ratings; "
-                "leave it out, or use --min-score"
-            )
         kept = ["__place", "__model", "scores.score", f"({self._per}) AS __group" if self._per else "0 AS __group"]
         if self._ranked:
             kept.append("__tie")

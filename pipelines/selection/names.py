@@ -13,7 +13,9 @@ def first_and_last(uris: pa.ChunkedArray | list[str]) -> list[str]:
     if isinstance(uris, list):
         paths = uris
     else:
-        ends = pc.min_max(pc.replace_substring_regex(uris, "^file://", "")).as_py()
+        if pc.any(pc.starts_with(uris, "file://")).as_py():
+            uris = pc.replace_substring_regex(uris, "^file://", "")
+        ends = pc.min_max(uris).as_py()
         paths = [ends["min"], ends["max"]] if ends["min"] is not None else []
     return [min(paths), max(paths)] if paths else []
 

@@ -14,9 +14,9 @@ from grepr_core.images import Status
 from grepr_core.storage import Folder
 from pipelines.progress import Progress
 from pipelines.score_table import SCORES_FOLDER, ShardSummary, read_shard, write_shard
-from pipelines.selection.criteria import Criteria, Picked
+from pipelines.selection.criteria import CHUNK_ROWS, Criteria, Picked, with_places
 from pipelines.selection.names import common_root, first_and_last
-from pipelines.shard_files import read_ahead, shard_name
+from pipelines.shard_files import read_ahead, readers, shard_name
 
 FAILED_FILE = "failed.parquet"
 #: Of images without a score, and of those that could not be written.
@@ -29,8 +29,6 @@ FAILURE_SCHEMA = pa.schema(
         pa.field("error", pa.string()),
     ]
 )
-#: Rows in a row group of a list of failures.
-GROUP_ROWS = 100_000
 #: Below a selection's work folder, where its images begin in their archives: as many rows as the shard of that number.
 OFFSETS_FOLDER = "offsets"
 
@@ -61,23 +59,27 @@ def read_rows(scores: Folder, shards: Sequence[int], criteria: Criteria, output:
     Returns:
         What there is.
     """
-    schema = read_shard(scores, shards[0]).schema
-    columns = [*dict.fromkeys([*FAILURE_SCHEMA.names, *criteria.columns(schema)])]
+    first = read_shard(scores, shards[0]).slice(0, 0)
+    columns = [*dict.fromkeys([*FAILURE_SCHEMA.names, *criteria.columns(first.schema)])]
     counts: Counter[str] = Counter()
     ends: list[str] = []
     progress = Progress(total, what="reading")
 
+    def read(shard: int) -> pa.Table:
+        return with_places(read_shard(scores, shard, columns), shard)
+
     def failures() -> Iterator[pa.Table]:
-        tables = read_ahead(lambda shard: read_shard(scores, shard, columns), shards)
-        for shard, table in zip(shards, tables, strict=True):
+        for table in _cut(read_ahead(read, shards, threads=readers(scores)), CHUNK_ROWS):
+            scored = pc.equal(table["status"], Status.SCORED)
             for value in pc.value_counts(table["status"]).to_pylist():
                 counts[value["values"]] += value["counts"]
             ends[:] = first_and_last([*ends, *first_and_last(table["uri"])])
-            criteria.add_scores(shard, table)
+            criteria.add_scores(table, scored)
             progress.update(len(table), 0)
-            yield table.select(FAILURE_SCHEMA.names).filter(pc.not_equal(table["status"], Status.SCORED))
+            yield table.select(FAILURE_SCHEMA.names).filter(pc.invert(scored))
 
     try:
+        criteria.add_scores(with_places(first.select(columns), 0), pa.chunked_array([], pa.bool_()))
         write_failures(output, FAILED_FILE, failures())
     finally:
         progress.close()
@@ -93,7 +95,7 @@ def write_failures(folder: Folder, name: str, tables: Iterable[pa.Table]) -> Non
         tables: With the columns of :data:`FAILURE_SCHEMA`.
     """
     with folder.create(name) as file, pq.ParquetWriter(file, FAILURE_SCHEMA, compression="zstd") as writer:
-        for table in _cut(tables, GROUP_ROWS):
+        for table in _cut(tables, CHUNK_ROWS):
             writer.write_table(table.cast(FAILURE_SCHEMA))
 
 
@@ -131,7 +133,7 @@ def write_rows(
 
     def numbered() -> Iterator[tuple[int, pa.Table]]:
         number = -1
-        for number, table in enumerate(_cut(read_ahead(read, picked), shard_size)):
+        for number, table in enumerate(_cut(read_ahead(read, picked, threads=readers(scores)), shard_size)):
             check(table)
             yield number, table
         if number < 0:
@@ -151,7 +153,7 @@ def write_rows(
     shards = 0
     progress = Progress(total, what="selecting")
     try:
-        for rows in read_ahead(write, numbered()):
+        for rows in read_ahead(write, numbered(), threads=readers(output)):
             shards += 1
             progress.update(rows, 0)
     finally:
