@@ -4,10 +4,11 @@ import contextlib
 import json
 import os
 import posixpath
+import tempfile
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, BinaryIO, Self
 
 import fsspec
 from fsspec.core import url_to_fs
@@ -98,16 +99,36 @@ class Folder:
         Object stores publish an object when its upload ends. A local file is written beside its place, flushed to the
         disk and renamed.
         """
+        if not isinstance(self.fs, LocalFileSystem):
+            self.fs.pipe_file(self.path(name), content)
+            return
+        with self.create(name) as file:
+            file.write(content)
+
+    @contextlib.contextmanager
+    def create(self, name: str) -> Iterator[BinaryIO]:
+        """Gives a file on the local disk to write to, for what is too large for :meth:`write`.
+
+        Args:
+            name: Of the file that appears, whole, when the block ends; none does if it ends by an exception.
+
+        Yields:
+            The file, which can be written at random.
+        """
         path = self.path(name)
         if not isinstance(self.fs, LocalFileSystem):
-            self.fs.pipe_file(path, content)
+            with tempfile.TemporaryDirectory(prefix="grepr-") as folder:
+                local = Path(folder, "file")
+                with local.open("wb") as file:
+                    yield file
+                self.fs.put_file(str(local), path)
             return
         os.makedirs(os.path.dirname(path), exist_ok=True)
         # The leading dot hides a file left behind by a crash from every reader of the folder.
-        temporary = posixpath.join(posixpath.dirname(path), f".{posixpath.basename(path)}.{uuid.uuid4().hex}")
+        temporary = posixpath.join(posixpath.dirname(path), f".grepr-{uuid.uuid4().hex}")
         try:
             with open(temporary, "wb") as file:
-                file.write(content)
+                yield file
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(temporary, path)

@@ -17,6 +17,7 @@ from jobs.exit_codes import DONE, FAILED, INTERRUPTED, TOO_MANY_FAILED, WRONG_US
 from pipelines.options import (
     DemoOptions,
     EvaluateOptions,
+    FilterOptions,
     FitOptions,
     LabelOptions,
     ManifestOptions,
@@ -86,6 +87,30 @@ def _failed_code(failed_fraction: float, options: ScoringOptions) -> int:
     if failed_fraction <= options.max_failed_fraction:
         return DONE
     logging.error("%.1f %% of the images failed, more than --max-failed-fraction allows", 100 * failed_fraction)
+    return TOO_MANY_FAILED
+
+
+def _filter(options: FilterOptions) -> int:
+    from pipelines.filter import UNWRITTEN_FILE, run
+    from pipelines.selection.rows import FAILED_FILE
+
+    record = run(options)
+    between = f", scores {record.lowest_score:.4g} to {record.highest_score:.4g}" if record.selected else ""
+    groups = f" in {record.groups} groups" if record.groups is not None else ""
+    _print(f"{record.selected} of {record.images} images selected{groups}{between}. Rows: {options.output}/scores")
+    if record.without_metadata:
+        _print(f"{record.without_metadata} scored images have no row in {options.metadata}")
+    if record.failed:
+        _print(f"{record.failed} images have no score: {options.output}/{FAILED_FILE} says why")
+    if record.written is None:
+        return DONE
+    if record.written["changed"]:
+        _print(f"{record.written['changed']} images changed after they were scored; they are written as they are now")
+    if record.written["failed"]:
+        _print(f"{record.written['failed']} images could not be written: {options.output}/{UNWRITTEN_FILE} says why")
+    if record.unwritten_fraction <= options.max_failed_fraction:
+        return DONE
+    logging.error("more images could not be written than --max-failed-fraction allows")
     return TOO_MANY_FAILED
 
 
@@ -179,6 +204,7 @@ COMMANDS: dict[str, tuple[type, Callable[[Any], int]]] = {
     "manifest": (ManifestOptions, _manifest),
     "score": (ScoreOptions, _score),
     "pretrain": (PretrainOptions, _pretrain),
+    "filter": (FilterOptions, _filter),
     "label": (LabelOptions, _label),
     "fit": (FitOptions, _fit),
     "evaluate": (EvaluateOptions, _evaluate),

@@ -73,7 +73,7 @@ class OldScores:
         """
         if len(self.keys) == 0:
             return KeptRows.none()
-        keys = _keys(images["image_id"])
+        keys = id_keys(images["image_id"])
         found = np.minimum(np.searchsorted(self.keys, keys), len(self.keys) - 1)
         versions, known = _versions(images["etag"])
         rows = np.flatnonzero(known & (self.keys[found] == keys) & (self.versions[found] == versions))
@@ -111,10 +111,11 @@ def _index_shard(scores: Folder, shard: int) -> tuple[NDArray[np.uint64], NDArra
     versions, known = _versions(table["etag"])
     final = [status not in PASSING for status in table["status"].to_pylist()]
     rows = np.flatnonzero(known & final)
-    return _keys(table["image_id"])[rows], versions[rows], shard * MOST_ROWS + rows
+    return id_keys(table["image_id"])[rows], versions[rows], shard * MOST_ROWS + rows
 
 
-def _keys(ids: pa.ChunkedArray) -> NDArray[np.uint64]:
+def id_keys(ids: pa.ChunkedArray) -> NDArray[np.uint64]:
+    """Gives the first half of each image's id as a number, which sorts as the id does."""
     halves = np.frombuffer(bytes.fromhex("".join(ids.to_pylist())), ">u8")
     return halves[::2].astype(np.uint64)
 

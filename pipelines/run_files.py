@@ -1,7 +1,9 @@
-"""Names of what ``grepr score`` and ``grepr pretrain`` leave in the folder of a run. Imports nothing."""
+"""Names of what ``grepr score``, ``grepr pretrain`` and ``grepr filter`` leave in their outputs. Imports nothing."""
 
 #: The record of a run, written last: its presence means done.
 RUN_FILE = "run.json"
+#: Likewise of a selection.
+FILTER_FILE = "filter.json"
 #: Weights of the pretrained encoders, as their classes load them.
 LOW_WEIGHTS_FILE, HIGH_WEIGHTS_FILE = "low_level.safetensors", "high_level.safetensors"
 #: The configuration of the high-level encoder.

@@ -90,7 +90,7 @@ class ShardSummary:
 
 
 def make_table(
-    images: pa.Table, scores: Sequence[ImageScore], *, model_id: str, feature_size: int | None = None
+    images: pa.Table, scores: "Sequence[ImageScore]", *, model_id: str, feature_size: int | None = None
 ) -> pa.Table:
     """Joins a shard's images with their scores.
 
@@ -172,7 +172,8 @@ def read_shard(folder: Folder, shard: int, columns: Sequence[str] | None = None)
     """Reads the scores of a finished shard."""
     with folder.fs.open(folder.path(shard_name(shard)), "rb") as file:
         # Without the footer's summary, so that tables of several shards have equal schemas.
-        return pq.ParquetFile(file).read(columns).replace_schema_metadata(None)
+        # By one thread, since a shard is small and callers read many at a time.
+        return pq.ParquetFile(file).read(columns, use_threads=False).replace_schema_metadata(None)
 
 
 def read_scores(output: Folder, columns: Sequence[str] | None = None) -> pa.Table:

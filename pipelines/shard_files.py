@@ -1,18 +1,19 @@
 """Files of shards: one Parquet file each, whole or absent, with what is known of the shard in its footer."""
 
 import io
-import itertools
 import json
 import posixpath
 import re
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, TypeVar
 
 import pyarrow.parquet as pq
 
-from grepr_core.storage import Folder
+from grepr_core.storage import Folder, is_local
 from pipelines.object_store import is_object_store, open_store
+from pipelines.session import available_cores
 from pipelines.sources.pages import list_objects
 
 _NAME = re.compile(r"shard=(\d{6,})\.parquet")
@@ -21,6 +22,9 @@ _SUMMARY_KEY = b"grepr"
 FOOTER_BYTES = 256 * 2**10
 READERS = 16
 LISTING_SECONDS = 60.0
+
+Item = TypeVar("Item")
+Read = TypeVar("Read")
 
 
 def shard_name(shard: int) -> str:
@@ -62,8 +66,30 @@ def read_footers(folder: Folder, shards: Iterable[int]) -> Iterator[tuple[int, A
     Yields:
         Each number with what is known, in order.
     """
-    numbers = iter(shards)
-    with ThreadPoolExecutor(READERS) as pool:
-        # A few at a time, since an executor would take in all shards of a lake at once.
-        while some := list(itertools.islice(numbers, 64 * READERS)):
-            yield from zip(some, pool.map(lambda shard: read_footer(folder, shard), some), strict=True)
+    yield from read_ahead(lambda shard: (shard, read_footer(folder, shard)), shards)
+
+
+def readers(folder: Folder) -> int:
+    """Gives how many files are best read at a time: those of this machine take a core each, and others wait."""
+    return available_cores() if is_local(folder.url) else READERS
+
+
+def read_ahead(read: Callable[[Item], Read], items: Iterable[Item], *, threads: int = READERS) -> Iterator[Read]:
+    """Reads many at a time, but never further ahead than twice as many as are read at once.
+
+    Args:
+        read: Reads one, in a thread.
+        items: What to read.
+        threads: How many are read at once.
+
+    Yields:
+        What was read, in order.
+    """
+    waiting: deque[Future[Read]] = deque()
+    with ThreadPoolExecutor(threads) as pool:
+        for item in items:
+            waiting.append(pool.submit(read, item))
+            if len(waiting) > 2 * threads:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()

@@ -69,3 +69,24 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path: Path, monkeyp
         folder.write("a", b"new")
     assert folder.read("a") == b"old"
     assert os.listdir(tmp_path) == ["a"]
+
+
+def test_a_file_that_is_written_bit_by_bit_appears_whole_or_not_at_all(folder: Folder):
+    def write(content: bytes, error: Exception | None = None) -> None:
+        with folder.create("some/file") as file:
+            for i in range(len(content)):
+                file.write(content[i : i + 1])
+            assert not folder.exists("some/file") or folder.read("some/file") == b"before"
+            if error is not None:
+                raise error
+
+    with pytest.raises(OSError, match="gone wrong"):
+        write(b"never", OSError("gone wrong"))
+    assert folder.child("some").names() == []
+    write(b"before")
+    with pytest.raises(OSError, match="gone wrong"):
+        write(b"after", OSError("gone wrong"))
+    assert folder.read("some/file") == b"before"
+    write(b"after")
+    assert folder.read("some/file") == b"after"
+    assert folder.child("some").names() == ["file"]

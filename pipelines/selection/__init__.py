@@ -1,0 +1,1 @@
+"""Selecting images by their scores, and writing what was selected."""

@@ -1,0 +1,364 @@
+"""Which rows are selected: criteria as queries to DuckDB over those columns of the scores that they name.
+
+DuckDB is given rows and opens no file itself, so a condition can do nothing but choose. What does not fit its share of
+the memory it keeps in a temporary folder.
+"""
+
+import itertools
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import duckdb
+import numpy as np
+import psutil
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from grepr_core.errors import UserError
+from pipelines.old_scores import MOST_ROWS, id_keys
+from pipelines.options import FilterOptions
+from pipelines.session import available_cores
+
+#: Of DuckDB's tables and of what it sorts and joins; it takes a little more than it is allowed.
+MEMORY_BYTES = 2 * 2**30
+#: Rows that go to DuckDB and come from it at once.
+CHUNK_ROWS = 100_000
+#: What no expression sees of the scores. Vectors of half floats are unknown to DuckDB, and too large to hold.
+HIDDEN = "features"
+#: Models named in a message.
+SHOWN = 5
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What the criteria came to.
+
+    Attributes:
+        without_metadata: Scored images that the metadata has no row of.
+        met: Images that meet all conditions, from which the top is taken.
+        selected: Images selected.
+        groups: Groups that they are in, where the top is taken within groups.
+        lowest: Lowest score selected, the threshold that the top came to; None where none is selected.
+        highest: Highest score selected.
+        models: Ids of the models whose scores were selected from.
+    """
+
+    without_metadata: int
+    met: int
+    selected: int
+    groups: int | None
+    lowest: float | None
+    highest: float | None
+    models: list[str]
+
+
+@dataclass(frozen=True)
+class Picked:
+    """Rows of a shard that are selected.
+
+    Attributes:
+        shard: Its number.
+        rows: (N,) int64 positions in the shard, ascending.
+        offsets: (N,) int64, where in their archives the images begin; null elsewhere. None where no archive is known.
+    """
+
+    shard: int
+    rows: NDArray[np.int64]
+    offsets: pa.Array | None
+
+
+def with_places(table: pa.Table, shard: int) -> pa.Table:
+    """Adds to the rows of a shard a number each, which tells where they are."""
+    return table.append_column("__place", pa.array(shard * MOST_ROWS + np.arange(len(table)), pa.int64()))
+
+
+class Criteria:
+    """The criteria of a command, and the rows that they select from."""
+
+    def __init__(self, options: FilterOptions, temporary: str) -> None:
+        """Opens a database.
+
+        Args:
+            options: Of the command.
+            temporary: Folder for what does not fit the memory.
+
+        Raises:
+            UserError: An expression is none.
+        """
+        self._options = options
+        self._db = _connect(temporary)
+        self._where = self._expression("--where", options.where)
+        self._per = self._expression("--per", options.per)
+        self._models: list[str] = []
+        self._ranked = options.top is not None or options.top_fraction is not None
+        self._metadata_keys: tuple[str, ...] = ()
+        self.has_offsets = False
+
+    def close(self) -> None:
+        """Gives back memory and temporary files."""
+        self._db.close()
+
+    def mentions(self, column: str) -> bool:
+        """Tells whether an expression may name a column, as one that holds its name may."""
+        text = f"{self._where or ''} {self._per or ''}".lower().replace('""', '"')
+        # COLUMNS(...) stands for all whose names match.
+        return "columns" in text or column.lower() in text
+
+    def columns(self, schema: pa.Schema) -> list[str]:
+        """Gives the columns of the scores that are needed."""
+        return [*dict.fromkeys(["model_id", "image_id", *self._held(schema)])]
+
+    def add_metadata(self, keys: tuple[str, ...], batches: Iterable[pa.Table]) -> None:
+        """Takes over the rows of the metadata, before all others.
+
+        Args:
+            keys: Columns of the scores that they are joined by.
+            batches: Their keys, as ``__key0``, ``__key1``, ...; and the columns that are mentioned.
+
+        Raises:
+            UserError: An image has two rows.
+        """
+        self._metadata_keys = keys
+        for batch in batches:
+            self._insert("metadata", batch)
+        names = [f"__key{i}" for i in range(len(keys))]
+        self._db.execute("DELETE FROM metadata WHERE __key0 IS NULL")
+        twice = self._db.execute(
+            f"SELECT {', '.join(names)} FROM metadata GROUP BY ALL HAVING count(*) > 1 ORDER BY ALL LIMIT 1"  # noqa: S608
+        ).fetchall()
+        if twice:
+            named = " / ".join(str(value) for value in twice[0] if value is not None)
+            raise UserError(f"--metadata {self._options.metadata}: has several rows of {named}; keep one an image")
+
+    def add_scores(self, table: pa.Table, scored: pa.ChunkedArray) -> None:
+        """Takes over scored rows.
+
+        Args:
+            table: Rows with :func:`with_places` and the columns of :meth:`columns`.
+            scored: Bool, which of them have a score.
+        """
+        rows = table.select([*self._held(table.schema), "__place"]).filter(scored)
+        rows = rows.append_column("__model", self._model_numbers(table["model_id"].filter(scored)))
+        if self._ranked:
+            rows = rows.append_column("__tie", pa.array(id_keys(table["image_id"].filter(scored))))
+        self._insert("scores", rows)
+
+    def add_offsets(self, batches: Iterable[pa.Table]) -> None:
+        """Takes over where images begin in their archives.
+
+        Args:
+            batches: Columns ``image_id`` and ``offset``, of a manifest.
+        """
+        for batch in batches:
+            self._insert("places", batch)
+            self.has_offsets = True
+
+    def choose(self) -> Counts:
+        """Selects, once all rows are there.
+
+        Raises:
+            UserError: An expression cannot be evaluated, no row has metadata, there are no intervals, or scores of
+                several models are left.
+        """
+        without = self._count_without_metadata()
+        self._check_intervals()
+        self._apply_conditions()
+        self._check_models()
+        self._take_top()
+        met = self._number("SELECT count(*) FROM met")
+        selected, lowest, highest = self._row("SELECT count(*), min(score), max(score) FROM selected")
+        groups = None
+        if self._options.per is not None:
+            groups = self._number("SELECT count(*) FROM (SELECT DISTINCT __group FROM selected)")
+        models = self._db.execute("SELECT DISTINCT __model FROM met ORDER BY ALL").fetchall()
+        return Counts(without, met, selected, groups, lowest, highest, [self._models[number] for (number,) in models])
+
+    def holds_members(self) -> bool:
+        """Tells whether images inside containers are selected."""
+        return bool(self._number("SELECT count(*) FROM selected WHERE __inside"))
+
+    def picked(self) -> Iterator[Picked]:
+        """Gives the selected rows, in their order."""
+        query = "SELECT __place FROM selected ORDER BY __place"
+        if self.has_offsets:
+            query = 'SELECT __place, "offset" FROM selected LEFT JOIN places USING (image_id) ORDER BY __place'
+        rest: pa.Table | None = None
+        reader: Any = self._db.sql(query).to_arrow_reader(CHUNK_ROWS)
+        for batch in reader:
+            table = pa.Table.from_batches([batch])
+            table = table if rest is None else pa.concat_tables([rest, table])
+            parts = list(self._split(table))
+            # The last shard may go on in the next batch.
+            for part in parts[:-1]:
+                yield self._as_picked(part)
+            rest = parts[-1] if parts else None
+        if rest is not None:
+            yield self._as_picked(rest)
+
+    def _split(self, table: pa.Table) -> Iterator[pa.Table]:
+        shards = table["__place"].to_numpy() // MOST_ROWS
+        edges = [0, *(np.flatnonzero(np.diff(shards)) + 1).tolist(), len(table)]
+        for begin, end in itertools.pairwise(edges):
+            if end > begin:
+                yield table.slice(begin, end - begin)
+
+    def _as_picked(self, table: pa.Table) -> Picked:
+        places = table["__place"].to_numpy()
+        offsets = table["offset"].combine_chunks() if self.has_offsets else None
+        return Picked(int(places[0] // MOST_ROWS), places % MOST_ROWS, offsets)
+
+    def _held(self, schema: pa.Schema) -> list[str]:
+        """Gives the columns that DuckDB is to hold; ids and URIs are long, and mostly not needed."""
+        needed = {"score", *self._metadata_keys}
+        if self._options.min_interval_lower is not None:
+            needed.add("score_lower")
+        if self._options.wants_images:
+            needed |= {"image_id", "member"}
+        return [name for name in schema.names if name != HIDDEN and (name in needed or self.mentions(name))]
+
+    def _model_numbers(self, ids: pa.ChunkedArray) -> pa.Array:
+        coded = ids.combine_chunks().dictionary_encode()
+        for model in coded.dictionary.to_pylist():
+            if model not in self._models:
+                self._models.append(model)
+        numbers = pa.array([self._models.index(model) for model in coded.dictionary.to_pylist()], pa.int16())
+        return numbers.take(coded.indices)
+
+    def _insert(self, table: str, rows: pa.Table) -> None:
+        self._db.register("incoming", rows)
+        self._db.execute(f"CREATE TABLE IF NOT EXISTS {table} AS FROM incoming LIMIT 0")
+        self._db.execute(f"INSERT INTO {table} FROM incoming")
+        self._db.unregister("incoming")
+
+    def _expression(self, option: str, text: str | None) -> str | None:
+        """Checks that a text is one expression, and gives it without comments."""
+        if text is None:
+            return None
+        try:
+            return str(duckdb.SQLExpression(text))
+        except duckdb.Error as error:
+            raise UserError(f"{option} {text!r}: {_words(error)}") from error
+
+    def _source(self) -> str:
+        if not self._metadata_keys:
+            return "scores"
+        # A member is null where an image is a file of its own.
+        equal = (f"scores.{name} IS NOT DISTINCT FROM metadata.__key{i}" for i, name in enumerate(self._metadata_keys))
+        return f"scores LEFT JOIN metadata ON {' AND '.join(equal)}"
+
+    def _count_without_metadata(self) -> int:
+        if not self._metadata_keys:
+            return 0
+        without = self._number(f"SELECT count(*) FROM {self._source()} WHERE metadata.__key0 IS NULL")  # noqa: S608
+        if without and without == self._number("SELECT count(*) FROM scores"):
+            key = self._metadata_keys[0]
+            (ours,) = self._row(f"SELECT {key} FROM scores ORDER BY __place LIMIT 1")  # noqa: S608
+            theirs = self._db.execute("SELECT __key0 FROM metadata LIMIT 1").fetchall()
+            example = f"; there it is {theirs[0][0]!r}, say" if theirs else ""
+            raise UserError(
+                f"--metadata {self._options.metadata}: has no row of any scored image, whose {key} is {ours!r}, "
+                f"say{example}"
+            )
+        return without
+
+    def _check_intervals(self) -> None:
+        if self._options.min_interval_lower is None:
+            return
+        scored, known = self._row("SELECT count(*), count(score_lower) FROM scores")
+        if scored and not known:
+            raise UserError(
+                "--min-interval-lower: the scores have no intervals, since the model was fitted on too few ratings; "
+                "leave it out, or use --min-score"
+            )
+
+    def _apply_conditions(self) -> None:
+        options = self._options
+        conditions, parameters = ["true"], []
+        # Scores are compared as the single-precision numbers that they are: 0.7 is at least 0.7.
+        for column, comparison, bound in (
+            ("score", ">=", options.min_score),
+            ("score", "<=", options.max_score),
+            ("score_lower", ">=", options.min_interval_lower),
+        ):
+            if bound is not None:
+                conditions.append(f"scores.{column} {comparison} ?::FLOAT")
+                parameters.append(bound)
+        if self._where is not None:
+            conditions.append(f"({self._where})")
+        kept = ["__place", "__model", "scores.score", f"({self._per}) AS __group" if self._per else "0 AS __group"]
+        if self._ranked:
+            kept.append("__tie")
+        if options.wants_images:
+            kept += ["scores.image_id", "scores.member IS NOT NULL AS __inside"]
+        try:
+            self._db.execute(
+                f"CREATE TABLE met AS SELECT {', '.join(kept)} FROM {self._source()} "  # noqa: S608 - checked above
+                f"WHERE {' AND '.join(conditions)}",
+                parameters,
+            )
+        except duckdb.Error as error:
+            given = " ".join(
+                f"{option} {text!r}"
+                for option, text in (("--where", options.where), ("--per", options.per))
+                if text is not None
+            )
+            if not given or isinstance(error, duckdb.OutOfMemoryException | duckdb.IOException):
+                raise
+            raise UserError(f"{given}: {_words(error)}") from error
+
+    def _check_models(self) -> None:
+        counts = self._db.execute(
+            "SELECT __model, count(*) FROM met GROUP BY ALL ORDER BY count(*) DESC, __model"
+        ).fetchall()
+        if len(counts) > 1:
+            named = ", ".join(f"{self._models[number]} ({count} images)" for number, count in counts[:SHOWN])
+            raise UserError(
+                f"{self._options.scores}: holds scores of {len(counts)} models, which cannot be compared: {named}; "
+                f"""choose one with --where "model_id = '{self._models[counts[0][0]]}'\""""
+            )
+
+    def _take_top(self) -> None:
+        if not self._ranked:
+            self._db.execute("ALTER TABLE met RENAME TO selected; CREATE VIEW met AS FROM selected")
+            return
+        parameter: float | int | None = self._options.top
+        limit = "?"
+        if self._options.top_fraction is not None:
+            # Rounded first, since a tenth of 30 is a little more than 3 in binary.
+            parameter, limit = self._options.top_fraction, "ceil(round(? * count(*) OVER (PARTITION BY __group), 6))"
+        self._db.execute(
+            "CREATE TABLE selected AS SELECT * FROM met QUALIFY "  # noqa: S608 - not of the user
+            f"row_number() OVER (PARTITION BY __group ORDER BY score DESC, __tie, __place) <= {limit}",
+            [parameter],
+        )
+
+    def _number(self, query: str) -> int:
+        return int(self._row(query)[0])
+
+    def _row(self, query: str) -> tuple[Any, ...]:
+        row: tuple[Any, ...]
+        (row,) = self._db.execute(query).fetchall()
+        return row
+
+
+def _connect(temporary: str) -> duckdb.DuckDBPyConnection:
+    memory = min(MEMORY_BYTES, psutil.virtual_memory().total // 4)
+    db = duckdb.connect(
+        config={
+            "memory_limit": f"{memory // 2**20}MiB",
+            "threads": available_cores(),
+            "temp_directory": temporary,
+            "autoinstall_known_extensions": False,
+            "autoload_known_extensions": False,
+        }
+    )
+    # No file but those in the temporary folder, which has to be set before; and no way back.
+    db.execute("SET enable_external_access = false; SET enable_progress_bar = false; SET lock_configuration = true")
+    return db
+
+
+def _words(error: duckdb.Error) -> str:
+    """Gives what DuckDB says is wrong, without the query."""
+    text = str(error).split("\n\nLINE ")[0]
+    return " ".join(text.split())

@@ -1,0 +1,179 @@
+"""The rows of scores on their way from one folder to another: all to be chosen from, then those chosen."""
+
+import io
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from grepr_core.images import Status
+from grepr_core.storage import Folder
+from pipelines.progress import Progress
+from pipelines.score_table import SCORES_FOLDER, ShardSummary, read_shard, write_shard
+from pipelines.selection.criteria import CHUNK_ROWS, Criteria, Picked, with_places
+from pipelines.selection.names import common_root, first_and_last
+from pipelines.shard_files import read_ahead, readers, shard_name
+
+FAILED_FILE = "failed.parquet"
+#: Of images without a score, and of those that could not be written.
+FAILURE_SCHEMA = pa.schema(
+    [
+        pa.field("image_id", pa.string(), nullable=False),
+        pa.field("uri", pa.string(), nullable=False),
+        pa.field("member", pa.string()),
+        pa.field("status", pa.string(), nullable=False),
+        pa.field("error", pa.string()),
+    ]
+)
+#: Below a selection's work folder, where its images begin in their archives: as many rows as the shard of that number.
+OFFSETS_FOLDER = "offsets"
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What a folder of scores holds.
+
+    Attributes:
+        counts: Number of rows by status.
+        root: Folder that all URIs are below, with a slash at its end, or empty.
+    """
+
+    counts: dict[str, int]
+    root: str
+
+
+def read_rows(scores: Folder, shards: Sequence[int], criteria: Criteria, output: Folder, *, total: int) -> Contents:
+    """Hands all scored rows to the criteria, and lists those that failed in ``failed.parquet``.
+
+    Args:
+        scores: Folder of the shards.
+        shards: Their numbers, in order; one at least.
+        criteria: What selects among the rows.
+        output: Where to the list goes.
+        total: Number of rows; 0 where it is not known.
+
+    Returns:
+        What there is.
+    """
+    first = read_shard(scores, shards[0]).slice(0, 0)
+    columns = [*dict.fromkeys([*FAILURE_SCHEMA.names, *criteria.columns(first.schema)])]
+    counts: Counter[str] = Counter()
+    ends: list[str] = []
+    progress = Progress(total, what="reading")
+
+    def read(shard: int) -> pa.Table:
+        return with_places(read_shard(scores, shard, columns), shard)
+
+    def failures() -> Iterator[pa.Table]:
+        for table in _cut(read_ahead(read, shards, threads=readers(scores)), CHUNK_ROWS):
+            scored = pc.equal(table["status"], Status.SCORED)
+            for value in pc.value_counts(table["status"]).to_pylist():
+                counts[value["values"]] += value["counts"]
+            ends[:] = first_and_last([*ends, *first_and_last(table["uri"])])
+            criteria.add_scores(table, scored)
+            progress.update(len(table), 0)
+            yield table.select(FAILURE_SCHEMA.names).filter(pc.invert(scored))
+
+    try:
+        criteria.add_scores(with_places(first.select(columns), 0), pa.chunked_array([], pa.bool_()))
+        write_failures(output, FAILED_FILE, failures())
+    finally:
+        progress.close()
+    return Contents(dict(counts), common_root(*ends) if ends else "")
+
+
+def write_failures(folder: Folder, name: str, tables: Iterable[pa.Table]) -> None:
+    """Writes a list of failures, as a stream.
+
+    Args:
+        folder: Where to.
+        name: Of the file.
+        tables: With the columns of :data:`FAILURE_SCHEMA`.
+    """
+    with folder.create(name) as file, pq.ParquetWriter(file, FAILURE_SCHEMA, compression="zstd") as writer:
+        for table in _cut(tables, CHUNK_ROWS):
+            writer.write_table(table.cast(FAILURE_SCHEMA))
+
+
+def write_rows(
+    scores: Folder,
+    picked: Iterable[Picked],
+    output: Folder,
+    work: Folder,
+    *,
+    first: int,
+    total: int,
+    shard_size: int,
+    check: Callable[[pa.Table], None],
+) -> int:
+    """Writes the rows of a selection, in shards of the same schema, some of them in memory at a time.
+
+    Args:
+        scores: Folder of the shards that they are in.
+        picked: Which rows.
+        output: Folder of the selection.
+        work: Where to what is known of their archives goes.
+        first: Number of one of those shards, for its schema.
+        total: Number of rows.
+        shard_size: Rows in a shard.
+        check: Is called with the rows of each, before they are written.
+
+    Returns:
+        Number of shards; 1 of no rows where nothing is selected, so that there is a schema.
+    """
+    folder, offsets = output.child(SCORES_FOLDER), work.child(OFFSETS_FOLDER)
+
+    def read(part: Picked) -> pa.Table:
+        table = read_shard(scores, part.shard).take(part.rows)
+        return table if part.offsets is None else table.append_column("offset", part.offsets)
+
+    def numbered() -> Iterator[tuple[int, pa.Table]]:
+        number = -1
+        for number, table in enumerate(_cut(read_ahead(read, picked, threads=readers(scores)), shard_size)):
+            check(table)
+            yield number, table
+        if number < 0:
+            yield 0, read_shard(scores, first).slice(0, 0)
+
+    def write(shard: tuple[int, pa.Table]) -> int:
+        number, table = shard
+        if "offset" in table.column_names:
+            buffer = io.BytesIO()
+            pq.write_table(table.select(["offset"]), buffer)
+            offsets.write(shard_name(number), buffer.getvalue())
+            table = table.drop_columns("offset")
+        counts = {Status.SCORED.value: len(table)} if len(table) else {}
+        write_shard(folder, number, table, ShardSummary(len(table), counts))
+        return len(table)
+
+    shards = 0
+    progress = Progress(total, what="selecting")
+    try:
+        for rows in read_ahead(write, numbered(), threads=readers(output)):
+            shards += 1
+            progress.update(rows, 0)
+    finally:
+        progress.close()
+    return shards
+
+
+def _cut(tables: Iterable[pa.Table], size: int) -> Iterator[pa.Table]:
+    """Cuts tables anew, into ones of so many rows but for the last."""
+    held: list[pa.Table] = []
+    rows = 0
+    for table in tables:
+        held.append(table)
+        rows += len(table)
+        if rows >= size:
+            whole = pa.concat_tables(held)
+            for begin in range(0, rows - size + 1, size):
+                yield whole.slice(begin, size)
+            # Copied, or the little that is left would keep all of it in memory.
+            rest = rows % size
+            held, rows = [whole.slice(rows - rest).take(np.arange(rest))] if rest else [], rest
+    if rows:
+        yield pa.concat_tables(held)

@@ -1,0 +1,103 @@
+"""The scores that a selection is made from: where they are, and whether they are all there."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from grepr_core.errors import UserError
+from grepr_core.storage import Folder
+from pipelines.manifest import MANIFEST_FOLDER, Manifest, find_manifest
+from pipelines.object_store import STORE_ERRORS, reason
+from pipelines.run_files import FILTER_FILE, RUN_FILE
+from pipelines.score_table import SCORES_FOLDER
+from pipelines.shard_files import finished_shards
+
+
+@dataclass(frozen=True)
+class ScoresFolder:
+    """An output of ``grepr score`` or ``grepr filter``.
+
+    Attributes:
+        output: The output.
+        folder: The folder of scores in it.
+        shards: Numbers of the shards there, in order.
+        images: Number of rows that the command's record tells of; None if it has not finished.
+        finished: When it has, in UTC.
+        manifests: Where the manifest of the images may be, if anywhere.
+    """
+
+    output: Folder
+    folder: Folder
+    shards: list[int]
+    images: int | None
+    finished: str | None
+    manifests: tuple[str, ...]
+
+    def manifest(self) -> Manifest:
+        """Opens the manifest of the images.
+
+        Raises:
+            UserError: It is not where it was.
+        """
+        for url in self.manifests:
+            if (found := find_manifest(url, self.output.storage_options)) is not None:
+                return found
+        raise UserError(
+            f"{self.output.url}: images inside archives or tables are selected, and the manifest that tells where they "
+            f"are is not there any more ({', '.join(self.manifests)}); use --format parquet or txt"
+        )
+
+
+def open_scores(url: str, storage_options: Mapping[str, Any], *, unfinished: bool) -> ScoresFolder:
+    """Finds the scores that a command wrote.
+
+    Args:
+        url: Its output.
+        storage_options: For fsspec.
+        unfinished: Whether they may be a part of all.
+
+    Returns:
+        The scores.
+
+    Raises:
+        UserError: There are none, or only a part of all.
+    """
+    output = Folder(url, storage_options)
+    folder = output.child(SCORES_FOLDER)
+    try:
+        shards = sorted(finished_shards(folder))
+        record = next((output.read_json(name) for name in (RUN_FILE, FILTER_FILE) if output.exists(name)), None)
+    except STORE_ERRORS as error:
+        raise UserError(f"{url}: {reason(error)}") from error
+    if not shards:
+        raise UserError(f"{url}: holds no scores; name a folder that 'grepr score' or 'grepr filter' wrote to")
+    here = output.child(MANIFEST_FOLDER).url
+    if record is None:
+        if not unfinished:
+            raise UserError(
+                f"{url}: its scores are not finished; run the command that writes them again to finish them, or select "
+                "from those that are there with --unfinished"
+            )
+        return ScoresFolder(output, folder, shards, None, None, (here,))
+    if "selected" in record:
+        return ScoresFolder(output, folder, shards, record["selected"], record["finished"], tuple(record["manifests"]))
+    manifests = (here, record["options"]["source"]) if "source" in record["options"] else (here,)
+    return ScoresFolder(output, folder, shards, record["images"], record["finished"], manifests)
+
+
+def archive_offsets(manifest: Manifest) -> Iterator[pa.Table]:
+    """Reads where images begin in their archives.
+
+    Args:
+        manifest: Of the lake.
+
+    Yields:
+        Tables with the columns ``image_id`` and ``offset``, of the images that are in archives.
+    """
+    for shard in range(manifest.shards):
+        table = manifest.read_shard(shard).select(["image_id", "offset"])
+        if table["offset"].null_count < len(table):
+            yield table.filter(pc.is_valid(table["offset"]))
