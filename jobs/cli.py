@@ -25,6 +25,7 @@ from pipelines.options import (
     ModelVerifyOptions,
     PretrainHighOptions,
     PretrainOptions,
+    ReportOptions,
     ScoreOptions,
     ScoringOptions,
 )
@@ -86,6 +87,17 @@ def _failed_code(failed_fraction: float, options: ScoringOptions) -> int:
         return DONE
     logging.error("%.1f %% of the images failed, more than --max-failed-fraction allows", 100 * failed_fraction)
     return TOO_MANY_FAILED
+
+
+def _report(options: ReportOptions) -> int:
+    from pipelines.report import run
+
+    result = run(options)
+    _print(
+        f"{options.output}: {result.bytes / 1e6:.1f} MB, {result.images} images, {result.thumbnails} of them shown. "
+        "Open it in a browser"
+    )
+    return DONE
 
 
 def _pretrain(options: PretrainOptions) -> int:
@@ -158,6 +170,7 @@ COMMANDS: dict[str, tuple[type, Callable[[Any], int]]] = {
     "demo": (DemoOptions, _demo),
     "manifest": (ManifestOptions, _manifest),
     "score": (ScoreOptions, _score),
+    "report": (ReportOptions, _report),
     "pretrain": (PretrainOptions, _pretrain),
     "fit": (FitOptions, _fit),
     "evaluate": (EvaluateOptions, _evaluate),

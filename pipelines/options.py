@@ -262,6 +262,29 @@ class EvaluateOptions(ScoringOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ReportOptions(StoredOptions):
+    """Make one HTML file that shows what the scores come to, complete in itself.
+
+    Example: grepr report scores/ --output report.html
+    """
+
+    scores: Annotated[Positional[str], arg(metavar="SCORES")]
+    """Folder or URL that 'grepr score' wrote to; the run need not be finished."""
+
+    output: str
+    """File or URL to write, such as report.html."""
+
+    compare: str | None = None
+    """Output of another 'grepr score', such as last night's: tells what has changed since."""
+
+    title: str | None = None
+    """Of the page; by default it names the source."""
+
+    thumbnails: bool = True
+    """Show small copies of some photos, 60 at most, which are read for it."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class RunOptions(StoredOptions):
     """Where a run of pretraining is, on which cluster, and what it draws from."""
 
