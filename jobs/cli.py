@@ -53,7 +53,7 @@ def _demo(options: DemoOptions) -> int:
         _print(f"{name:{width}}  {score:6.3f}")
     _print(
         f"\n{result.ordered} of {result.pairs} distorted versions score below their original. "
-        f"Scores: {options.output}/scores, photos: {options.output}/photos"
+        f"Scores: {options.output}/scores, photos: {options.output}/photos, to look at: {options.output}/report.html"
     )
     return DONE
 

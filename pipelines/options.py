@@ -534,7 +534,7 @@ class PretrainOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class DemoOptions:
-    """Make a small lake of sample photos and their distorted versions, and score it. Needs no network.
+    """Make a small lake of sample photos and their distorted versions, score it and write a report. Needs no network.
 
     Example: grepr demo demo/
     """

@@ -137,7 +137,7 @@ def _report(options: ReportOptions, this: _Run, statistics: Statistics, thumbnai
         words = f"Histogram of {statistics.scored:,} scores, median {median:.2f}"
         chart = charts.distribution(statistics.histogram, statistics.tenths, median, words)
     level = bundle.regressor.interval.level if bundle and bundle.regressor and bundle.regressor.interval else None
-    intervals = f"{level:.0%} of the ratings are expected to lie within" if level else "prediction intervals"
+    intervals = f"meant to hold {100 * level:.0f} % of ratings" if level else "prediction intervals"
     return Report(
         title=options.title or f"Photo quality of {posixpath.basename(source.rstrip('/')) or source}",
         source=source,
@@ -212,7 +212,8 @@ def _about_scores(statistics: Statistics, comparison: Comparison, old: _Run) -> 
     median = statistics.overall.median
     if comparison.largest_gap is None or comparison.median_before is None or median is None:
         return
-    shift = f"the median went from {format_score(comparison.median_before)} to {format_score(median)}"
+    before, now = format_score(comparison.median_before), format_score(median)
+    shift = f"the median went from {before} to {now}" if before != now else f"the median is {now} still"
     gap = format_percent(comparison.largest_gap)
     if comparison.largest_gap <= SMALL_GAP:
         same = "The scores are distributed as before: the share of photos below any one score changed by"

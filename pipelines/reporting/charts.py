@@ -5,6 +5,7 @@ tells one thing from another is never colour alone, but hatching, line style, pl
 """
 
 import io
+import logging
 import re
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -17,6 +18,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from pipelines.reporting.statistics import Histogram, Tenth
+
+# That it looks through the machine's fonts once is of no interest to anyone.
+logging.getLogger("matplotlib").setLevel(logging.ERROR)
 
 #: Stand-ins for the page's colours; no colours that anybody would draw with.
 INK, MUTED, LINE, ACCENT, SOFT = "#010203", "#020304", "#030405", "#040506", "#050607"
@@ -107,7 +111,8 @@ def _intervals(axes: Axes, tenths: Sequence[tuple[float, float, float]]) -> None
     axes.hlines(rows, lower, upper, color=MUTED, linewidth=2)
     axes.plot(lower, rows, "|", upper, rows, "|", color=MUTED, markersize=7, markeredgewidth=2)
     axes.plot(means, rows, "o", color=ACCENT, markersize=6, markeredgecolor=SOFT)
-    axes.set_yticks([1, len(tenths)], ["lowest tenth", "highest tenth"], rotation=90, va="center")
+    axes.set_yticks([1, len(tenths)], ["lowest", "highest"])
+    axes.set_ylabel("tenth")
     axes.set_ylim(0.3, len(tenths) + 0.7)
     axes.grid(visible=False, axis="y")
     axes.grid(visible=True, axis="x")

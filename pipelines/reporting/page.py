@@ -95,6 +95,8 @@ def render(report: Report) -> str:
         loader=PackageLoader("pipelines.reporting"),
         autoescape=True,
         undefined=StrictUndefined,
+        # Whatever is put into the page, but for what is HTML already.
+        finalize=lambda value: visible(value) if type(value) is str else value,
         trim_blocks=True,
         lstrip_blocks=True,
     )
@@ -118,7 +120,6 @@ def render(report: Report) -> str:
         "quantity": format_quantity,
         "score": format_score,
         "shorten": shorten,
-        "visible": visible,
     }
     return environment.get_template("report.html").render(report=report).lstrip()
 
@@ -132,6 +133,7 @@ def visible(text: str) -> str:
 
 def shorten(text: str, most: int) -> str:
     """Leaves out the middle of a long text: of a path both ends tell something, the last one more."""
+    text = visible(text)
     if len(text) <= most:
         return text
     head = (most - 1) // 3
@@ -174,13 +176,12 @@ def format_number(number: int) -> str:
 
 def format_score(score: float) -> str:
     """Writes a score to two decimals, without a sign before zero."""
-    return f"{score:z.2f}"
+    return f"{score:z.2f}".replace("-", "\N{MINUS SIGN}")
 
 
 def format_change(change: float) -> str:
-    """Writes a difference of scores with its sign."""
-    text = f"{change:+z.3f}"
-    return text.replace("-", "\N{MINUS SIGN}")
+    """Writes a difference of scores with its sign; one of less than half a thousandth is none."""
+    return f"{change:+.3f}".replace("-", "\N{MINUS SIGN}") if abs(change) >= 0.0005 else "0"
 
 
 def format_percent(fraction: float) -> str:
