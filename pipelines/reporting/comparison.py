@@ -89,7 +89,7 @@ def compare(connection: duckdb.DuckDBPyConnection, now: str, before: str, *, pho
     """
     connection.execute(
         f"""CREATE OR REPLACE TABLE {_PAIRS} AS
-            SELECT {PHOTO} AS photo, image_id, score - old_score AS change, old_score, status, old_status,
+            SELECT image_id, score - old_score AS change, old_score, status, old_status,
                    etag <> old_etag AS content_changed
             FROM {now} JOIN (SELECT image_id, score AS old_score, status AS old_status, etag AS old_etag FROM {before})
             USING (image_id)"""
@@ -125,8 +125,8 @@ def compare(connection: duckdb.DuckDBPyConnection, now: str, before: str, *, pho
         largest_gap=None if edges is None else _largest_gap(connection, now, before),
         before=None if edges is None else histogram(connection, before, edges),
         now=None if edges is None else histogram(connection, now, edges),
-        risen=_moves(connection, "change > 0.001", "change DESC", photos),
-        fallen=_moves(connection, "change < -0.001", "change", photos),
+        risen=_moves(connection, now, "change > 0.001", "change DESC", photos),
+        fallen=_moves(connection, now, "change < -0.001", "change", photos),
         turns=[Turn(*row) for row in turns],
     )
 
@@ -144,9 +144,10 @@ def _largest_gap(connection: duckdb.DuckDBPyConnection, now: str, before: str) -
     return gap
 
 
-def _moves(connection: duckdb.DuckDBPyConnection, which: str, order: str, photos: int) -> list[Move]:
+def _moves(connection: duckdb.DuckDBPyConnection, now: str, which: str, order: str, photos: int) -> list[Move]:
     rows = connection.execute(
-        f"""SELECT photo, old_score, content_changed FROM {_PAIRS} WHERE {which}
-            ORDER BY {order}, image_id LIMIT {photos}"""
+        f"""SELECT {PHOTO}, old_score, content_changed FROM {now} JOIN (
+                SELECT * FROM {_PAIRS} WHERE {which} ORDER BY {order}, image_id LIMIT {photos}) USING (image_id)
+            ORDER BY {order}, image_id"""
     ).fetchall()
     return [Move(ShownPhoto(**photo), before, changed) for photo, before, changed in rows]

@@ -51,6 +51,8 @@ def test_help_is_instant_because_it_imports_nothing_heavy():
         (["score", "a", "b", "--storage-options", "[]"], "storage-options"),
         (["score", "a", "b", "--storage-options", "{"], "storage-options"),
         (["score", "a", "b", "--nonsense"], "nonsense"),
+        (["report", "a"], "--output"),
+        (["report", "/nowhere", "--output", "a.html"], "holds no scores"),
         (["model", "build", "--output", "a"], "--low, --high or both"),
         (["model", "import", "--low", "a", "--output", "b"], "--low and --pristine go together"),
         (["fly"], "fly"),
