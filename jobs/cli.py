@@ -28,6 +28,7 @@ from pipelines.options import (
     ModelVerifyOptions,
     PretrainHighOptions,
     PretrainOptions,
+    ReportOptions,
     ScoreOptions,
     ScoringOptions,
     SubmitOptions,
@@ -54,7 +55,7 @@ def _demo(options: DemoOptions) -> int:
         _print(f"{name:{width}}  {score:6.3f}")
     _print(
         f"\n{result.ordered} of {result.pairs} distorted versions score below their original. "
-        f"Scores: {options.output}/scores, photos: {options.output}/photos"
+        f"Scores: {options.output}/scores, photos: {options.output}/photos, to look at: {options.output}/report.html"
     )
     return DONE
 
@@ -112,6 +113,17 @@ def _filter(options: FilterOptions) -> int:
         return DONE
     logging.error("more images could not be written than --max-failed-fraction allows")
     return TOO_MANY_FAILED
+
+
+def _report(options: ReportOptions) -> int:
+    from pipelines.report import run
+
+    result = run(options)
+    _print(
+        f"{options.output}: {result.bytes / 1e6:.1f} MB, {result.images} images, {result.thumbnails} of them shown. "
+        "Open it in a browser"
+    )
+    return DONE
 
 
 def _pretrain(options: PretrainOptions) -> int:
@@ -203,6 +215,7 @@ COMMANDS: dict[str, tuple[type, Callable[[Any], int]]] = {
     "demo": (DemoOptions, _demo),
     "manifest": (ManifestOptions, _manifest),
     "score": (ScoreOptions, _score),
+    "report": (ReportOptions, _report),
     "pretrain": (PretrainOptions, _pretrain),
     "filter": (FilterOptions, _filter),
     "label": (LabelOptions, _label),

@@ -1,4 +1,4 @@
-"""``grepr demo``: a small lake of sample photos and their distorted versions, scored, with a check of sense."""
+"""``grepr demo``: a small lake of sample photos and their distorted versions, scored, with a report."""
 
 import itertools
 import logging
@@ -13,7 +13,8 @@ from PIL import Image
 
 from grepr_core.distortions import distort
 from grepr_core.storage import Folder
-from pipelines.options import DemoOptions, ScoreOptions
+from pipelines.options import DemoOptions, ReportOptions, ScoreOptions
+from pipelines.report import run as write_report
 from pipelines.score import RunRecord
 from pipelines.score import run as score
 from pipelines.score_table import read_scores
@@ -24,6 +25,7 @@ log = logging.getLogger(__name__)
 PHOTOS = ("astronaut", "chelsea", "coffee", "rocket")
 KINDS = ("gaussian_blur", "gaussian_noise", "jpeg", "low_light")
 LEVELS = (1, 3, 5)
+REPORT_FILE = "report.html"
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,7 @@ class DemoResult:
 
 
 def run(options: DemoOptions) -> DemoResult:
-    """Makes the lake in ``output/photos``, unless it is there, and scores it into ``output/scores``.
+    """Makes the lake in ``output/photos``, unless it is there, scores it into ``output/scores``, and reports.
 
     Args:
         options: Of the command.
@@ -59,6 +61,7 @@ def run(options: DemoOptions) -> DemoResult:
         if not (photos / name).exists():
             Image.fromarray(pixels).save(photos / name)
     record = score(ScoreOptions(source=str(photos), output=str(root)))
+    write_report(ReportOptions(scores=str(root), output=str(root / REPORT_FILE), title="A small lake of sample photos"))
     table = read_scores(Folder(str(root)), ["uri", "score"])
     scores = {Path(row["uri"]).name: row["score"] for row in table.to_pylist()}
     pairs = [(scores[f"{photo}.png"], scores[_name(photo, kind, level)]) for photo, kind, level in _versions()]

@@ -443,6 +443,29 @@ class EvaluateOptions(ScoringOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ReportOptions(StoredOptions):
+    """Make one HTML file that shows what the scores come to, complete in itself.
+
+    Example: grepr report scores/ --output report.html
+    """
+
+    scores: Annotated[Positional[str], arg(metavar="SCORES")]
+    """Folder or URL that 'grepr score' wrote to; the run need not be finished."""
+
+    output: str
+    """File or URL to write, such as report.html."""
+
+    compare: str | None = None
+    """Output of another 'grepr score', such as last night's: tells what has changed since."""
+
+    title: str | None = None
+    """Of the page; by default it names the source."""
+
+    thumbnails: bool = True
+    """Show small copies of some photos, 60 at most, which are read for it."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class RunOptions(StoredOptions):
     """Where a run of pretraining is, on which cluster, and what it draws from."""
 
@@ -697,7 +720,7 @@ class PretrainOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class DemoOptions:
-    """Make a small lake of sample photos and their distorted versions, and score it. Needs no network.
+    """Make a small lake of sample photos and their distorted versions, score it and write a report. Needs no network.
 
     Example: grepr demo demo/
     """

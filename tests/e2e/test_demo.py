@@ -22,6 +22,9 @@ def test_demo_puts_most_originals_above_their_distorted_versions(tmp_path: Path)
     assert found is not None
     assert int(found[2]) == 48
     assert int(found[1]) > 36
+    page = (tmp_path / "demo/report.html").read_text()
+    assert "52 of 52 photos have a score" in page
+    assert page.count("<img") == 52
     # Nothing but progress on standard error: no advice of the libraries below.
     assert all(line.startswith("scoring:") for line in err.splitlines()), err
 

@@ -55,6 +55,8 @@ def test_help_is_instant_because_it_imports_nothing_heavy():
         (["filter", "a", "--output", "b"], "nothing to select by"),
         (["filter", "a", "--output", "b", "--min-score", "0.5", "--top-fraction", "0.1"], "exclude each other"),
         (["filter", "a", "--output", "b", "--top", "3", "--format", "zip"], "zip"),
+        (["report", "a"], "--output"),
+        (["report", "/nowhere", "--output", "a.html"], "holds no scores"),
         (["model", "build", "--output", "a"], "--low, --high or both"),
         (["model", "import", "--low", "a", "--output", "b"], "--low and --pristine go together"),
         (["fly"], "fly"),

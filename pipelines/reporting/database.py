@@ -1,0 +1,85 @@
+"""Scores in a DuckDB database on the local disk, so that any storage is read once and memory stays bounded."""
+
+import contextlib
+import itertools
+from collections.abc import Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import duckdb
+import pyarrow as pa
+
+from grepr_core.errors import UserError
+from grepr_core.storage import Folder
+from pipelines.score_table import SCORES_FOLDER, read_shard, schema
+from pipelines.shard_files import finished_shards
+
+#: What the statistics look at; features, the bulk where there are any, stay unread.
+COLUMNS = [name for name in schema().names if name not in ("score_low", "score_high")]
+#: Shards read at a time; of each the rows are held that DuckDB has not taken yet.
+READERS = 8
+#: Beyond, DuckDB keeps intermediate results on the disk.
+MEMORY_LIMIT = "512MB"
+
+
+@contextlib.contextmanager
+def open_database() -> Iterator[duckdb.DuckDBPyConnection]:
+    """Opens an empty database in a temporary folder, which is deleted at the end."""
+    with TemporaryDirectory(prefix="grepr-report-") as folder:
+        connection = duckdb.connect(
+            Path(folder, "scores.duckdb"),
+            config={
+                "memory_limit": MEMORY_LIMIT,
+                "temp_directory": folder,
+                # The order of rows carries no meaning here, and keeping it costs memory.
+                "preserve_insertion_order": False,
+                # Nothing is ever fetched: what the queries need is built in.
+                "autoinstall_known_extensions": False,
+                "autoload_known_extensions": False,
+            },
+        )
+        with contextlib.closing(connection):
+            yield connection
+
+
+def load_scores(connection: duckdb.DuckDBPyConnection, table: str, output: Folder) -> None:
+    """Copies the scores of a run, finished or not, into a new table, whatever the storage.
+
+    The table has :data:`COLUMNS`, ``shard``, the number of the shard, and ``folder``: the folder or prefix of the
+    image, or the archive or table that it is in.
+
+    Args:
+        connection: Of the database.
+        table: Its name.
+        output: Folder that ``grepr score`` wrote to.
+
+    Raises:
+        UserError: There are no scores.
+    """
+    scores = output.child(SCORES_FOLDER)
+    shards = sorted(finished_shards(scores))
+    if not shards:
+        raise UserError(f"{output.url}: holds no scores; name the folder that 'grepr score' wrote to")
+    fields = [schema().field(name) for name in COLUMNS] + [pa.field("shard", pa.int64())]
+    batches = _read_batches(scores, shards)
+    reader = pa.RecordBatchReader.from_batches(pa.schema(fields), batches)
+    with contextlib.closing(batches):
+        folder = "CASE WHEN member IS NULL THEN regexp_replace(uri, '/[^/]*$', '') ELSE uri END"
+        connection.from_arrow(reader).project(f"*, {folder} AS folder").create(table)
+
+
+def _read_batches(scores: Folder, shards: list[int]) -> Generator[pa.RecordBatch]:
+    def read(shard: int) -> list[pa.RecordBatch]:
+        table = read_shard(scores, shard, COLUMNS)
+        batches: list[pa.RecordBatch] = table.append_column(
+            "shard", pa.array(itertools.repeat(shard, len(table)), pa.int64())
+        ).to_batches()
+        return batches
+
+    numbers = iter(shards)
+    with ThreadPoolExecutor(READERS) as pool:
+        # A few at a time, since an executor would read on ahead of DuckDB.
+        while some := list(itertools.islice(numbers, READERS)):
+            for batches in pool.map(read, some):
+                yield from batches

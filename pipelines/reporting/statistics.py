@@ -1,0 +1,419 @@
+"""What the scores of a run come to: counts, distribution, groups, and which photographs to show."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import duckdb
+import numpy as np
+from numpy.typing import NDArray
+
+from grepr_core.images import Status
+
+#: Of which a group of images has the quantiles of its scores told.
+QUANTILES = (0.1, 0.25, 0.5, 0.75, 0.9)
+TENTHS = 10
+#: Most bars of a histogram.
+BARS = 50
+#: Groups that are told one by one; the others are pooled.
+MOST_GROUPS = 24
+#: Levels of folders that are looked at.
+DEEPEST = 24
+MOST_REASONS = 5
+#: Upper ends of the classes of image size, in pixels, and their names.
+SIZE_CLASSES = (
+    (300_000, "under 0.3 megapixels"),
+    (1_000_000, "0.3 to 1"),
+    (3_000_000, "1 to 3"),
+    (8_000_000, "3 to 8"),
+    (16_000_000, "8 to 16"),
+    (32_000_000, "16 to 32"),
+    (math.inf, "32 megapixels and more"),
+)
+
+
+#: A row of the scores as :class:`ShownPhoto` has it.
+PHOTO = """{'shard': shard, 'image_id': image_id, 'uri': uri, 'member': member, 'etag': etag, 'score': score,
+'lower': score_lower, 'upper': score_upper, 'width': width, 'height': height}"""
+
+
+@dataclass(frozen=True)
+class Reason:
+    """One reason for failure, numbers in it aside.
+
+    Attributes:
+        error: The reason of one such image.
+        images: How many there are.
+        example: URI of that image.
+    """
+
+    error: str
+    images: int
+    example: str
+
+
+@dataclass(frozen=True)
+class StatusCount:
+    """How many images ended in one status.
+
+    Attributes:
+        status: Its name.
+        images: How many.
+        reasons: The most frequent reasons; none where scored.
+        other_reasons: Images that failed for other reasons.
+    """
+
+    status: str
+    images: int
+    reasons: list[Reason]
+    other_reasons: int
+
+
+@dataclass(frozen=True)
+class Group:
+    """A set of images and the distribution of its scores.
+
+    Attributes:
+        name: Of the set; None for the pool of all sets not told by themselves.
+        images: In it.
+        scored: Of them.
+        mean: Of the scores; None without any.
+        quantiles: Of the scores, at :data:`QUANTILES`; empty without any.
+    """
+
+    name: str | None
+    images: int
+    scored: int
+    mean: float | None
+    quantiles: tuple[float, ...]
+
+    @property
+    def median(self) -> float | None:
+        """Median of the scores."""
+        return self.quantiles[len(QUANTILES) // 2] if self.quantiles else None
+
+
+@dataclass(frozen=True)
+class Folders:
+    """Scores by folder, prefix or archive.
+
+    Attributes:
+        root: What all of them begin with.
+        groups: The largest ones, lowest median first; the pool of the others last, if there is one.
+        pooled: Number of folders in the pool.
+    """
+
+    root: str
+    groups: list[Group]
+    pooled: int
+
+
+@dataclass(frozen=True)
+class ShownPhoto:
+    """A photograph that the report shows, with its row of the scores.
+
+    Attributes:
+        shard: Number of the shard it is in.
+        image_id: Its identity.
+        uri: Of the image or of its container.
+        member: Name in the container, if it is in one.
+        etag: Of what was scored.
+        score: Predicted quality.
+        lower: Lower end of the prediction interval; None where not calibrated.
+        upper: Upper end.
+        width: In pixels.
+        height: In pixels.
+    """
+
+    shard: int
+    image_id: str
+    uri: str
+    member: str | None
+    etag: str | None
+    score: float
+    lower: float | None
+    upper: float | None
+    width: int
+    height: int
+
+
+@dataclass(frozen=True)
+class Tenth:
+    """A tenth of the scored images, by score.
+
+    Attributes:
+        low: Least score.
+        high: Highest one.
+        images: How many.
+        mean: Of the scores.
+        interval: Mean lower and mean upper end of the prediction intervals; None where not calibrated.
+        photos: Some of them.
+    """
+
+    low: float
+    high: float
+    images: int
+    mean: float
+    interval: tuple[float, float] | None
+    photos: list[ShownPhoto]
+
+
+@dataclass(frozen=True)
+class Histogram:
+    """Counts of scores in bars of one width.
+
+    Attributes:
+        edges: (N + 1,) float64 edges of the bars.
+        counts: (N,) int64 scores in each, its lower edge included.
+        below: Scores below the first bar.
+        above: Scores above the last one.
+    """
+
+    edges: NDArray[np.float64]
+    counts: NDArray[np.int64]
+    below: int = 0
+    above: int = 0
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """What is told of the scores of one run.
+
+    Attributes:
+        images: Number of rows.
+        scored: Of them.
+        model_ids: Of the bundles that scored them; more than one would be a defect.
+        statuses: The statuses there are: scored first, then by number of images.
+        overall: All images.
+        interval_width: Mean width of the prediction intervals; None where not calibrated.
+        scaled_down: Scored images of which the model saw fewer pixels than there are.
+        bytes: Encoded size of all images that were read.
+        histogram: Of the scores; None without any.
+        tenths: Of the scored images, lowest first; empty where there are too few.
+        worst: The lowest scores, lowest first.
+        best: The highest scores, highest first.
+        folders: Scores by folder.
+        sizes: Scores by image size, smallest first.
+    """
+
+    images: int
+    scored: int
+    model_ids: list[str]
+    statuses: list[StatusCount]
+    overall: Group
+    interval_width: float | None
+    scaled_down: int
+    bytes: int
+    histogram: Histogram | None
+    tenths: list[Tenth]
+    worst: list[ShownPhoto]
+    best: list[ShownPhoto]
+    folders: Folders
+    sizes: list[Group]
+
+
+def compute(
+    connection: duckdb.DuckDBPyConnection,
+    table: str,
+    *,
+    extremes: int,
+    per_tenth: int,
+    edges: NDArray[np.float64] | None = None,
+) -> Statistics:
+    """Computes what is told of the scores of one run.
+
+    Args:
+        connection: Of the database.
+        table: That :func:`~pipelines.reporting.database.load_scores` made.
+        extremes: Number of photographs shown of the worst, and of the best.
+        per_tenth: Number of photographs shown of each tenth.
+        edges: Of the histogram's bars; by default those that suit the scores.
+
+    Returns:
+        The statistics.
+    """
+    images, scored, width, scaled_down, size = select_one(
+        connection,
+        f"""SELECT count(*), count(score), avg(score_upper - score_lower),
+                   count(*) FILTER (score IS NOT NULL AND scored_pixels < width::BIGINT * height),
+                   coalesce(sum(bytes), 0)::BIGINT
+            FROM {table}""",
+    )
+    model_ids = connection.execute(f"SELECT DISTINCT model_id FROM {table} ORDER BY 1").fetchall()
+    count = min(extremes, -(-scored // 2))
+    return Statistics(
+        images=images,
+        scored=scored,
+        model_ids=[row[0] for row in model_ids],
+        statuses=_statuses(connection, table),
+        overall=_groups(connection, table, "''")[0],
+        interval_width=width,
+        scaled_down=scaled_down,
+        bytes=size,
+        histogram=histogram(connection, table, edges if edges is not None else score_edges(connection, [table]))
+        if scored
+        else None,
+        tenths=_tenths(connection, table, per_tenth) if scored >= 2 * TENTHS else [],
+        worst=_extremes(connection, table, "ASC", count),
+        # An odd one in the middle is shown once.
+        best=_extremes(connection, table, "DESC", min(count, scored - count)),
+        folders=_folders(connection, table),
+        sizes=_sizes(connection, table),
+    )
+
+
+def score_edges(connection: duckdb.DuckDBPyConnection, tables: Sequence[str]) -> NDArray[np.float64]:
+    """Chooses the bars of a histogram: of a round width, holding nearly all scores.
+
+    The few scores that lie far from all others are left outside, since bars that hold them would be too wide.
+
+    Args:
+        connection: Of the database.
+        tables: Those whose scores are to share the bars; some must have one.
+
+    Returns:
+        (N + 1,) float64 edges.
+    """
+    union = " UNION ALL ".join(f"SELECT score FROM {table} WHERE score IS NOT NULL" for table in tables)
+    least, most, (low, high) = select_one(
+        connection,
+        f"SELECT min(score), max(score), quantile_cont(score, [0.001, 0.999]) FROM ({union})",
+    )
+    margin = (high - low) / 2
+    low, high = max(least, low - margin), min(most, high + margin)
+    # Scores that are all equal get a bar of their own.
+    step = _round_up((high - low) / BARS) if high > low else _round_up(max(abs(high), 1.0) / BARS)
+    first, last = math.floor(low / step), math.floor(high / step) + 1
+    return np.arange(first, last + 1) * step
+
+
+def _round_up(step: float) -> float:
+    """Gives the least number of the form 1, 2 or 5 times a power of ten that is not less than another."""
+    power = 10.0 ** math.floor(math.log10(step))
+    return next(factor * power for factor in (1, 2, 5, 10) if factor * power >= step)
+
+
+def histogram(connection: duckdb.DuckDBPyConnection, table: str, edges: NDArray[np.float64]) -> Histogram:
+    """Counts the scores of a table in bars of equal width.
+
+    Args:
+        connection: Of the database.
+        table: The scores.
+        edges: (N + 1,) edges of the bars.
+
+    Returns:
+        The counts.
+    """
+    bars = len(edges) - 1
+    step = (edges[-1] - edges[0]) / bars
+    found = connection.execute(
+        f"""SELECT greatest(-1, least({bars}, floor((score::DOUBLE - ?) / ?)))::BIGINT AS bar, count(*)
+            FROM {table} WHERE score IS NOT NULL GROUP BY bar""",
+        [float(edges[0]), float(step)],
+    ).fetchall()
+    counts = np.zeros(bars + 2, np.int64)
+    for bar, images in found:
+        counts[bar + 1] = images
+    return Histogram(edges, counts[1:-1], below=int(counts[0]), above=int(counts[-1]))
+
+
+def select_one(connection: duckdb.DuckDBPyConnection, query: str) -> tuple[Any, ...]:
+    """Gives the one row that a query selects."""
+    row = connection.execute(query).fetchone()
+    assert row is not None
+    return row
+
+
+def _statuses(connection: duckdb.DuckDBPyConnection, table: str) -> list[StatusCount]:
+    counts = connection.execute(
+        f"""SELECT status, count(*) AS images FROM {table}
+            GROUP BY status ORDER BY status = '{Status.SCORED}' DESC, images DESC, status"""
+    ).fetchall()
+    # Sizes and limits differ from image to image where the reason is one.
+    reasons = connection.execute(
+        f"""SELECT status, arg_min(error, image_id), count(*) AS images, arg_min(uri, image_id)
+            FROM {table} WHERE error IS NOT NULL
+            GROUP BY status, regexp_replace(error, '[0-9][0-9.,]*', '#', 'g')
+            QUALIFY row_number() OVER (PARTITION BY status ORDER BY images DESC, min(image_id)) <= {MOST_REASONS}
+            ORDER BY images DESC, min(image_id)"""
+    ).fetchall()
+    found = []
+    for status, images in counts:
+        own = [Reason(error, number, uri) for of, error, number, uri in reasons if of == status]
+        failed = 0 if status == Status.SCORED else images
+        found.append(StatusCount(status, images, own, failed - sum(reason.images for reason in own)))
+    return found
+
+
+def _groups(connection: duckdb.DuckDBPyConnection, source: str, key: str) -> list[Group]:
+    """Groups rows of a table or query by an expression; an empty table is one group when the key is constant."""
+    rows = connection.execute(
+        f"""SELECT {key} AS name, count(*), count(score), avg(score),
+                   quantile_cont(score, {list(QUANTILES)})
+            FROM {source} GROUP BY name"""
+    ).fetchall()
+    return [Group(name, images, scored, mean, tuple(quantiles or ())) for name, images, scored, mean, quantiles in rows]
+
+
+def _folders(connection: duckdb.DuckDBPyConnection, table: str) -> Folders:
+    """Groups by folder, at the deepest level at which the groups are still few."""
+
+    def prefix(level: int) -> str:
+        return f"array_to_string(string_split(folder, '/')[:{level}], '/')"
+
+    connection.execute(f"CREATE OR REPLACE TEMP TABLE folders AS SELECT DISTINCT folder FROM {table}")
+    depth = select_one(connection, "SELECT max(len(string_split(folder, '/'))) FROM folders")[0]
+    levels = range(1, min(depth, DEEPEST) + 1)
+    counts = select_one(
+        connection, f"SELECT {', '.join(f'count(DISTINCT {prefix(level)})' for level in levels)} FROM folders"
+    )
+    common = max((level for level in levels if counts[level - 1] == 1), default=0)
+    level = max((level for level in levels if counts[level - 1] <= MOST_GROUPS), default=1)
+    if level == common < levels[-1]:
+        level += 1  # One group says nothing; better the largest of many.
+    root = select_one(connection, f"SELECT any_value({prefix(common)}) FROM folders")[0]
+    largest = f"""SELECT {prefix(level)} AS name FROM {table}
+                  GROUP BY name ORDER BY count(*) DESC, name LIMIT {MOST_GROUPS}"""
+    source = f"(SELECT name, score FROM {table} LEFT JOIN ({largest}) ON name = {prefix(level)})"
+    groups = _groups(connection, source, "name")
+    groups.sort(key=lambda group: (group.name is None, math.inf if group.median is None else group.median, group.name))
+    return Folders(root, groups, max(0, counts[level - 1] - MOST_GROUPS))
+
+
+def _sizes(connection: duckdb.DuckDBPyConnection, table: str) -> list[Group]:
+    classes = " ".join(f"WHEN pixels < {end:.0f} THEN '{name}'" for end, name in SIZE_CLASSES[:-1])
+    source = f"(SELECT score, width::BIGINT * height AS pixels FROM {table} WHERE width IS NOT NULL)"
+    groups = _groups(connection, source, f"CASE {classes} ELSE '{SIZE_CLASSES[-1][1]}' END")
+    order = [name for _, name in SIZE_CLASSES]
+    return sorted(groups, key=lambda group: order.index(str(group.name)))
+
+
+def _tenths(connection: duckdb.DuckDBPyConnection, table: str, photos: int) -> list[Tenth]:
+    at = [i / TENTHS for i in range(1, TENTHS)]
+    edges = select_one(connection, f"SELECT quantile_cont(score, {at}) FROM {table}")[0]
+    tenth = " + ".join(f"(score > {edge!r}::FLOAT)::INT" for edge in edges)
+    # Identities are hashes, so the least are a fair draw, and much the same one every night.
+    rows = connection.execute(
+        f"""SELECT {tenth} AS tenth, min(score), max(score), count(*), avg(score), avg(score_lower), avg(score_upper),
+                   arg_min({PHOTO}, image_id, {max(photos, 1)})
+            FROM {table} WHERE score IS NOT NULL GROUP BY tenth ORDER BY tenth"""
+    ).fetchall()
+    return [
+        Tenth(
+            low,
+            high,
+            images,
+            mean,
+            None if lower is None else (lower, upper),
+            [ShownPhoto(**p) for p in shown[:photos]],
+        )
+        for _, low, high, images, mean, lower, upper, shown in rows
+    ]
+
+
+def _extremes(connection: duckdb.DuckDBPyConnection, table: str, order: str, photos: int) -> list[ShownPhoto]:
+    rows = connection.execute(
+        f"""SELECT {PHOTO} FROM {table} WHERE score IS NOT NULL ORDER BY score {order}, image_id LIMIT {photos}"""
+    ).fetchall()
+    return [ShownPhoto(**photo) for (photo,) in rows]

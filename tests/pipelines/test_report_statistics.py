@@ -1,0 +1,227 @@
+"""The statistics of a report beside those of pandas and SciPy."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.stats import ks_2samp
+
+from grepr_core.errors import UserError
+from grepr_core.storage import Folder
+from pipelines.reporting.comparison import Comparison, compare
+from pipelines.reporting.database import load_scores, open_database
+from pipelines.reporting.statistics import QUANTILES, Statistics, compute
+from tests.score_rows import random_rows, score_row, write_run
+
+Rows = list[dict[str, Any]]
+
+
+def statistics(tmp_path: Path, rows: Rows, per_tenth: int = 4) -> Statistics:
+    with open_database() as connection:
+        load_scores(connection, "now", Folder(str(write_run(tmp_path / "run", rows))))
+        return compute(connection, "now", extremes=6, per_tenth=per_tenth)
+
+
+def comparison(tmp_path: Path, now: Rows, before: Rows) -> Comparison:
+    with open_database() as connection:
+        load_scores(connection, "now", Folder(str(write_run(tmp_path / "now", now))))
+        load_scores(connection, "before", Folder(str(write_run(tmp_path / "before", before))))
+        return compare(connection, "now", "before", photos=3)
+
+
+@pytest.fixture(scope="module")
+def rows() -> Rows:
+    return random_rows(2000)
+
+
+@pytest.fixture(scope="module")
+def computed(tmp_path_factory: pytest.TempPathFactory, rows: Rows) -> Statistics:
+    return statistics(tmp_path_factory.mktemp("run"), rows)
+
+
+@pytest.fixture(scope="module")
+def frame(rows: Rows) -> pd.DataFrame:
+    return pd.DataFrame(rows).astype({"score": "float64"})
+
+
+def test_counts_and_quantiles(computed: Statistics, frame: pd.DataFrame):
+    assert computed.images == len(frame)
+    assert computed.scored == frame["score"].count()
+    assert {s.status: s.images for s in computed.statuses} == frame["status"].value_counts().to_dict()
+    assert computed.statuses[0].status == "scored"
+    assert computed.overall.mean == pytest.approx(frame["score"].mean(), abs=1e-6)
+    np.testing.assert_allclose(computed.overall.quantiles, frame["score"].quantile(QUANTILES), atol=1e-6)
+    assert computed.interval_width == pytest.approx(0.2, abs=1e-6)
+    assert computed.bytes == frame["bytes"].sum()
+    assert computed.scaled_down == (frame["scored_pixels"] < frame["width"] * frame["height"]).sum()
+
+
+def test_histogram_holds_every_score_in_its_bar(computed: Statistics, frame: pd.DataFrame):
+    found = computed.histogram
+    assert found is not None
+    expected, _ = np.histogram(frame["score"].dropna(), found.edges)
+    np.testing.assert_array_equal(found.counts, expected)
+    assert found.counts.sum() + found.below + found.above == computed.scored
+    np.testing.assert_allclose(np.diff(found.edges), found.edges[1] - found.edges[0])
+
+
+def test_reasons_that_differ_by_numbers_alone_are_one(tmp_path: Path):
+    rows = [score_row(f"/a/{i}.jpg", None, error=f"{i + 2:,} bytes, the limit is 1") for i in range(2000, 2030)]
+    rows += [score_row(f"/b/{i}.jpg", None, error="other " * (i + 1)) for i in range(8)]
+    (missing,) = statistics(tmp_path, rows).statuses
+    assert missing.images == 38
+    assert missing.reasons[0].images == 30
+    assert "bytes, the limit is 1" in missing.reasons[0].error
+    assert missing.other_reasons == 38 - sum(reason.images for reason in missing.reasons) > 0
+
+
+def test_tenths_share_the_scored_photos_in_order(computed: Statistics, frame: pd.DataFrame):
+    scores = np.sort(frame["score"].dropna())
+    assert len(computed.tenths) == 10
+    assert sum(tenth.images for tenth in computed.tenths) == len(scores)
+    assert all(abs(tenth.images - len(scores) / 10) < 2 for tenth in computed.tenths)
+    start = 0
+    for tenth in computed.tenths:
+        part = scores[start : start + tenth.images]
+        assert (tenth.low, tenth.high) == pytest.approx((part[0], part[-1]), abs=1e-6)
+        assert tenth.mean == pytest.approx(part.mean(), abs=1e-6)
+        assert tenth.interval == pytest.approx((part.mean() - 0.1, part.mean() + 0.1), abs=1e-6)
+        assert len(tenth.photos) == 4
+        assert all(tenth.low <= photo.score <= tenth.high for photo in tenth.photos)
+        start += tenth.images
+
+
+def test_the_worst_and_the_best(computed: Statistics, frame: pd.DataFrame):
+    scored = frame.dropna(subset="score").sort_values("score")
+    assert [photo.uri for photo in computed.worst] == scored["uri"].head(6).to_list()
+    assert [photo.uri for photo in computed.best] == scored["uri"].tail(6).to_list()[::-1]
+    row = scored.iloc[0]
+    assert (computed.worst[0].image_id, computed.worst[0].width) == (row["image_id"], row["width"])
+
+
+def test_few_photos_are_shown_once(tmp_path: Path):
+    found = statistics(tmp_path, [score_row(f"/a/{i}.jpg", i / 10) for i in range(5)])
+    assert [photo.uri for photo in found.worst + found.best] == [f"/a/{i}.jpg" for i in (0, 1, 2, 4, 3)]
+    assert found.tenths == []
+
+
+def test_folders_and_sizes(computed: Statistics, frame: pd.DataFrame):
+    assert computed.folders.root == "s3://lake/photos"
+    by_folder = frame.groupby(frame["uri"].str.rsplit("/", n=1).str[0])["score"]
+    found = {group.name: group for group in computed.folders.groups}
+    assert found.keys() == by_folder.groups.keys()
+    for name, expected in by_folder:
+        assert (found[name].images, found[name].scored) == (len(expected), expected.count())
+        np.testing.assert_allclose(found[name].quantiles, expected.quantile(QUANTILES), atol=1e-6)
+    medians = [group.median for group in computed.folders.groups]
+    assert medians == sorted(medians)
+    sizes = {group.name: group.images for group in computed.sizes}
+    widths = frame["width"].value_counts()
+    assert list(sizes) == ["under 0.3 megapixels", "1 to 3", "8 to 16"]
+    assert list(sizes.values()) == [widths[400], widths[1600], widths[4000]]
+
+
+@pytest.mark.parametrize(
+    ("uri", "root", "names", "pooled"),
+    [
+        # As deep as the folders stay few.
+        (lambda i: f"/l/{i % 2}/{i % 6}/{i}.jpg", "/l", {f"/l/{i % 2}/{i}" for i in range(6)}, 0),
+        (lambda i: f"/l/{i % 2}/{i % 90}/{i}.jpg", "/l", {"/l/0", "/l/1"}, 0),
+        # One folder of all would say nothing; the largest of many do.
+        (lambda i: f"/l/{i % 90}/{i}.jpg", "/l", {"/l/0", "/l/1", "/l/29"}, 66),
+        (lambda i: f"/l/{i}.jpg", "/l", {"/l"}, 0),
+    ],
+)
+def test_folders_are_told_at_a_level_that_says_something(
+    tmp_path: Path, uri: Callable[[int], str], root: str, names: set[str], pooled: int
+):
+    folders = statistics(tmp_path, [score_row(uri(i), i / 300) for i in range(300)]).folders
+    assert folders.root == root
+    assert folders.pooled == pooled
+    found = {group.name for group in folders.groups}
+    assert (None in found) == bool(pooled)
+    assert names <= found if pooled else found == names
+    assert sum(group.images for group in folders.groups) == 300
+
+
+def test_an_archive_counts_as_a_folder(tmp_path: Path):
+    rows = [score_row(f"/l/{i % 2}.tar", i / 9, member=f"x/{i}.jpg") for i in range(9)]
+    assert {group.name for group in statistics(tmp_path, rows).folders.groups} == {"/l/0.tar", "/l/1.tar"}
+
+
+@pytest.mark.parametrize(
+    "scores", [[None, None], [0.5], [0.5] * 30, [0.0] * 30, [-1e-9, 0.0, 1e-9], [0.5] * 3000 + [1e6]]
+)
+def test_odd_sets_of_scores(tmp_path: Path, scores: list[float | None]):
+    found = statistics(tmp_path, [score_row(f"/a/{i}.jpg", score) for i, score in enumerate(scores)])
+    assert found.scored == sum(score is not None for score in scores)
+    assert (found.histogram is None) == (found.scored == 0)
+    if found.histogram is not None:
+        assert len(found.histogram.counts) <= 60
+        assert found.histogram.counts.sum() + found.histogram.below + found.histogram.above == found.scored
+        assert found.histogram.counts.max() >= (found.scored - 1) // 3
+
+
+def test_without_intervals_there_are_none(tmp_path: Path):
+    rows = [score_row(f"/a/{i}.jpg", i / 40, score_lower=None, score_upper=None) for i in range(40)]
+    found = statistics(tmp_path, rows)
+    assert found.interval_width is None
+    assert all(tenth.interval is None for tenth in found.tenths)
+
+
+def test_no_scores_at_all(tmp_path: Path):
+    with open_database() as connection, pytest.raises(UserError, match="holds no scores"):
+        load_scores(connection, "now", Folder(str(tmp_path)))
+
+
+def test_comparison_joins_by_image(tmp_path: Path):
+    before = random_rows(1500, seed=1)
+    rng = np.random.default_rng(2)
+    now = []
+    for row in random_rows(1500, seed=1)[100:]:
+        if row["score"] is not None:
+            row["score"] += rng.choice([0.0, 0.05, -0.1], p=[0.6, 0.2, 0.2])
+            row["etag"] = str(rng.integers(3))
+        now.append(row)
+    now += [score_row(f"s3://lake/photos/new/{i}.jpg", 0.3) for i in range(20)]
+    found = comparison(tmp_path, now, before)
+
+    frames = [pd.DataFrame(rows).astype({"score": "float32"}) for rows in (now, before)]
+    joined = frames[0].merge(frames[1], on="image_id", suffixes=("", "_before"))
+    change = (joined["score"] - joined["score_before"]).astype("float64").dropna()
+    assert (found.new, found.gone, found.both) == (20, 100, 1400)
+    assert found.scored == len(change)
+    known = joined.dropna(subset=["etag", "etag_before"])
+    assert found.content_changed == (known["etag"] != known["etag_before"]).sum()
+    assert found.median_change == pytest.approx(change.median(), abs=1e-6)
+    np.testing.assert_allclose(found.change_quantiles, change.quantile(QUANTILES), atol=1e-6)
+    assert found.unchanged == (change.abs() <= 0.001).sum()
+    expected = ks_2samp(*(frame["score"].dropna() for frame in frames)).statistic
+    assert found.largest_gap == pytest.approx(expected, abs=1e-9)
+    assert [move.photo.score - move.before for move in found.fallen] == pytest.approx([-0.1] * 3, abs=1e-6)
+    assert [move.photo.score - move.before for move in found.risen] == pytest.approx([0.05] * 3, abs=1e-6)
+    by_id = joined.set_index("image_id")
+    for move in found.fallen + found.risen:
+        row = by_id.loc[move.photo.image_id]
+        assert move.before == pytest.approx(row["score_before"], abs=1e-6)
+        assert move.content_changed == (row["etag"] != row["etag_before"])
+    assert found.now is not None
+    assert found.before is not None
+    np.testing.assert_array_equal(found.now.edges, found.before.edges)
+
+
+def test_comparison_tells_what_changed_its_status(tmp_path: Path):
+    before = [score_row(f"/a/{i}.jpg", 0.5) for i in range(4)]
+    now = [score_row(f"/a/{i}.jpg", None if i < 3 else 0.5) for i in range(4)]
+    (turn,) = comparison(tmp_path, now, before).turns
+    assert (turn.before, turn.now, turn.images) == ("scored", "missing", 3)
+
+
+def test_comparison_of_runs_that_share_nothing(tmp_path: Path):
+    found = comparison(tmp_path, [score_row("/a.jpg", None)], [score_row("/b.jpg", 0.5)])
+    assert (found.new, found.gone, found.both, found.scored) == (1, 1, 0, 0)
+    assert found.largest_gap is None
+    assert found.change_quantiles == ()
