@@ -86,7 +86,8 @@ def main() -> None:
         report_here(options.here, options.compare)
         return
     print(
-        "| rows | | seconds | of CPU | MB of HTML | peak MB of memory | of which libraries |\n|---|---|---|---|---|---|---|"
+        "| rows | | seconds | of CPU | MB of HTML | peak MB of memory | of which libraries |\n"
+        "|---|---|---|---|---|---|---|"
     )
     for rows in options.rows:
         with TemporaryDirectory() as folder:
@@ -95,8 +96,9 @@ def main() -> None:
             for more in ([], ["--compare"]):
                 command = [sys.executable, "-m", "benchmarks.report", "--here", folder, *more]
                 found = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-                figures = f"{found['seconds']:.1f} | {found['CPU']:.1f} | {found['MB']:.2f} | {found['peak']:.0f} | {found['libraries']:.0f}"
-                print(f"| {rows:,} | {'compared' if more else ''} | {figures} |", flush=True)
+                figures = [f"{found['seconds']:.1f}", f"{found['CPU']:.1f}", f"{found['MB']:.2f}"]
+                figures += [f"{found['peak']:.0f}", f"{found['libraries']:.0f}"]
+                print(f"| {rows:,} | {'compared' if more else ''} | {' | '.join(figures)} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -16,8 +16,7 @@ from grepr_core import distortions, zero_shot
 from grepr_core.errors import UserError
 from grepr_core.scenes import SceneRecipe, make_scene
 from grepr_core.storage import Folder
-from pipelines import options
-from pipelines.options import PrepareOptions
+from pipelines.options import PrepareOptions, pretraining
 from pipelines.prepare import SCENES_FOLDER, prepare
 from pipelines.scene_store import INDEX_FILE, SceneStore
 from pipelines.shard_files import finished_shards
@@ -34,9 +33,9 @@ def lake(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_options_know_what_the_method_offers():
-    assert len(distortions.DISTORTIONS) == options.MOST_KINDS
-    assert len(distortions.LEVELS) == options.MOST_LEVELS
-    assert zero_shot.PATCH == options.LEAST_SCENE_SIDE
+    assert len(distortions.DISTORTIONS) == pretraining.MOST_KINDS
+    assert len(distortions.LEVELS) == pretraining.MOST_LEVELS
+    assert zero_shot.PATCH == pretraining.LEAST_SCENE_SIDE
     with pytest.raises(ValueError, match="--kinds"):
         PrepareOptions(source="", output="", kinds=23)
 

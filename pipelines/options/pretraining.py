@@ -1,0 +1,265 @@
+"""The options of ``grepr pretrain``."""
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from tyro.conf import Positional, arg, subcommand
+
+from grepr_core.precision import Precision
+from pipelines.options.shared import Device, StoredOptions
+
+#: Of grepr_core.distortions and grepr_core.zero_shot, which take long to import; a test holds them together.
+MOST_KINDS, MOST_LEVELS, LEAST_SCENE_SIDE = 22, 5, 96
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions(StoredOptions):
+    """Where a run of pretraining is, on which cluster, and what it draws from."""
+
+    output: str
+    """Folder or URL of the run; the same command again goes on where this one ended."""
+
+    seed: int = 0
+    """Seed of all that is drawn."""
+
+    address: str | None = None
+    """Ray cluster to use, such as 'auto' or ray://head:10001; by default the one that runs this command as a job, or
+    else Ray is started here and stopped at the end."""
+
+    autoscaling: bool = False
+    """The cluster adds nodes for the processes asked for, so that more than it has now are not refused. GPU nodes that
+    are still to come need --device cuda."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PhotosOptions(RunOptions):
+    """Which photographs a stage of pretraining prepares."""
+
+    source: Annotated[Positional[str], arg(metavar="SOURCE")]
+    """Photographs, unrated: anything that 'grepr manifest' takes, or a manifest."""
+
+    all_files: bool = False
+    """Take every file of a folder for an image, whatever its name."""
+
+    max_pixels: int = 1024 * 1024
+    """Scale larger photographs down to this many pixels first."""
+
+    workers: int | None = None
+    """Processes that prepare; by default one a CPU core."""
+
+    timeout: float = 60.0
+    """Seconds that reading one photograph may take."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrepareOptions(PhotosOptions):
+    """How scenes are prepared: distorted versions of photographs and their FSIMc."""
+
+    kinds: int = 4
+    """Kinds of distortion a scene, drawn from all there are."""
+
+    levels: int = 2
+    """Levels of each kind, drawn from five."""
+
+    scene_side: int = 384
+    """Crop longer sides of photographs to this many pixels."""
+
+    def __post_init__(self) -> None:
+        """Checks ranges.
+
+        Raises:
+            ValueError: Names the option that is out of range.
+        """
+        super().__post_init__()
+        if not 1 <= self.kinds <= MOST_KINDS:
+            raise ValueError(f"--kinds must be between 1 and {MOST_KINDS}")
+        if not 1 <= self.levels <= MOST_LEVELS:
+            raise ValueError(f"--levels must be between 1 and {MOST_LEVELS}")
+        if self.scene_side < LEAST_SCENE_SIDE:
+            raise ValueError(f"--scene-side must be at least {LEAST_SCENE_SIDE}, the side of a patch")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingOptions(RunOptions):
+    """How a stage of pretraining is trained; shared by both."""
+
+    epochs: int = 15
+    """Passes through the photographs."""
+
+    batch: int = 8
+    """Photographs a step, over all workers."""
+
+    learning_rate: float = 1e-4
+    """Of AdamW, after the warm-up."""
+
+    final_learning_rate: float | None = 1e-6
+    """Where the learning rate ends; it falls along half a cosine. None keeps it constant after the warm-up."""
+
+    warmup_epochs: float = 0.0
+    """Epochs in which the learning rate rises linearly from 0 first."""
+
+    weight_decay: float = 0.05
+    """Of AdamW."""
+
+    precision: Precision = "auto"
+    """Arithmetic of the model; auto takes bf16 where the hardware has it."""
+
+    device: Device = "auto"
+    """Where the model is trained; auto takes GPUs where there are any."""
+
+    num_workers: int | None = None
+    """Processes that train; by default one a GPU, or, where there is none, 0: this process, with all cores."""
+
+    checkpoint_steps: int = 100
+    """Steps between checkpoints; there is one at the end of every epoch too."""
+
+    max_failures: int = 3
+    """Give up when workers have died more often than this."""
+
+    temperature: float = 0.5
+    """Divides the cosines in the loss."""
+
+    ratings: str | None = None
+    """Rated images to watch the features with: CSV or Parquet with columns image, mos and, optionally, split, of which
+    only 'train' is used. They do not affect the training."""
+
+    ratings_images: str | None = None
+    """Folder or URL that the ratings' paths start from."""
+
+    def __post_init__(self) -> None:
+        """Checks ranges.
+
+        Raises:
+            ValueError: Names the option that is out of range.
+        """
+        super().__post_init__()
+        for name in ("epochs", "batch", "checkpoint_steps"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"--{name.replace('_', '-')} must be at least 1")
+        for name in ("final_learning_rate", "warmup_epochs", "weight_decay", "max_failures", "seed"):
+            if (getattr(self, name) or 0) < 0:
+                raise ValueError(f"--{name.replace('_', '-')} must not be negative")
+        if self.learning_rate <= 0:
+            raise ValueError("--learning-rate must be positive")
+        if self.num_workers is not None and self.num_workers < 0:
+            raise ValueError("--num-workers must not be negative")
+        if self.temperature <= 0:
+            raise ValueError("--temperature must be positive")
+        if (self.ratings is None) != (self.ratings_images is None):
+            raise ValueError("--ratings and --ratings-images belong together")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainLowOptions(PrepareOptions, TrainingOptions):
+    """Pretrain the low-level encoder on photographs without ratings: prepare scenes, then train.
+
+    Running the same command again goes on where it ended.
+
+    Example: grepr pretrain low ~/Pictures --output low-run/
+    """
+
+    micro_batch: int = 4
+    """Scenes in a forward pass, which share statistics of batch normalisation; bounds the memory."""
+
+    grid: int = 7
+    """Fragments along each side of a crop."""
+
+    cell: int = 32
+    """Side of a fragment in pixels."""
+
+    flip_probability: float = 0.5
+    """Of mirroring the augmented view, for each axis."""
+
+    validation_scenes: int | None = None
+    """Scenes held out to measure how often a stronger distortion scores lower; by default a twentieth, at most 64."""
+
+    def __post_init__(self) -> None:
+        """Checks ranges.
+
+        Raises:
+            ValueError: Names the option that is out of range.
+        """
+        super().__post_init__()
+        for name in ("micro_batch", "grid", "cell"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"--{name.replace('_', '-')} must be at least 1")
+        if not 0 <= self.flip_probability <= 1:
+            raise ValueError("--flip-probability must be between 0 and 1")
+        if self.validation_scenes is not None and self.validation_scenes < 0:
+            raise ValueError("--validation-scenes must not be negative")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainHighOptions(PhotosOptions, TrainingOptions):
+    """Fine-tune CLIP's visual tower on photographs without ratings.
+
+    Running the same command again goes on where it ended.
+
+    Example: grepr pretrain high ~/Pictures --output high-run/
+    """
+
+    architecture: str = "RN50-quickgelu"
+    """CLIP model with a ResNet tower, by open_clip's name; or hf-hub:org/name or local-dir:/path."""
+
+    pretrained: str | None = "openai"
+    """Its weights: a tag of open_clip or a local checkpoint; None with hf-hub: and local-dir:."""
+
+    crop: int = 224
+    """Side in pixels of the square cut out of the middle of a photograph; smaller photographs are enlarged."""
+
+    batch: int = 128
+    """Photographs a step, over all workers; they are ranked together."""
+
+    group_size: int | None = None
+    """Photographs in the group of the best and in that of the worst of a batch; by default a 32nd of it each."""
+
+    projection_size: int = 128
+    """Length of the head's output; the head is thrown away after training."""
+
+    frozen_head: bool = False
+    """Leave the head at its random weights, as the authors' code does."""
+
+    batch_norm: Literal["eval", "train"] = "eval"
+    """Normalise by the statistics CLIP came with, or by those of each worker's batch, as the authors' code does. With
+    train, the result depends on the number of workers."""
+
+    learning_rate: float = 1e-6
+    """Of Adam, after the warm-up."""
+
+    final_learning_rate: float | None = None
+    """Where the learning rate ends, falling along half a cosine; by default it is constant after the warm-up."""
+
+    warmup_epochs: float = 2.5
+    """Epochs in which the learning rate rises linearly from 0 first."""
+
+    weight_decay: float = 0.0
+    """Of AdamW, which without it is Adam."""
+
+    @property
+    def images_a_group(self) -> int:
+        """Photographs in each of the two groups."""
+        return max(2, self.batch // 32) if self.group_size is None else self.group_size
+
+    def __post_init__(self) -> None:
+        """Checks ranges.
+
+        Raises:
+            ValueError: Names the option that is out of range.
+        """
+        super().__post_init__()
+        if self.crop < 32:
+            raise ValueError("--crop must be at least 32")
+        if not 2 <= self.images_a_group <= self.batch // 2:
+            raise ValueError("--group-size must be at least 2 and at most half of --batch")
+        if self.projection_size < 1:
+            raise ValueError("--projection-size must be at least 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainOptions:
+    """Pretrain an encoder on photographs without ratings: low, high.
+
+    Example: grepr pretrain low ~/Pictures --output low-run/
+    """
+
+    stage: Annotated[PretrainLowOptions, subcommand("low")] | Annotated[PretrainHighOptions, subcommand("high")]

@@ -1,0 +1,119 @@
+"""The options of ``grepr label``, ``fit`` and ``evaluate``, which work with ratings."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from tyro.conf import Positional, arg
+
+from pipelines.options.shared import ScoringOptions
+
+#: Choosing photos to rate takes memory that grows with the square of their number.
+MOST_POOL = 10_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelOptions(ScoringOptions):
+    """Rate the photos that teach a model most, on a page in the browser, for 'grepr fit'.
+
+    The page is served to this machine alone. The same command again goes on where it ended.
+
+    Example: grepr label scores/ --count 50 --output ratings.csv
+    """
+
+    source: Annotated[Positional[str], arg(metavar="SCORES")]
+    """Output of 'grepr score', best with --features; or a manifest, or anything that 'grepr manifest' takes."""
+
+    output: str = "ratings.csv"
+    """Table of ratings to write, on this machine; beside it every rating is kept in a journal, .events.jsonl."""
+
+    count: int = 50
+    """Photos to rate; once they are rated, a larger number adds the next best."""
+
+    repeats: float = 0.1
+    """Fraction of them that is shown a second time, to measure how consistent a rater is."""
+
+    pool: int = 2000
+    """Choose among so many photos, a random sample where there are more; without the model's features in SCORES they
+    are scored first."""
+
+    seed: int = 0
+    """Seed of the sample."""
+
+    port: int = 0
+    """Port of the page; by default any that is free."""
+
+    all_files: bool = False
+    """Take every file of a folder for an image, whatever its name."""
+
+    def __post_init__(self) -> None:
+        """Checks ranges.
+
+        Raises:
+            ValueError: Names the option that is out of range.
+        """
+        super().__post_init__()
+        if not 1 <= self.count <= self.pool <= MOST_POOL:
+            raise ValueError(f"--count must be at least 1, and --pool between it and {MOST_POOL:,}")
+        if not 0 <= self.repeats <= 0.5:
+            raise ValueError("--repeats must be between 0 and 0.5")
+        if not 0 <= self.port < 2**16:
+            raise ValueError("--port must be between 0 and 65535")
+        if self.seed < 0:
+            raise ValueError("--seed must not be negative")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitOptions(ScoringOptions):
+    """Fit the regressor of a model bundle on rated images, and write a new bundle.
+
+    Example: grepr fit ratings.csv --images ~/Pictures --output my-model/
+    """
+
+    ratings: Annotated[Positional[str], arg(metavar="RATINGS")]
+    """CSV or Parquet with columns image (path below --images, or URI), mos and, where known, std (standard deviation of
+    the ratings of an image) and count (their number; without, std is that of mos itself), by which ratings are weighed.
+    Where there is a column split, only its rows 'train' are used. Images inside of tar or Parquet files are told by
+    member, offset and size, as 'grepr label' writes them."""
+
+    images: str
+    """Folder or URL that the ratings' paths start from."""
+
+    output: str
+    """Folder or URL of the new bundle."""
+
+    name: str | None = None
+    """Name of the new bundle; by default the last part of --output."""
+
+    json: bool = False
+    """Print JSON instead of sentences."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateOptions(ScoringOptions):
+    """Measure how well a model bundle's features predict ratings from few labels.
+
+    Example: grepr evaluate ratings.csv --images ~/Pictures --labels 50,100,200
+    """
+
+    ratings: Annotated[Positional[str], arg(metavar="RATINGS")]
+    """CSV or Parquet with columns image, mos and, where known, std and count, as 'grepr fit' takes them. Where there is
+    a column split, labels are drawn from 'train' and all other rows are the test set; without, every draw holds out a
+    random fifth for the test."""
+
+    images: str
+    """Folder or URL that the ratings' paths start from."""
+
+    labels: str = "50,100,200"
+    """Numbers of labels, with commas between."""
+
+    splits: int = 10
+    """Random draws of labels; medians over them are printed."""
+
+    zero_shot: bool = True
+    """Measure the low-level zero-shot score too, which costs more than all else."""
+
+    seed: int = 0
+    """Seed of the draws."""
+
+    json: bool = False
+    """Print JSON instead of a table."""

@@ -1,0 +1,151 @@
+"""The options of ``grepr filter`` and ``report``, which work on scores."""
+
+import math
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from tyro.conf import Positional, arg
+
+from pipelines.options.shared import LARGEST_SHARD, StoredOptions
+
+
+@dataclass(frozen=True, kw_only=True)
+class FilterOptions(StoredOptions):
+    """Select images by their scores.
+
+    Of the images that meet all conditions, --top-fraction and --top keep the best. Images without a score are never
+    selected; they are listed in failed.parquet.
+
+    Example: grepr filter scores/ --output best/ --top-fraction 0.1 --format webdataset
+    """
+
+    scores: Annotated[Positional[str], arg(metavar="SCORES")]
+    """Folder or URL that 'grepr score' or 'grepr filter' wrote to."""
+
+    output: str
+    """Folder or URL of the selection; the same command again goes on where this one ended."""
+
+    min_score: float | None = None
+    """Select scores from here on."""
+
+    max_score: float | None = None
+    """Select scores up to here."""
+
+    top_fraction: float | None = None
+    """Select this fraction of the images, rounded up, those with the highest scores."""
+
+    top: int | None = None
+    """Select so many images, those with the highest scores."""
+
+    per: str | None = None
+    """Select the top within each group of equal values of this column or SQL expression, such as 'camera' or
+    'width >= height'."""
+
+    where: str | None = None
+    """Condition in DuckDB's SQL over the columns of the scores and of --metadata, such as "width >= 1024 and licence =
+    'CC0'"."""
+
+    metadata: str | None = None
+    """CSV, TSV or Parquet with a row an image, joined by its column image_id, or else by that of URIs (uri, url, path,
+    image or file_name; relative to the table's folder) and, where there is one, member."""
+
+    min_interval_lower: float | None = None
+    """Select images whose prediction interval lies above this: those that are surely that good."""
+
+    format: Literal["parquet", "txt", "webdataset", "copy"] = "parquet"
+    """What to make beside the rows of the selection, which always go to OUT/scores: nothing more; a list of URIs,
+    OUT/uris.txt; tar files with each image and its scores as JSON, OUT/tars; or copies of the images, OUT/images."""
+
+    shard_size: int = LARGEST_SHARD
+    """Images in a Parquet or tar file."""
+
+    unfinished: bool = False
+    """Take scores that 'grepr score' has not finished, as far as they are there."""
+
+    overwrite: bool = False
+    """Replace a selection made otherwise."""
+
+    workers: int | None = None
+    """Processes that write tar files or copies; by default one a CPU core."""
+
+    address: str | None = None
+    """Ray cluster to write tar files or copies with, such as 'auto' or ray://head:10001; by default Ray is started here
+    and stopped at the end."""
+
+    timeout: float = 60.0
+    """Seconds that reading one image may take before it is left out."""
+
+    max_failed_fraction: float = 0.05
+    """Exit with 3 if a larger fraction of the selected images could not be written."""
+
+    @property
+    def wants_images(self) -> bool:
+        """Tells whether the images themselves are written."""
+        return self.format in ("webdataset", "copy")
+
+    def __post_init__(self) -> None:
+        """Checks ranges, and that the options go together.
+
+        Raises:
+            ValueError: Names the option that is missing, out of place or out of range.
+        """
+        super().__post_init__()
+        self._check_criteria()
+        if self.top_fraction is not None and not 0 < self.top_fraction <= 1:
+            raise ValueError("--top-fraction must be above 0 and at most 1")
+        for name in ("top", "shard_size", "workers"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
+                raise ValueError(f"--{name.replace('_', '-')} must be at least 1")
+        if self.timeout <= 0:
+            raise ValueError("--timeout must be positive")
+        if not 0 <= self.max_failed_fraction <= 1:
+            raise ValueError("--max-failed-fraction must be between 0 and 1")
+
+    def _check_criteria(self) -> None:
+        ends = {"--min-score": self.min_score, "--max-score": self.max_score}
+        criteria = (*ends.values(), self.top_fraction, self.top, self.where, self.min_interval_lower)
+        if all(value is None for value in criteria):
+            raise ValueError(
+                "nothing to select by; give --min-score, --max-score, --top-fraction, --top, --where or "
+                "--min-interval-lower"
+            )
+        for name, value in {**ends, "--min-interval-lower": self.min_interval_lower}.items():
+            if value is not None and not math.isfinite(value):
+                raise ValueError(f"{name} must be a finite number")
+        if self.min_score is not None and self.max_score is not None and self.min_score > self.max_score:
+            raise ValueError("--min-score is above --max-score")
+        if self.top_fraction is not None and self.top is not None:
+            raise ValueError("--top-fraction and --top exclude each other")
+        ranked = self.top_fraction is not None or self.top is not None
+        if ranked and (self.min_score is not None or self.max_score is not None):
+            raise ValueError(
+                "--min-score or --max-score, and --top-fraction or --top, exclude each other: a threshold says how "
+                "good the images are, a top how many; to combine them, put the threshold into --where: 'score >= 0.5'"
+            )
+        if self.per is not None and not ranked:
+            raise ValueError("--per goes with --top-fraction or --top")
+        if self.metadata is not None and self.where is None and self.per is None:
+            raise ValueError("--metadata is for --where and --per; give one that uses it, or leave it out")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportOptions(StoredOptions):
+    """Make one HTML file that shows what the scores come to, complete in itself.
+
+    Example: grepr report scores/ --output report.html
+    """
+
+    scores: Annotated[Positional[str], arg(metavar="SCORES")]
+    """Folder or URL that 'grepr score' wrote to; the run need not be finished."""
+
+    output: str
+    """File or URL to write, such as report.html."""
+
+    compare: str | None = None
+    """Output of another 'grepr score', such as last night's: tells what has changed since."""
+
+    title: str | None = None
+    """Of the page; by default it names the source."""
+
+    thumbnails: bool = True
+    """Show small copies of some photos, 60 at most, which are read for it."""

@@ -1,0 +1,162 @@
+"""Options that many commands share, and their kinds of value."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from grepr_core.precision import Precision
+
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def _duration(text: str) -> float:
+    number, unit = text[:-1], text[-1:]
+    if unit not in _SECONDS:
+        raise ValueError(f"{text!r} is no duration such as 90s, 45m, 10h or 2d")
+    return float(number) * _SECONDS[unit]
+
+
+Duration = Annotated[
+    float,
+    tyro.constructors.PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="DURATION",
+        instance_from_str=lambda texts: _duration(texts[0]),
+        is_instance=lambda value: isinstance(value, float),
+        str_from_instance=lambda value: [f"{value / 3600:g}h"],
+    ),
+]
+Device = Literal["auto", "cpu", "cuda"]
+
+
+def _json_object(text: str) -> dict[str, Any]:
+    value = json.loads(text)
+    if not isinstance(value, dict):
+        raise ValueError("not a JSON object")
+    return value
+
+
+StorageOptions = Annotated[
+    Mapping[str, Any],
+    tyro.constructors.PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="JSON",
+        instance_from_str=lambda texts: _json_object(texts[0]),
+        is_instance=lambda value: isinstance(value, dict),
+        str_from_instance=lambda value: [json.dumps(value)],
+    ),
+]
+
+
+#: Images in a shard once there are many.
+LARGEST_SHARD = 1000
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredOptions:
+    """How files are reached."""
+
+    storage_options: StorageOptions = field(default_factory=dict)
+    """Credentials and endpoints as fsspec takes them, such as '{"anon": true}'; else those of the environment count."""
+
+    def __post_init__(self) -> None:
+        """Has nothing to check; what inherits has."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceOptions(StoredOptions):
+    """How a source is listed."""
+
+    all_files: bool = False
+    """Take every file of a folder for an image, whatever its name."""
+
+    shard_size: int = LARGEST_SHARD
+    """Images in a shard, the unit of retry and of output. The first shards are smaller."""
+
+    def __post_init__(self) -> None:
+        """Checks ranges.
+
+        Raises:
+            ValueError: Names the option that is out of range.
+        """
+        super().__post_init__()
+        if self.shard_size < 1:
+            raise ValueError("--shard-size must be at least 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoringOptions(StoredOptions):
+    """How images are scored; shared by all commands that score."""
+
+    model: str = "grepr-lite"
+    """Model bundle: the name of one that ships with grepr, a folder or a URL."""
+
+    device: Device = "auto"
+    """Where the model runs; auto takes GPUs where there are any."""
+
+    precision: Precision = "auto"
+    """Arithmetic of the model; auto takes bf16 where the hardware has it."""
+
+    workers: int | None = None
+    """Processes; by default one a GPU, or else one a CPU core."""
+
+    address: str | None = None
+    """Ray cluster to use, such as 'auto' or ray://head:10001; by default the one that runs this command as a job, or
+    else Ray is started here and stopped at the end."""
+
+    autoscaling: bool = False
+    """The cluster adds nodes for the processes asked for, so that more than it has now are not refused. GPU nodes that
+    are still to come need --device cuda."""
+
+    zero_shot: bool = False
+    """Give the low-level zero-shot score too where the score does not depend on it; it costs more than all else."""
+
+    max_pixels: int | None = None
+    """Scale larger images down to this many pixels; by default what the model was made for."""
+
+    gpu_decode: bool = False
+    """Decode JPEGs on the GPU. Its pixels differ a little from those of the CPU, and scores likewise; what it cannot
+    decode alike (CMYK, colour profiles, other formats, damaged files) is decoded on the CPU still."""
+
+    max_image_pixels: int = 250_000_000
+    """Refuse images of more pixels (decompression bombs) as too_large."""
+
+    max_image_bytes: int = 512 * 2**20
+    """Refuse larger files as too_large."""
+
+    min_side: int = 32
+    """Refuse images with a shorter side as too_small."""
+
+    timeout: float = 60.0
+    """Seconds that reading one image may take before it counts as timeout."""
+
+    hang_timeout: float = 300.0
+    """Seconds that decoding and scoring one image may take before it counts as timeout, and its process is replaced."""
+
+    max_failed_fraction: float = 0.05
+    """Exit with 3 if a larger fraction of the images could not be scored."""
+
+    def __post_init__(self) -> None:
+        """Checks ranges.
+
+        Raises:
+            ValueError: Names the option that is out of range.
+        """
+        super().__post_init__()
+        for name in ("max_image_pixels", "max_image_bytes", "min_side"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"--{name.replace('_', '-')} must be at least 1")
+        if self.workers is not None and self.workers < 1:
+            raise ValueError("--workers must be at least 1")
+        if self.max_pixels is not None and self.max_pixels < self.min_side**2:
+            raise ValueError(f"--max-pixels must be at least the square of --min-side, {self.min_side**2}")
+        if self.gpu_decode and self.device == "cpu":
+            raise ValueError("--gpu-decode needs a GPU; leave it or --device cpu out")
+        for name in ("timeout", "hang_timeout"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"--{name.replace('_', '-')} must be positive")
+        if not 0 <= self.max_failed_fraction <= 1:
+            raise ValueError("--max-failed-fraction must be between 0 and 1")
