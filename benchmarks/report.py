@@ -85,10 +85,8 @@ def main() -> None:
     if options.here:
         report_here(options.here, options.compare)
         return
-    print(
-        "| rows | | seconds | of CPU | MB of HTML | peak MB of memory | of which libraries |\n"
-        "|---|---|---|---|---|---|---|"
-    )
+    print("| rows | | seconds | of CPU | MB of HTML | peak MB of memory | of which libraries |")
+    print("|---" * 7 + "|")
     for rows in options.rows:
         with TemporaryDirectory() as folder:
             for name, shift in (("now", 0.0), ("before", 0.05)):
@@ -96,9 +94,9 @@ def main() -> None:
             for more in ([], ["--compare"]):
                 command = [sys.executable, "-m", "benchmarks.report", "--here", folder, *more]
                 found = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-                figures = [f"{found['seconds']:.1f}", f"{found['CPU']:.1f}", f"{found['MB']:.2f}"]
-                figures += [f"{found['peak']:.0f}", f"{found['libraries']:.0f}"]
-                print(f"| {rows:,} | {'compared' if more else ''} | {' | '.join(figures)} |", flush=True)
+                speed = f"{found['seconds']:.1f} | {found['CPU']:.1f}"
+                size = f"{found['MB']:.2f} | {found['peak']:.0f} | {found['libraries']:.0f}"
+                print(f"| {rows:,} | {'compared' if more else ''} | {speed} | {size} |", flush=True)
 
 
 if __name__ == "__main__":

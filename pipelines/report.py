@@ -137,7 +137,7 @@ def _report(options: ReportOptions, this: _Run, statistics: Statistics, thumbnai
         words = f"Histogram of {statistics.scored:,} scores, median {median:.2f}"
         chart = charts.distribution(statistics.histogram, statistics.tenths, median, words)
     level = bundle.regressor.interval.level if bundle and bundle.regressor and bundle.regressor.interval else None
-    intervals = f"meant to hold {100 * level:.0f} % of ratings" if level else "prediction intervals"
+    intervals = f"meant to hold {100 * level:.0f} % of ratings" if level else None
     return Report(
         title=options.title or f"Photo quality of {posixpath.basename(source.rstrip('/')) or source}",
         source=source,

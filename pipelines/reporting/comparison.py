@@ -45,8 +45,8 @@ class Comparison:
         scored: Of these, those scored in both.
         model_ids: Of the other run's bundles.
         median_before: Of all its scores; None without any.
-        median_change: Of the changes of the images scored in both, like the following; None without any.
-        change_quantiles: At :data:`~pipelines.reporting.statistics.QUANTILES`; empty without any.
+        change_quantiles: Of the changes of the images scored in both, at
+            :data:`~pipelines.reporting.statistics.QUANTILES`; empty without any.
         unchanged: Images whose score is the same to 0.001.
         largest_gap: Largest difference between the fractions of the images that score below any one value, then and
             now (Kolmogorov-Smirnov statistic, 0 to 1); None where one of the runs has no score.
@@ -64,7 +64,6 @@ class Comparison:
     scored: int
     model_ids: list[str]
     median_before: float | None
-    median_change: float | None
     change_quantiles: tuple[float, ...]
     unchanged: int
     largest_gap: float | None
@@ -94,9 +93,9 @@ def compare(connection: duckdb.DuckDBPyConnection, now: str, before: str, *, pho
             FROM {now} JOIN (SELECT image_id, score AS old_score, status AS old_status, etag AS old_etag FROM {before})
             USING (image_id)"""
     )
-    both, content_changed, scored, median, quantiles, unchanged = select_one(
+    both, content_changed, scored, quantiles, unchanged = select_one(
         connection,
-        f"""SELECT count(*), count(*) FILTER (content_changed), count(change), median(change),
+        f"""SELECT count(*), count(*) FILTER (content_changed), count(change),
                    quantile_cont(change, {list(QUANTILES)}), count(*) FILTER (abs(change) <= 0.001)
             FROM {_PAIRS}""",
     )
@@ -119,7 +118,6 @@ def compare(connection: duckdb.DuckDBPyConnection, now: str, before: str, *, pho
             row[0] for row in connection.execute(f"SELECT DISTINCT model_id FROM {before} ORDER BY 1").fetchall()
         ],
         median_before=median_before,
-        median_change=median,
         change_quantiles=tuple(quantiles or ()),
         unchanged=unchanged,
         largest_gap=None if edges is None else _largest_gap(connection, now, before),

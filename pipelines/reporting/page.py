@@ -38,11 +38,11 @@ class Report:
         thumbnails: By ``image_id``.
         with_thumbnails: Whether there are to be any.
         run: The record of the run; None where it is not finished.
-        expected: Number of photos of an unfinished run; None where it is finished.
+        expected: Number of photos of an unfinished run, where known; None where it is finished.
         model_name: Name of the bundle, where known.
         card: Its model card; None where it cannot be had.
         scale: Lowest and highest rating of the model's scale, where known.
-        intervals: What prediction intervals are, in words.
+        intervals: What prediction intervals are, in words; None where that is not known.
         notes: Warnings, in sentences.
         distribution_chart: Histogram of the scores; None without any.
         steps: Time by step, longest first.
@@ -64,7 +64,7 @@ class Report:
     model_name: str | None
     card: Mapping[str, Any] | None
     scale: tuple[float, float] | None
-    intervals: str
+    intervals: str | None
     notes: list[str]
     distribution_chart: Markup | None
     steps: list[Step] = field(default_factory=list)

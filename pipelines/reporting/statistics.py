@@ -140,9 +140,10 @@ class ShownPhoto:
 
 @dataclass(frozen=True)
 class Tenth:
-    """A tenth of the scored images, by score.
+    """A tenth of the scored images, by score; images of one score are never parted, so some tenths may be missing.
 
     Attributes:
+        number: Which one, 1 is the lowest.
         low: Least score.
         high: Highest one.
         images: How many.
@@ -151,6 +152,7 @@ class Tenth:
         photos: Some of them.
     """
 
+    number: int
     low: float
     high: float
     images: int
@@ -213,14 +215,7 @@ class Statistics:
     sizes: list[Group]
 
 
-def compute(
-    connection: duckdb.DuckDBPyConnection,
-    table: str,
-    *,
-    extremes: int,
-    per_tenth: int,
-    edges: NDArray[np.float64] | None = None,
-) -> Statistics:
+def compute(connection: duckdb.DuckDBPyConnection, table: str, *, extremes: int, per_tenth: int) -> Statistics:
     """Computes what is told of the scores of one run.
 
     Args:
@@ -228,7 +223,6 @@ def compute(
         table: That :func:`~pipelines.reporting.database.load_scores` made.
         extremes: Number of photographs shown of the worst, and of the best.
         per_tenth: Number of photographs shown of each tenth.
-        edges: Of the histogram's bars; by default those that suit the scores.
 
     Returns:
         The statistics.
@@ -251,9 +245,7 @@ def compute(
         interval_width=width,
         scaled_down=scaled_down,
         bytes=size,
-        histogram=histogram(connection, table, edges if edges is not None else score_edges(connection, [table]))
-        if scored
-        else None,
+        histogram=histogram(connection, table, score_edges(connection, [table])) if scored else None,
         tenths=_tenths(connection, table, per_tenth) if scored >= 2 * TENTHS else [],
         worst=_extremes(connection, table, "ASC", count),
         # An odd one in the middle is shown once.
@@ -347,7 +339,7 @@ def _statuses(connection: duckdb.DuckDBPyConnection, table: str) -> list[StatusC
 
 
 def _groups(connection: duckdb.DuckDBPyConnection, source: str, key: str) -> list[Group]:
-    """Groups rows of a table or query by an expression; an empty table is one group when the key is constant."""
+    """Groups the rows of a table or query by an expression."""
     rows = connection.execute(
         f"""SELECT {key} AS name, count(*), count(score), avg(score),
                    quantile_cont(score, {list(QUANTILES)})
@@ -396,19 +388,20 @@ def _tenths(connection: duckdb.DuckDBPyConnection, table: str, photos: int) -> l
     # Identities are hashes, so the least are a fair draw, and much the same one every night.
     rows = connection.execute(
         f"""SELECT {tenth} AS tenth, min(score), max(score), count(*), avg(score), avg(score_lower), avg(score_upper),
-                   arg_min({PHOTO}, image_id, {max(photos, 1)})
+                   arg_min({PHOTO}, image_id, {photos})
             FROM {table} WHERE score IS NOT NULL GROUP BY tenth ORDER BY tenth"""
     ).fetchall()
     return [
         Tenth(
+            tenth + 1,
             low,
             high,
             images,
             mean,
             None if lower is None else (lower, upper),
-            [ShownPhoto(**p) for p in shown[:photos]],
+            [ShownPhoto(**p) for p in shown],
         )
-        for _, low, high, images, mean, lower, upper, shown in rows
+        for tenth, low, high, images, mean, lower, upper, shown in rows
     ]
 
 
