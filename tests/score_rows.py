@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -14,6 +14,7 @@ from pipelines.manifest import image_id
 from pipelines.score import RunRecord
 from pipelines.score_table import ShardSummary, count_statuses, schema, write_shard
 
+Place = TypeVar("Place", str, Path)
 LITE = load_bundle("grepr-lite").model_id
 
 
@@ -46,9 +47,9 @@ def random_rows(count: int, seed: int = 0, root: str = "s3://lake/photos") -> li
 
 
 def write_run(
-    output: Path, rows: Sequence[dict[str, Any]], *, shard: int = 64, finished: bool = True, **settings: Any
-) -> Path:
-    """Writes the rows with settings, and with the record of a finished run."""
+    output: Place, rows: Sequence[dict[str, Any]], *, shard: int = 64, finished: bool = True, **settings: Any
+) -> Place:
+    """Writes the rows with settings, and with the record of a finished run; gives back where."""
     folder = Folder(str(output))
     counts: dict[str, int] = {}
     for number, start in enumerate(range(0, len(rows), shard)):

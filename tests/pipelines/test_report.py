@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import s3fs
 from PIL import ExifTags, Image
 
 from grepr_core.errors import UserError
@@ -25,6 +26,7 @@ from pipelines.reporting.statistics import ShownPhoto
 from pipelines.reporting.thumbnails import MOST_BYTES, Thumbnail, make_thumbnails
 from pipelines.sources import Listing
 from tests.lake import jpeg, photo
+from tests.s3_server import s3_server
 from tests.score_rows import random_rows, score_row, write_run
 
 
@@ -183,6 +185,23 @@ def test_two_nights_in_words(tmp_path: Path):
     assert "The other run is not finished" in page
     with pytest.raises(UserError, match="holds no scores"):
         report(tuesday, compare=str(tmp_path / "nothing"))
+
+
+@pytest.mark.s3
+def test_from_a_store_to_a_store(tmp_path: Path):
+    with s3_server(tmp_path):
+        store = s3fs.S3FileSystem()
+        for bucket in ("lake", "scores"):
+            store.mkdir(bucket)
+        store.pipe_file("lake/photos/a/0 ü.jpg", jpeg(photo(0)))
+        rows = [score_row("s3://lake/photos/a/0 ü.jpg", 0.9), *random_rows(100)]
+        write_run("s3://scores/monday", rows)
+        result = run(ReportOptions(scores="s3://scores/monday", output="s3://scores/pages/monday.html"))
+        page = store.cat_file("scores/pages/monday.html").decode()
+    assert result.thumbnails == 1
+    assert "<img" in page
+    assert len(page.encode()) == result.bytes
+    assert "0 ü.jpg" in page
 
 
 # --- Words ------------------------------------------------------------------------------------------------------------
