@@ -138,7 +138,7 @@ def ray_session(address: str | None = None) -> Iterator[None]:
             object_store_memory=_object_store_bytes(),
         )
     else:
-        ray.init(address=address, logging_level=logging.ERROR)
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     if threading.current_thread() is threading.main_thread():
         # Ray puts a handler of its own in place, which ends the process with 15 as exit code.
         signal.signal(signal.SIGTERM, on_termination)

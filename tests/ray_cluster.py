@@ -32,7 +32,14 @@ class RayCluster:
 
     def job_log(self, job: str) -> str:
         """Reads the log of a job where the cluster keeps it."""
-        return (self.folder / "session_latest/logs" / f"job-driver-{job}.log").read_text()
+        return self._log(job).read_text()
+
+    def has_job_log(self, job: str) -> bool:
+        """Tells whether a job has begun."""
+        return self._log(job).exists()
+
+    def _log(self, job: str) -> Path:
+        return self.folder / "session_latest/logs" / f"job-driver-{job}.log"
 
 
 @contextmanager
@@ -72,8 +79,10 @@ def ray_cluster(cpus: int, environment: Mapping[str, str]) -> Iterator[RayCluste
         own = psutil.Process(process.pid).children(recursive=True)
         process.terminate()
         process.wait(timeout=30)
-        for child in psutil.wait_procs(own, timeout=10)[1]:
+        alive = psutil.wait_procs(own, timeout=10)[1]
+        for child in alive:
             child.kill()
+        psutil.wait_procs(alive, timeout=10)
         shutil.rmtree(folder, ignore_errors=True)
 
 

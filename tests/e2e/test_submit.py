@@ -1,11 +1,14 @@
 """Commands as jobs of a real cluster with token authentication, followed over a connection that breaks.
 
-What commands make of scores can be submitted at the end of the first test, where they are.
+What makes something of scores is submitted after the test that has them, s3://results/killed.
 """
 
 import os
+import signal
+import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import psutil
 import pytest
@@ -23,7 +26,7 @@ from tests.s3_server import s3_server
 
 pytestmark = [pytest.mark.slow, pytest.mark.s3]
 
-SCORE = ("score", "s3://lake/photos", "--shard-size", "4", "--workers", "2")
+SCORE = ("score", "s3://lake/photos", "s3://results/killed", "--shard-size", "4", "--workers", "2")
 
 
 @pytest.fixture(scope="module")
@@ -51,65 +54,91 @@ def cluster(store: dict[str, str]) -> Iterator[RayCluster]:
         yield cluster
 
 
-@pytest.fixture
-def submit(cluster: RayCluster, store: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> tuple[str, ...]:
-    monkeypatch.setenv("RAY_AUTH_TOKEN", cluster.token)
-    return ("submit", "--address", cluster.address, "--env", ",".join(store), "--follow", "--submission-id")
+@pytest.fixture(scope="module")
+def submit(cluster: RayCluster, store: dict[str, str]) -> Iterator[tuple[str, ...]]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_AUTH_TOKEN", cluster.token)
+        yield ("submit", "--address", cluster.address, "--env", ",".join(store), "--follow", "--submission-id")
 
 
-def shards(lake: s3fs.S3FileSystem, run: str) -> int:
-    return len(lake.glob(f"results/{run}/scores/*.parquet"))
+def driver() -> psutil.Process:
+    """Finds the process of the first job, other than the shell that started it and the command that follows it."""
+    lines = ((process, process.info["cmdline"] or []) for process in psutil.process_iter(["cmdline"]))
+    (found,) = (process for process, line in lines if SCORE[2] in line and "submit" not in line)
+    return found
 
 
-def driver(run: str) -> psutil.Process:
-    """Finds the process of a job that computes; the shell that started it has the same command line."""
-    found = [p for p in psutil.process_iter(["cmdline", "name"]) if f"s3://results/{run}" in (p.info["cmdline"] or [])]
-    (process,) = (p for p in found if "submit" not in p.info["cmdline"] and "-c" not in p.info["cmdline"])
-    return process
+@dataclass(frozen=True)
+class Ended:
+    code: int
+    out: str
+    err: str
 
 
-def test_a_job_that_dies_is_followed_to_its_end_and_submitted_again(
-    cluster: RayCluster, lake: s3fs.S3FileSystem, submit: tuple[str, ...]
-):
+def wait(process: subprocess.Popen[str], happened: Callable[[], bool], otherwise: str) -> None:
+    deadline = time.monotonic() + 200
+    while not happened():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline, otherwise
+        time.sleep(0.1)
+
+
+@pytest.fixture(scope="module")
+def killed(cluster: RayCluster, lake: s3fs.S3FileSystem, submit: tuple[str, ...]) -> Ended:
+    """The first job: who submits it leaves, who follows it has a bad connection, and its process is killed."""
+    left = grepr(*submit, "first", "--", *SCORE)
+    wait(left, lambda: cluster.has_job_log("first"), "the job did not begin")
+    left.send_signal(signal.SIGINT)
+    _, err = left.communicate(timeout=60)
+    assert left.returncode == 130
+    assert "first runs on. Follow it: grepr submit" in err
+    assert f"Stop it: ray job stop --address {cluster.address} first" in err
     with cut_proxy(cluster.address) as proxy:
         through_proxy = tuple(proxy.address if part == cluster.address else part for part in submit)
-        process = grepr(*through_proxy, "first", "--", *SCORE[:2], "s3://results/killed", *SCORE[2:])
-        deadline, cut = time.monotonic() + 200, 0
-        while shards(lake, "killed") < 4:
-            assert process.poll() is None, process.communicate()
-            assert time.monotonic() < deadline, "no shard was finished in time"
-            if cluster.folder.joinpath("session_latest/logs/job-driver-first.log").exists() and cut < 3:
-                proxy.cut()
-                cut += 1
-            time.sleep(0.5)
-        assert cut
+        process = grepr(*through_proxy, "first")
+        for _ in range(3):
+            seen = proxy.connections
+            wait(process, lambda seen=seen: proxy.connections > seen, "it did not connect")
+            proxy.cut()
+        wait(process, lambda: len(lake.glob("results/killed/scores/*.parquet")) > 3, "no shard was finished in time")
         proxy.cut()
-        driver("killed").kill()
-        out, err = process.communicate(timeout=120)
-    assert process.returncode == 137, err
-    assert "first ended with exit code 137" in err
-    assert out == cluster.job_log("first")  # no line lost, none twice
+        driver().kill()
+        out, err = process.communicate(timeout=60)
+    return Ended(process.returncode, out, err)
+
+
+def test_a_job_that_dies_is_followed_to_its_end(cluster: RayCluster, lake: s3fs.S3FileSystem, killed: Ended):
+    assert killed.code == 137, killed.err
+    assert "first ended with exit code 137" in killed.err
+    assert "connection to the job server lost" in killed.err
+    assert killed.out == cluster.job_log("first")  # no line lost, none twice
     assert not lake.exists("results/killed/run.json")
 
-    code, out, err = run_grepr(*submit, "first", "--", *SCORE[:2], "s3://results/killed", *SCORE[2:])
+
+def test_it_is_submitted_again_under_another_id(
+    cluster: RayCluster, lake: s3fs.S3FileSystem, submit: tuple[str, ...], killed: Ended
+):
+    code, out, err = run_grepr(*submit, "first", "--", *SCORE)
     assert code == 2
     assert "has a job of this id already, which ended as FAILED" in err
 
-    code, out, err = run_grepr(*submit, "second", "--", *SCORE[:2], "s3://results/killed", *SCORE[2:])
-    assert code == 0, err
+    code, out, err = run_grepr(*submit, "second", "--", *SCORE)
+    assert code == 0, out + err
     assert out == cluster.job_log("second")
     assert "of 121 images are done already" in out
     assert "121 images: 120 scored, 1 unreadable" in out
-    code, out, err = run_grepr("score", "s3://lake/photos", "s3://results/undisturbed")
+
+
+def test_its_rows_are_those_of_an_undisturbed_run(lake: s3fs.S3FileSystem):
+    code, _, err = run_grepr("score", "s3://lake/photos", "s3://results/undisturbed")
     assert code == 0, err
-    table = read_scores(Folder("s3://results/undisturbed"))
-    assert read_scores(Folder("s3://results/killed")).equals(table)
+    assert read_scores(Folder("s3://results/killed")).equals(read_scores(Folder("s3://results/undisturbed")))
 
 
 def test_pretraining_uses_the_cluster_that_runs_the_job(
     cluster: RayCluster, lake: s3fs.S3FileSystem, submit: tuple[str, ...]
 ):
-    few = ("--epochs", "1", "--num-workers", "2", "--workers", "2")
+    few = ("--epochs", "1", "--num-workers", "1", "--workers", "1")
     job = ("pretrain", "low", "s3://lake/photos/000*.jpg", "--output", "s3://results/low", *ARGUMENTS, *few)
     code, out, err = run_grepr(*submit, "pretrain", "--", *job)
     assert code == 0, out + err

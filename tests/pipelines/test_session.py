@@ -50,5 +50,29 @@ def test_what_the_cluster_has_not_is_refused_in_words(
         plan_workers(node_cpus=[cpus], gpus=gpus, memory=8 * GIB, device=device, requested=requested)
 
 
+@pytest.mark.parametrize(
+    ("node_cpus", "gpus", "device", "requested", "expected"),
+    [
+        ([0], 0, "auto", 8, Workers(8, 1, 0)),  # a head that waits for its first node
+        ([0, 4], 0, "auto", 8, Workers(8, 1, 0)),
+        ([0, 16], 0, "auto", 8, Workers(8, 2, 0)),  # room for all there is already
+        ([0], 0, "cuda", 8, Workers(8, 4, 1)),
+        ([0, 16], 1, "auto", 8, Workers(8, 4, 1)),
+        ([0, 16], 1, "cpu", 32, Workers(32, 1, 0)),
+        ([0, 16], 1, "auto", None, Workers(1, 16, 1)),
+    ],
+)
+def test_a_cluster_that_grows_is_asked_for_more_than_it_has(
+    node_cpus: list[int], gpus: int, device: str, requested: int | None, expected: Workers
+):
+    cluster = {"node_cpus": node_cpus, "gpus": gpus, "memory": 64 * GIB}
+    assert plan_workers(**cluster, device=device, requested=requested, autoscaling=True) == expected
+
+
+def test_how_far_a_cluster_should_grow_has_to_be_said():
+    with pytest.raises(UserError, match="--workers N --autoscaling"):
+        plan_workers(node_cpus=[0], gpus=0, memory=64 * GIB, autoscaling=True)
+
+
 def test_cores_are_those_this_process_may_use():
     assert 1 <= available_cores() <= 4096
