@@ -5,6 +5,7 @@ import io
 import json
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import tarfile
@@ -23,7 +24,7 @@ from grepr_core.images import Limits
 from pipelines import fit
 from pipelines.image_reader import ImageReader
 from pipelines.label import fit_command, plan
-from pipelines.options import FitOptions, LabelOptions, ManifestOptions, ScoreOptions
+from pipelines.options import FitOptions, LabelOptions, ScoreOptions
 from pipelines.rating_journal import Photo, RatingJournal
 from pipelines.rating_page import make_app
 from pipelines.score import run as score
@@ -77,6 +78,7 @@ def fit_by(command: str, output: Path) -> fit.FitResult:
     return fit.run(FitOptions(ratings=words[2], images=words[4], output=str(output), workers=1))
 
 
+@pytest.mark.slow
 def test_chosen_by_features_of_scores_rated_and_fitted(lake: Path, tmp_path: Path):
     chosen = options(lake, tmp_path / "ratings.csv")
     journal = planned(chosen)
@@ -99,6 +101,7 @@ def test_chosen_by_features_of_scores_rated_and_fitted(lake: Path, tmp_path: Pat
         planned(options(lake, tmp_path / "ratings.csv", seed=1))
 
 
+@pytest.mark.slow
 def test_without_features_of_that_model_a_sample_is_scored(lake: Path, tmp_path: Path):
     """Members of a tar, which the table of ratings must lead back to."""
     with tarfile.open(tmp_path / "lake.tar", "w") as archive:
@@ -115,10 +118,12 @@ def test_without_features_of_that_model_a_sample_is_scored(lake: Path, tmp_path:
 
 
 def test_scores_lead_back_to_a_manifest(lake: Path, tmp_path: Path):
-    from pipelines.manifest import run as list_manifest
-
-    list_manifest(ManifestOptions(source=str(lake / "photos"), manifest=str(tmp_path / "m"), shard_size=7))
-    score(ScoreOptions(source=str(tmp_path / "m"), output=str(tmp_path / "s"), features=True, workers=1))
+    shutil.copytree(lake / "scores", tmp_path / "s")
+    # As it is where the scores were made from a manifest that lies elsewhere.
+    (tmp_path / "s/manifest").rename(tmp_path / "m")
+    record = json.loads((tmp_path / "s/run.json").read_text())
+    record["options"]["source"] = str(tmp_path / "m")
+    (tmp_path / "s/run.json").write_text(json.dumps(record))
     by_manifest = planned(options(lake, tmp_path / "r.csv", source=str(tmp_path / "s"), count=5))
     assert by_manifest.photos == planned(options(lake, tmp_path / "r2.csv", count=5)).photos
     (tmp_path / "m/manifest.json").unlink()
