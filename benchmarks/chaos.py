@@ -84,6 +84,14 @@ class Store:
         self._process.kill()
         self._process.wait()
 
+    def keep_up(self) -> None:
+        """Starts the server again if it died of itself, as a supervisor would: a client killed within an upload can do
+        that to it."""
+        if self._process.poll() is not None:
+            print(f"the S3 server ended by itself with {self._process.returncode}", flush=True)
+            print(self._log.read_text()[-2000:], flush=True)
+            self._start()
+
 
 @contextlib.contextmanager
 def cluster() -> Iterator[Cluster]:
@@ -147,9 +155,10 @@ def start(output: str, where: Cluster | None, workers: int = 1) -> "subprocess.P
     return grepr("score", "s3://lake/photos", output, "--shard-size", "4", "--workers", str(workers), *address)
 
 
-def run_to_end(output: str, where: Cluster | None) -> int:
+def run_to_end(output: str, where: Cluster | None, store: Store) -> int:
     """Runs the command until it ends well; gives how often that was."""
     for attempt in range(1, MOST_REPEATS + 1):
+        store.keep_up()
         process = start(output, where)
         _, err = process.communicate(timeout=600)
         if process.returncode == 0:
@@ -193,7 +202,7 @@ def chaos(runs: int, seed: int, photos: int, kinds: list[str]) -> Counter[str]:
                 fs.pipe_file(f"lake/photos/{i:04d}.jpg", jpeg(photo(i)))
             fs.pipe_file("lake/photos/broken.jpg", b"not an image")
             began = time.monotonic()
-            run_to_end("s3://scores/undisturbed", None)
+            run_to_end("s3://scores/undisturbed", None, store)
             duration = time.monotonic() - began
             expected = rows_of("s3://scores/undisturbed")
             print(f"undisturbed: {len(expected)} rows in {duration:.1f} s", flush=True)
@@ -207,7 +216,8 @@ def chaos(runs: int, seed: int, photos: int, kinds: list[str]) -> Counter[str]:
                     time.sleep(moment)
                     in_time = process.poll() is None and disturb(kind, process, store, where)
                     process.communicate(timeout=600)
-                    repeats = run_to_end(output, where)
+                    repeats = run_to_end(output, where, store)
+                    store.keep_up()
                     found = differences(expected, rows_of(output))
                     total.update(found)  # where adding would drop zeros
                     total["in_time"] += in_time
