@@ -153,6 +153,19 @@ class LabelBudgetResult:
     srocc_by_draw: tuple[float, ...]
 
 
+def training_images(mos: NDArray[np.floating], train: NDArray[np.bool_] | None) -> int:
+    """Counts the images that :func:`few_label_protocol` draws labels from.
+
+    Args:
+        mos: (N,) ratings.
+        train: (N,) bool, which of them may be drawn; None holds out a fifth in every draw.
+
+    Returns:
+        How many.
+    """
+    return len(mos) * 4 // 5 if train is None else int(train.sum())
+
+
 def few_label_protocol(
     features: Floats,
     mos: Floats,
@@ -191,10 +204,10 @@ def few_label_protocol(
     """
     if not len(features) == len(mos) == len(mos if train is None else train):
         raise ValueError(f"{len(features)} features, {len(mos)} ratings and the split do not belong together")
-    available = len(mos) * 4 // 5 if train is None else int(train.sum())
-    if min(splits, *label_counts) < 1:
+    available = training_images(mos, train)
+    if min([splits, *label_counts]) < 1:
         raise ValueError(f"{splits} draws of {label_counts} labels; each of these numbers must be at least 1")
-    if (most := max(label_counts)) > available:
+    if (most := max(label_counts, default=0)) > available:
         raise ValueError(f"{most} labels asked for, but there are only {available} training images")
 
     training = (features, mos) if weights is None else (features, mos, weights)

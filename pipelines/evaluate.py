@@ -8,10 +8,13 @@ from numpy.typing import NDArray
 
 from grepr_core.bundle import Bundle, load_bundle
 from grepr_core.errors import UserError
-from grepr_core.metrics import LabelBudgetResult, few_label_protocol, krocc, plcc, srocc
+from grepr_core.metrics import LabelBudgetResult, few_label_protocol, krocc, plcc, srocc, training_images
 from grepr_core.zero_shot import combined_score
 from pipelines.options import EvaluateOptions
 from pipelines.rated import RatedFeatures, rated_features, read_ratings
+
+#: Numbers of labels that are tried where none are asked for.
+USUAL_LABELS = (50, 100, 200)
 
 
 @dataclass(frozen=True)
@@ -82,20 +85,18 @@ def run(options: EvaluateOptions) -> Evaluation:
     Raises:
         UserError: The ratings cannot be used, or there are too few of them for ``--labels``.
     """
-    try:
-        label_counts = [int(count) for count in options.labels.split(",")]
-    except ValueError as error:
-        raise UserError(f"--labels {options.labels}: give numbers with commas between, such as 50,100,200") from error
+    asked = _label_counts(options.labels) if options.labels is not None else None
     bundle = load_bundle(options.model)
     ratings = read_ratings(options.ratings, options.images, storage_options=options.storage_options)
     rated = rated_features(ratings, options.images, bundle, options)
+    available = training_images(rated.mos, rated.train)
     try:
         few_labels = few_label_protocol(
             rated.features,
             rated.mos,
             train=rated.train,
             weights=rated.weights(),
-            label_counts=label_counts,
+            label_counts=asked or [count for count in USUAL_LABELS if count <= available],
             splits=options.splits,
             seed=options.seed,
             fit=lambda *training: rated.regress(*training).predict,
@@ -112,6 +113,13 @@ def run(options: EvaluateOptions) -> Evaluation:
         own["zero-shot, both paths"] = combined_score(rated.score_low, rated.score_high)
     as_it_is = [_agreement(what, scores[test], rated.mos[test]) for what, scores in own.items() if scores is not None]
     return Evaluation(few_labels, as_it_is, _coverage(bundle, rated, test), int(test.sum()))
+
+
+def _label_counts(text: str) -> list[int]:
+    try:
+        return [int(count) for count in text.split(",")]
+    except ValueError as error:
+        raise UserError(f"--labels {text}: give numbers with commas between, such as 50,100,200") from error
 
 
 def _agreement(what: str, scores: NDArray[np.float64], mos: NDArray[np.float64]) -> Agreement:

@@ -103,8 +103,8 @@ class EvaluateOptions(ScoringOptions):
     images: str
     """Folder or URL that the ratings' paths start from."""
 
-    labels: str = "50,100,200"
-    """Numbers of labels, with commas between."""
+    labels: str | None = None
+    """Numbers of labels, with commas between; by default 50, 100 and 200, as far as there are training images."""
 
     splits: int = 10
     """Random draws of labels; medians over them are printed."""

@@ -21,9 +21,9 @@ from jobs.nightly import command
 from jobs.submit import check_places, check_secrets, own_folders
 from pipelines.options import SubmitOptions
 from pipelines.session import plan_workers
+from tests.jobs.documented import ROOT, commands
 from tests.jobs.kuberay_fields import resource
 
-ROOT = Path(__file__).parent.parent.parent
 KUBERAY = sorted((ROOT / "jobs/kuberay").glob("*.yaml"))
 DOCKERFILE = (ROOT / "jobs/kuberay/Dockerfile").read_text()
 
@@ -155,19 +155,11 @@ def test_a_job_carries_grepr_and_little_else(tmp_path: Path):
     assert sum(path.stat().st_size for path in tmp_path.glob("*.zip")) < 80 * 2**20
 
 
-def documented() -> list[list[str]]:
-    """Gives the commands of grepr in the guide, without what a shell makes of them."""
-    text = (ROOT / "docs/clusters.md").read_text()
-    lines = "\n".join(re.findall(r"^```\n(.*?)^```", text, re.MULTILINE | re.DOTALL)).replace("\\\n", " ").splitlines()
-    found = [re.sub(r"^nohup | (2?>|&|#).*$", "", line) for line in lines if re.match("(nohup )?grepr ", line)]
-    return [shlex.split(line)[1:] for line in [*found, *re.findall("`(grepr [^`]*--follow)`", text)]]
-
-
 def test_the_guide_has_commands():
-    assert {arguments[0] for arguments in documented()} == {"score", "submit"}
+    assert {arguments[0] for arguments in commands(ROOT / "docs/clusters.md")} == {"score", "submit"}
 
 
-@pytest.mark.parametrize("arguments", documented(), ids=" ".join)
+@pytest.mark.parametrize("arguments", commands(ROOT / "docs/clusters.md"), ids=" ".join)
 def test_grepr_takes_every_command_of_the_guide(arguments: list[str]):
     options = parse(arguments)
     if isinstance(options, SubmitOptions) and options.command:
