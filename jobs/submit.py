@@ -64,16 +64,18 @@ def run(options: SubmitOptions, command: object | None) -> int:
     job = (
         options.submission_id or f"grepr-{options.command[0]}-{datetime.now(UTC):%Y%m%d-%H%M%S}-{uuid.uuid4().hex[:6]}"
     )
-    if command is not None:
-        _submit(client, job, shlex.join(["python", "-m", "jobs.cli", *options.command]), environment, options)
-        log.info("submitted as %s", job)
-    if not options.follow:
-        log.info(_hint(job, options))
-        return DONE
+    runs = "may have been handed over already"
     try:
+        if command is not None:
+            _submit(client, job, shlex.join(["python", "-m", "jobs.cli", *options.command]), environment, options)
+            log.info("submitted as %s", job)
+        runs = "runs on"
+        if not options.follow:
+            log.info(_hint(job, options))
+            return DONE
         info = follow(client, job)
     except KeyboardInterrupt:
-        log.warning("%s runs on. %s", job, _hint(job, options))
+        log.warning("%s %s. %s", job, runs, _hint(job, options))
         return INTERRUPTED
     except LOST as error:
         raise UserError(f"{options.address}: lost, while {job} may run on: {error}. {_hint(job, options)}") from error

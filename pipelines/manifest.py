@@ -81,7 +81,7 @@ class Manifest:
 
     def shard_sizes(self) -> list[int]:
         """Tells how many images each shard has, by one request a file."""
-        metadata = [_open(self.folder, file.name).metadata for file in self.files]
+        metadata = [_metadata(self.folder, file.name) for file in self.files]
         return [m.row_group(group).num_rows for m in metadata for group in range(m.num_row_groups)]
 
     def read_shard(self, shard: int) -> pa.Table:
@@ -94,13 +94,17 @@ class Manifest:
             Its images, with :data:`SCHEMA`.
         """
         file = self.files[bisect.bisect_right(self.files, shard, key=lambda f: f.first_shard) - 1]
-        return _open(self.folder, file.name).read_row_group(shard - file.first_shard)
+        # Opened anew for every shard, since threads cannot share a reader; the footer is read once. Pre-buffering joins
+        # a row group's columns into one request.
+        with self.folder.fs.open(self.folder.path(file.name), "rb") as source:
+            parquet = pq.ParquetFile(source, metadata=_metadata(self.folder, file.name), pre_buffer=True)
+            return parquet.read_row_group(shard - file.first_shard)
 
 
 @lru_cache(maxsize=4)
-def _open(folder: Folder, name: str) -> pq.ParquetFile:
-    # Pre-buffering joins a row group's columns into one request.
-    return pq.ParquetFile(folder.fs.open(folder.path(name), "rb"), pre_buffer=True)
+def _metadata(folder: Folder, name: str) -> pq.FileMetaData:
+    with folder.fs.open(folder.path(name), "rb") as file:
+        return pq.read_metadata(file)
 
 
 def image_id(uri: str, member: str | None = None) -> str:

@@ -1,12 +1,15 @@
 """Small lakes of photographs for tests, and the command line that scores them."""
 
+import contextlib
 import io
+import logging
 import os
 import signal
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pyarrow as pa
@@ -14,6 +17,7 @@ import skimage.data
 from PIL import Image
 
 from grepr_core.storage import Folder
+from jobs.cli import main
 from pipelines.score_table import read_scores
 
 
@@ -65,6 +69,26 @@ def run_grepr(
     process = grepr(*arguments, env=env, prefix=prefix)
     out, err = process.communicate(timeout=240)
     return process.returncode, out, err
+
+
+def run_here(*arguments: str | Path) -> tuple[int, str, str]:
+    """Does what :func:`run_grepr` does in this process, on the Ray it is connected to, which saves starting one."""
+    out, err = io.StringIO(), io.StringIO()
+    handler = logging.StreamHandler(err)
+    logging.getLogger().addHandler(handler)
+    on_termination = signal.getsignal(signal.SIGTERM)
+    try:
+        with (
+            mock.patch("jobs.cli._mute_libraries"),
+            contextlib.redirect_stdout(out),
+            contextlib.redirect_stderr(err),
+        ):
+            main([str(argument) for argument in arguments])
+    except SystemExit as ended:
+        return int(ended.code or 0), out.getvalue(), err.getvalue()
+    finally:
+        logging.getLogger().removeHandler(handler)
+        signal.signal(signal.SIGTERM, on_termination)
 
 
 def scores(output: Path) -> pa.Table:

@@ -78,8 +78,8 @@ def ray_cluster(cpus: int, environment: Mapping[str, str]) -> Iterator[RayCluste
     finally:
         own = psutil.Process(process.pid).children(recursive=True)
         process.terminate()
-        process.wait(timeout=30)
-        alive = psutil.wait_procs(own, timeout=10)[1]
+        own.append(psutil.Process(process.pid))
+        alive = psutil.wait_procs(own, timeout=5)[1]
         for child in alive:
             child.kill()
         psutil.wait_procs(alive, timeout=10)

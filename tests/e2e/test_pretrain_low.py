@@ -57,12 +57,9 @@ def test_a_run_leaves_weights_and_a_record(undisturbed: Path):
     assert len(losses(undisturbed)) == 15
 
 
-@pytest.mark.parametrize(("how", "workers", "tolerance"), [(signal.SIGKILL, 0, 1e-6), (signal.SIGINT, 2, 1e-4)])
-def test_a_run_that_is_stopped_in_the_middle_goes_on(
-    lake: Path, undisturbed: Path, tmp_path: Path, how: signal.Signals, workers: int, tolerance: float
-):
+def test_a_run_that_is_interrupted_in_the_middle_goes_on(lake: Path, undisturbed: Path, tmp_path: Path):
     run = tmp_path / "run"
-    command = ("pretrain", "low", lake, "--output", run, *ARGUMENTS, "--num-workers", str(workers))
+    command = ("pretrain", "low", lake, "--output", run, *ARGUMENTS, "--num-workers", "2")
     process = grepr(*command, env=ONE_THREAD)
     deadline = time.monotonic() + 200
     # Two are kept: the second tells that training is under way.
@@ -70,18 +67,17 @@ def test_a_run_that_is_stopped_in_the_middle_goes_on(
         assert time.monotonic() < deadline, "no checkpoint was written in time"
         assert process.poll() is None
         time.sleep(0.01)
-    os.kill(process.pid, how)
+    os.kill(process.pid, signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert not (run / "run.json").exists()
-    if how == signal.SIGINT:
-        assert process.returncode == 130
-        assert "the same command again" in err
-        assert "Traceback" not in err
+    assert process.returncode == 130
+    assert "the same command again" in err
+    assert "Traceback" not in err
 
     code, _, err = run_grepr(*command, env=ONE_THREAD)
     assert code == 0, err
     assert "going on from step" in err
-    np.testing.assert_allclose(losses(run), losses(undisturbed), rtol=0, atol=tolerance)
+    np.testing.assert_allclose(losses(run), losses(undisturbed), rtol=0, atol=1e-4)
 
 
 def test_the_same_command_on_a_finished_run_does_nothing(lake: Path, undisturbed: Path):

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
@@ -11,15 +12,22 @@ from safetensors.torch import load_file
 
 from grepr_core.bundle import load_bundle
 from grepr_core.low_level import LowLevelEncoder
-from tests.lake import check_invariants, run_grepr
+from pipelines.session import ray_session
+from tests.lake import check_invariants, run_here
 
 pytestmark = [pytest.mark.slow, pytest.mark.photos, pytest.mark.timeout(600)]
 
 UNRATED, RATED, TESTED = 24, 60, 20
 
 
+@pytest.fixture(autouse=True)
+def one_ray() -> Iterator[None]:
+    with ray_session():
+        yield
+
+
 def grepr(*arguments: str | Path) -> str:
-    code, out, err = run_grepr(*arguments)
+    code, out, err = run_here(*arguments)
     assert code == 0, err
     return out
 

@@ -102,7 +102,7 @@ def test_it_does_nothing_and_loads_nothing(browser: Browser, report: Path):
     links = page.locator("[href]").evaluate_all("all => all.map(one => one.getAttribute('href'))")
     assert all(link.startswith("#") for link in links if link)
     assert page.evaluate("[...document.images].every(i => i.src.startsWith('data:') && i.naturalWidth > 0)")
-    assert page.locator("img").count() > 20
+    assert page.locator("img").count() > 10  # which, depends on the paths
     page.close()
 
 

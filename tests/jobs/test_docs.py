@@ -7,10 +7,11 @@ import pandas as pd
 import pytest
 
 from jobs import cli
+from jobs.exit_codes import DONE
 from pipelines.options import SubmitOptions
 from pipelines.session import ray_session
 from tests.jobs.documented import PAGES, ROOT, commands
-from tests.lake import make_lake
+from tests.lake import make_lake, run_here
 
 SHOWN = [(page.name, arguments) for page in PAGES for arguments in commands(page)]
 
@@ -37,7 +38,6 @@ def test_the_first_pages_do_what_they_say(tmp_path: Path, monkeypatch: pytest.Mo
     for table in ("ratings.csv", "more-ratings.csv"):
         pd.DataFrame({"image": names, "mos": mos}).to_csv(tmp_path / table, index=False)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(cli, "_mute_libraries", lambda: None)
     ran = []
     with ray_session():
         for page in ("first-lake.md", "own-ratings.md"):
@@ -45,9 +45,8 @@ def test_the_first_pages_do_what_they_say(tmp_path: Path, monkeypatch: pytest.Mo
                 if arguments[0] == "label":  # waits for a person; its page is tested in a browser
                     continue
                 here = [str(lake) if word in ("~/Pictures", "s3://bucket/photos") else word for word in arguments]
-                with pytest.raises(SystemExit) as ended:
-                    cli.main(here)
-                assert ended.value.code == cli.DONE, arguments
+                code, _, err = run_here(*here)
+                assert code == DONE, (arguments, err)
                 ran.append(arguments[0])
     assert {"score", "report", "filter", "fit", "evaluate"} <= set(ran)
     scores = pd.read_parquet(tmp_path / "scores/scores")

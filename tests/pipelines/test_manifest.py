@@ -1,4 +1,5 @@
 import itertools
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pyarrow as pa
@@ -52,6 +53,14 @@ def test_many_shards_span_files(tmp_path: Path):
     manifest = write_manifest(entries(700), Folder(str(tmp_path)), source="lake", largest_shard=1)
     assert len(manifest.files) > 1
     assert manifest.read_shard(699)["uri"].to_pylist() == ["/lake/000699.jpg"]
+
+
+def test_threads_read_shards_of_one_manifest_side_by_side(tmp_path: Path):
+    manifest = write_manifest(entries(2000), Folder(str(tmp_path)), source="lake", largest_shard=10)
+    shards = [*range(manifest.shards)] * 5
+    with ThreadPoolExecutor(4) as pool:
+        read = list(pool.map(manifest.read_shard, shards))
+    assert [table["shard"].unique().to_pylist() for table in read] == [[shard] for shard in shards]
 
 
 def test_identity_depends_on_uri_and_member():

@@ -197,7 +197,9 @@ def test_too_few_ratings_to_fit_or_to_cross_validate(rated: Path, tmp_path: Path
 
 @pytest.mark.usefixtures("local_ray")
 def test_evaluating_draws_from_train_and_tests_on_the_rest(rated: Path):
-    options = EvaluateOptions(ratings=f"{rated}/ratings.csv", images=str(rated), labels="20,45", splits=4)
+    options = EvaluateOptions(
+        ratings=f"{rated}/ratings.csv", images=str(rated), labels="20,45", splits=4, zero_shot=False
+    )
     evaluation = evaluate.run(options)
     assert evaluation.test_images == 15
     assert [(r.labels, r.splits) for r in evaluation.few_labels] == [(20, 4), (45, 1)]
