@@ -74,7 +74,7 @@ def find_pool(options: LabelOptions, bundle: Bundle) -> Pool:
             rows = _sample(manifest, options)
             entries = _take(rows, manifest.read_shard, ENTRY_COLUMNS)
             scores = folder.child(SCORES_FOLDER)
-            table = _take(rows, lambda shard: read_shard(scores, shard, SCORE_COLUMNS), SCORE_COLUMNS, READERS)
+            table = _take(rows, lambda shard: read_shard(scores, shard, SCORE_COLUMNS), SCORE_COLUMNS)
             return _pool(manifest.source, entries, table)
         why = "are of another model" if settings["features"] else "hold no features"
         log.info("%s: its scores %s, so a sample of its photos is scored with %s", folder.url, why, bundle.name)
@@ -125,11 +125,8 @@ def _sample(manifest: Manifest, options: LabelOptions) -> dict[int, NDArray[np.i
     return {int(shards[i]): rows[of_shard == i] for i in np.unique(of_shard)}
 
 
-def _take(
-    rows: dict[int, NDArray[np.int64]], read: Callable[[int], pa.Table], columns: list[str], readers: int = 1
-) -> pa.Table:
-    # A manifest's shards share files, which only one thread may read.
-    with ThreadPoolExecutor(readers) as pool:
+def _take(rows: dict[int, NDArray[np.int64]], read: Callable[[int], pa.Table], columns: list[str]) -> pa.Table:
+    with ThreadPoolExecutor(READERS) as pool:
         parts = pool.map(lambda shard: read(shard).select(columns).take(rows[shard]), rows)
         return pa.concat_tables(parts)
 
