@@ -1,14 +1,11 @@
 """The report in a real browser: Chromium without a window."""
 
-import os
 import re
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 
 from pipelines.options import ReportOptions
 from pipelines.report import run
@@ -28,19 +25,6 @@ HOSTILE = [
     "&lt;b&gt;.jpg",
 ]
 LONG = "/lake/" + "long" * 1024 + ".jpg"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    path = shutil.which("chromium") or shutil.which("chromium-browser")
-    if path is None:
-        pytest.skip("no chromium on the path")
-    # Chromium refuses to run its sandbox as root, as which a container runs.
-    sandbox = ["--no-sandbox"] if os.geteuid() == 0 else []
-    with sync_playwright() as playwright:
-        running = playwright.chromium.launch(executable_path=path, args=sandbox)
-        yield running
-        running.close()
 
 
 @pytest.fixture(scope="module")
@@ -215,4 +199,13 @@ def test_for_who_does_not_see_it(browser: Browser, report: Path):
     assert page.locator("section").count() == page.locator("section[aria-labelledby]").count() > 5
     ids = page.locator("[id]").evaluate_all("all => all.map(one => one.id)")
     assert len(ids) == len(set(ids))
+    page.close()
+
+
+def test_the_tables_of_the_model_card_can_be_read_on_a_phone(browser: Browser, tmp_path: Path):
+    output = tmp_path / "report.html"
+    run(ReportOptions(scores=str(write_run(tmp_path / "run", random_rows(30))), output=str(output), thumbnails=False))
+    page = open_page(browser, output, 360).page
+    columns = page.locator(".scroll td:first-child").evaluate_all("all => all.map(one => one.clientWidth)")
+    assert min(columns) >= 100  # or words are set a letter a line
     page.close()

@@ -1,12 +1,11 @@
-"""Commands as jobs of a real cluster with token authentication, followed over a connection that breaks.
+"""Commands as jobs of a real cluster with token authentication, followed over a connection that breaks."""
 
-What makes something of scores is submitted after the test that has them, s3://results/killed.
-"""
-
+import io
 import os
 import re
 import signal
 import subprocess
+import tarfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -135,6 +134,25 @@ def test_its_rows_are_those_of_an_undisturbed_run(lake: s3fs.S3FileSystem):
     code, _, err = run_grepr("score", "s3://lake/photos", "s3://results/undisturbed")
     assert code == 0, err
     assert read_scores(Folder("s3://results/killed")).equals(read_scores(Folder("s3://results/undisturbed")))
+
+
+def test_its_scores_are_filtered_and_reported_by_jobs(lake: s3fs.S3FileSystem, submit: tuple[str, ...]):
+    job = ("filter", "s3://results/killed", "--output", "s3://results/best", "--top", "10", "--format", "webdataset")
+    code, out, err = run_grepr(*submit, "filter", "--", *job)
+    assert code == 0, out + err
+    best = read_scores(Folder("s3://results/best"))
+    scores = read_scores(Folder("s3://results/killed"))["score"].drop_null().to_pylist()
+    assert sorted(best["score"].to_pylist()) == sorted(scores)[-10:]
+    with tarfile.open(fileobj=io.BytesIO(lake.cat_file("results/best/tars/000000.tar"))) as tar:
+        photos = {member.name: tar.extractfile(member).read() for member in tar if member.name.endswith(".jpg")}
+    assert photos == {f"{row['image_id']}.jpg": lake.cat_file(row["uri"]) for row in best.to_pylist()}
+
+    job = ("report", "s3://results/killed", "--output", "s3://results/report.html")
+    code, out, err = run_grepr(*submit, "report", "--", *job)
+    assert code == 0, out + err
+    page = lake.cat_file("results/report.html").decode()
+    assert "Photo quality of photos" in page
+    assert page.count("data:image/webp;base64,") > 10
 
 
 def test_pretraining_uses_the_cluster_that_runs_the_job(

@@ -23,7 +23,6 @@ from pipelines.rated import read_ratings
 from pipelines.rating_journal import Photo, RatingJournal
 from pipelines.rating_page import serve
 from pipelines.sources import Entry
-from tests.browser import browser  # noqa: F401 - a fixture
 from tests.lake import jpeg, photo
 
 PHOTOS, REPEATS = 21, 2
@@ -67,7 +66,7 @@ def served(tmp_path: Path) -> Iterator[Served]:
 
 
 @pytest.fixture
-def page(browser: Browser, served: Served) -> Iterator[Page]:  # noqa: F811
+def page(browser: Browser, served: Served) -> Iterator[Page]:
     """The page, opened; nothing may go wrong on it but a photo that cannot be shown, or a command that has ended."""
     context = browser.new_context(viewport={"width": 1200, "height": 800})
     page = context.new_page()
@@ -202,7 +201,7 @@ def test_the_end_of_the_command_is_told(page: Page, served: Served):
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_everything_is_in_reach_on_a_phone(browser: Browser, served: Served, scheme: str):  # noqa: F811
+def test_everything_is_in_reach_on_a_phone(browser: Browser, served: Served, scheme: str):
     context = browser.new_context(
         viewport={"width": 360, "height": 640}, color_scheme=scheme, has_touch=True, is_mobile=True
     )
