@@ -5,7 +5,7 @@ import shlex
 import zipfile
 from copy import deepcopy
 from datetime import UTC, datetime
-from importlib.metadata import requires, version
+from importlib.metadata import requires
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import jsonschema
 import kubernetes_validate
 import pytest
 import yaml
+from packaging.requirements import Requirement
 from ray._private.runtime_env.packaging import create_package
 from ray.autoscaler._private.util import prepare_config, validate_config
 
@@ -67,10 +68,8 @@ def test_every_place_names_the_same_ray(cluster: dict[str, Any]):
     assert re.search("^FROM (.*)$", DOCKERFILE, re.MULTILINE)[1] == image
     ray = image.partition(":")[2].partition("-")[0]
     assert {spec["rayVersion"] for spec in map(ray_cluster, KUBERAY)} == {ray}
-    # Client and cluster have to be of one version.
-    assert ray == version("ray")
     (wanted,) = (line for line in requires("grepr") or [] if line.startswith("ray["))
-    assert ">=2.60" in wanted
+    assert ray in Requirement(wanted).specifier
 
 
 def load(path: Path) -> dict[str, Any]:
