@@ -85,8 +85,10 @@ class Store:
         self._process.wait()
 
     def keep_up(self) -> None:
-        """Starts the server again if it died of itself, as a supervisor would: writing into a folder whose last object is
-        being deleted can do that to it."""
+        """Starts the server again if it died of itself, as a supervisor would.
+
+        An object written into a folder whose last one is being deleted can do that to it.
+        """
         if self._process.poll() is not None:
             print(f"the S3 server ended by itself with {self._process.returncode}", flush=True)
             print(self._log.read_text()[-2000:], flush=True)
