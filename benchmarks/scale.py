@@ -9,6 +9,7 @@ Example: python -m benchmarks.scale --images 10000 100000 1000000
 """
 
 import argparse
+import hashlib
 import json
 import resource
 import subprocess
@@ -18,7 +19,6 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from grepr_core.bundle import load_bundle
 from grepr_core.image_score import ImageScore
 from grepr_core.images import Status
 from grepr_core.storage import Folder
@@ -26,28 +26,38 @@ from pipelines import score
 from pipelines.manifest import find_manifest, write_manifest
 from pipelines.options import LARGEST_SHARD, ScoreOptions
 from pipelines.run_files import RUN_FILE
-from pipelines.shard_scorer import ScoringJob, ShardScorer
+from pipelines.shard_scorer import ShardScorer
 from pipelines.sources import Entry
 
 MISSING_SHARDS = 8
 
 
 class IdleScorer(ShardScorer):
-    """Gives every image a score without reading it."""
-
-    def __init__(self, job: ScoringJob) -> None:
-        super().__init__(job)
-        self._blank = ImageScore(
-            Status.SCORED, score=0.5, width=4000, height=3000, scored_pixels=2**18, bytes=3_000_000
-        )
+    """Gives every image a score without reading it: numbers that do not compress, as real ones do not."""
 
     def _score_images(self, images, rows, journal):
-        return [self._blank] * len(images), images["etag"].to_pylist(), {"model": 0.0}, time.time()
+        etags, sizes = images["etag"].to_pylist(), images["size"].to_pylist()
+        scores = [self._made_up(int(etag[:8], 16) / 2**32, size) for etag, size in zip(etags, sizes, strict=True)]
+        return scores, etags, {"model": 0.0}, time.time()
+
+    @staticmethod
+    def _made_up(score: float, size: int) -> ImageScore:
+        return ImageScore(
+            Status.SCORED,
+            score=score,
+            score_lower=score - 0.15,
+            score_upper=score + 0.15,
+            width=4000,
+            height=3000,
+            scored_pixels=2**18,
+            bytes=size,
+        )
 
 
 def entries(images: int) -> Iterator[Entry]:
     for i in range(images):
-        yield Entry(f"s3://lake/photos/{i // 10_000:05d}/IMG_{i:09d}.jpg", 3_000_000 + i, f"{i:032x}")
+        etag = hashlib.blake2b(str(i).encode(), digest_size=16).hexdigest()
+        yield Entry(f"s3://lake/photos/{i // 10_000:05d}/IMG_{i:09d}.jpg", 2**20 + int(etag[:5], 16), etag)
 
 
 def manifest(folder: Path, images: int) -> None:
@@ -56,12 +66,10 @@ def manifest(folder: Path, images: int) -> None:
 
 def run(folder: Path, name: str, since: str | None = None) -> None:
     score.ShardScorer = IdleScorer
-    options = ScoreOptions(source=str(folder / "manifest"), output=str(folder / name), since=since)
-    found = find_manifest(options.source)
-    assert found is not None
-    old = Folder(since) if since else None
-    record = score.score_manifest(found, Folder(options.output), load_bundle(options.model), options, since=old)
-    assert record.images == found.images
+    source = find_manifest(str(folder / "manifest"))
+    assert source is not None
+    record = score.run(ScoreOptions(source=source.folder.url, output=str(folder / name), since=since))
+    assert record.images == source.images
 
 
 def resume(folder: Path) -> None:

@@ -18,8 +18,10 @@ from pipelines.sources.pages import list_objects
 
 _NAME = re.compile(r"shard=(\d{6,})\.parquet")
 _SUMMARY_KEY = b"grepr"
-#: More than the footer of any shard takes.
-FOOTER_BYTES = 256 * 2**10
+#: More than the footer of a shard of scores takes, some 4 kB.
+FOOTER_BYTES = 16 * 2**10
+#: At the end of a Parquet file: the length of the footer before it, and the format's mark.
+TAIL_BYTES = 8
 READERS = 16
 LISTING_SECONDS = 60.0
 
@@ -51,8 +53,12 @@ def add_footer(writer: pq.ParquetWriter, summary: dict[str, Any]) -> None:
 
 
 def read_footer(folder: Folder, shard: int) -> Any:  # noqa: ANN401 - JSON is any value
-    """Reads what is known of a finished shard, without reading its rows: one request."""
-    tail = folder.fs.cat_file(folder.path(shard_name(shard)), start=-FOOTER_BYTES)
+    """Reads what is known of a finished shard, without reading its rows: one request, two where the footer is long."""
+    path = folder.path(shard_name(shard))
+    tail = folder.fs.cat_file(path, start=-FOOTER_BYTES)
+    needed = TAIL_BYTES + int.from_bytes(tail[-TAIL_BYTES:][:4], "little")
+    if needed > len(tail):
+        tail = folder.fs.cat_file(path, start=-needed)
     return json.loads(pq.read_metadata(io.BytesIO(tail)).metadata[_SUMMARY_KEY])
 
 

@@ -76,6 +76,9 @@ def test_summaries_are_kept_and_add_up(tmp_path: Path):
     summary = ShardSummary(2, {"scored": 1, "missing": 1}, {"decode": 0.5}, began=10.0, ended=12.0)
     write_shard(folder, 0, make_table(images(2), [SCORED, FAILED], model_id="m"), summary)
     assert read_summary(folder, 0) == summary
+    long = ShardSummary(1, {"x" * 100_000: 1})  # as names of columns and statuses never are
+    write_shard(folder, 1, make_table(images(1), [SCORED], model_id="m"), long)
+    assert read_summary(folder, 1) == long
     total = ShardSummary() + summary + ShardSummary(3, {"scored": 3}, {"decode": 1.0, "model": 2.0}, 9.0, 11.0)
     assert total == ShardSummary(5, {"scored": 4, "missing": 1}, {"decode": 1.5, "model": 2.0}, 9.0, 12.0)
     assert math.isinf(ShardSummary().began)
