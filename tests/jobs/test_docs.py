@@ -1,18 +1,33 @@
-"""Every command of the README and the user guide is one that grepr takes; those of its first pages are run."""
+"""Every command of the README and the user guide is one that grepr takes, and what needs no cloud is run.
 
+What submits is run in tests/e2e/test_submit.py, what pretrains in test_pretrain_to_scores.py.
+"""
+
+import re
+import shutil
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
+import duckdb
 import numpy as np
 import pandas as pd
 import pytest
+import s3fs
 
+from grepr_core.storage import Folder
 from jobs import cli
 from jobs.exit_codes import DONE
+from jobs.nightly import command as nightly
 from pipelines.options import SubmitOptions
+from pipelines.score_table import read_scores
 from pipelines.session import ray_session
-from tests.jobs.documented import PAGES, ROOT, commands
+from tests.jobs.documented import PAGES, ROOT, blocks, commands
 from tests.lake import make_lake, run_here
+from tests.s3_server import s3_server
 
+DOCS = ROOT / "docs"
 SHOWN = [(page.name, arguments) for page in PAGES for arguments in commands(page)]
 
 
@@ -29,28 +44,87 @@ def test_grepr_takes_every_command(page: str, arguments: list[str]):
         cli.parse(options.command)
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(600)
-def test_the_first_pages_do_what_they_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    lake = make_lake(tmp_path / "Pictures", 60)
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder with photographs, ratings and metadata, the buckets of the guide, and a Ray that can reach them."""
+    home = tmp_path_factory.mktemp("home")
+    lake = make_lake(home / "Pictures", 60)
     names = sorted(path.name for path in lake.iterdir())
     mos = np.random.default_rng(0).uniform(1, 5, len(names)).round(2)
     for table in ("ratings.csv", "more-ratings.csv"):
-        pd.DataFrame({"image": names, "mos": mos}).to_csv(tmp_path / table, index=False)
-    monkeypatch.chdir(tmp_path)
-    ran = []
-    with ray_session():
-        for page in ("first-lake.md", "own-ratings.md"):
-            for arguments in commands(ROOT / "docs" / page):
-                if arguments[0] == "label":  # waits for a person; its page is tested in a browser
-                    continue
-                here = [str(lake) if word in ("~/Pictures", "s3://bucket/photos") else word for word in arguments]
-                code, _, err = run_here(*here)
-                assert code == DONE, (arguments, err)
-                ran.append(arguments[0])
-    assert {"score", "report", "filter", "fit", "evaluate"} <= set(ran)
-    scores = pd.read_parquet(tmp_path / "scores/scores")
-    assert len(scores) == len(names)
-    assert (tmp_path / "report.html").stat().st_size > 10_000
-    assert len(pd.read_parquet(tmp_path / "best/scores")) == 6
-    assert pd.read_parquet(tmp_path / "scores-mine/scores").model_id.iloc[0] != scores.model_id.iloc[0]
+        pd.DataFrame({"image": names, "mos": mos}).to_csv(home / table, index=False)
+    licences = ["CC0" if i % 2 else "none" for i in range(len(names))]
+    pd.DataFrame({"uri": [f"Pictures/{name}" for name in names], "licence": licences}).to_csv(home / "photos.csv")
+    (home / "store").mkdir()
+    with s3_server(home / "store"), pytest.MonkeyPatch.context() as patch:
+        fs = s3fs.S3FileSystem()
+        for bucket in ("bucket", "lake", "scores", "datasets"):
+            fs.mkdir(bucket)
+        for name in names[:40]:
+            for prefix in ("bucket/photos", "lake/2026"):
+                fs.put_file(str(lake / name), f"{prefix}/{name}")
+        patch.chdir(home)
+        with ray_session():
+            yield home
+
+
+def run_all(home: Path, shown: Iterable[list[str]]) -> Counter[str]:
+    """Runs commands, but for those that wait for a person; gives how many there were of each."""
+    ran: Counter[str] = Counter()
+    for arguments in shown:
+        if arguments[0] != "label":  # its page is tested in a browser
+            code, _, err = run_here(*(str(home / "Pictures") if word == "~/Pictures" else word for word in arguments))
+            assert code == DONE, (arguments, err)
+            ran[arguments[0]] += 1
+    return ran
+
+
+@pytest.mark.slow
+@pytest.mark.s3
+@pytest.mark.timeout(600)
+def test_the_first_pages_do_what_they_say(home: Path):
+    ran = run_all(home, [words for page in ("first-lake.md", "own-ratings.md") for words in commands(DOCS / page)])
+    assert set(ran) == {"score", "report", "filter", "fit", "evaluate"}
+    scores = pd.read_parquet("scores/scores")
+    assert len(scores) == 60
+    assert Path("report.html").stat().st_size > 10_000
+    assert len(pd.read_parquet("best/scores")) == 6
+    assert pd.read_parquet("scores-mine/scores").model_id.iloc[0] != scores.model_id.iloc[0]
+
+
+@pytest.mark.slow
+@pytest.mark.s3
+@pytest.mark.timeout(600)
+def test_nights_and_what_is_made_of_them_are_as_they_say(home: Path):
+    nights = [
+        words for words in commands(ROOT / "README.md") if "s3://lake/" in words or "s3://scores/tuesday" in words
+    ]
+    assert run_all(home, nights) == {"score": 3, "report": 1}
+    run_all(home, (words for words in commands(DOCS / "clusters.md") if words[0] == "score"))
+    crontab = next(block for block in blocks(DOCS / "clusters.md") if "jobs.nightly" in block)
+    places = re.search(r"jobs\.nightly (\S+) (\S+)", crontab)
+    for day in (1, 2):
+        assert places is not None
+        run_all(home, [nightly(places[1], places[2], [], datetime(2026, 1, day, 22, tzinfo=UTC))])
+    assert len(read_scores(Folder("s3://scores/nightly/2026-01-02"))) == 40
+
+    if not Path("scores").exists():  # made by the first pages
+        run_all(home, [["score", "~/Pictures", "scores/"]])
+    for words in commands(DOCS / "filtering.md"):
+        shutil.rmtree("best", ignore_errors=True)
+        assert run_all(home, [words]) == {"filter": 1}
+    assert s3fs.S3FileSystem().exists("datasets/best/tars/000000.tar")
+
+
+@pytest.mark.slow
+@pytest.mark.s3
+def test_scores_are_read_as_they_say(home: Path, capsys: pytest.CaptureFixture[str]):
+    if not Path("scores").exists():
+        run_all(home, [["score", "~/Pictures", "scores/"]])
+    for page in PAGES:
+        for block in blocks(page, "python"):
+            if "pandas" in block:
+                exec(block, {})
+        for block in blocks(page, "sql"):
+            assert duckdb.sql(block).fetchall()
+    assert "scored" in capsys.readouterr().out
