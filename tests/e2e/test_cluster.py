@@ -26,7 +26,7 @@ def cluster() -> Iterator[Cluster]:
 
 
 def test_a_run_outlives_a_node(cluster: Cluster, tmp_path: Path):
-    lake = make_lake(tmp_path / "photos", 300)
+    lake = make_lake(tmp_path / "photos", 160)
     where = ("--shard-size", "4", "--address", cluster.address)
     process = grepr("score", lake, tmp_path / "out", *where)
     deadline = time.monotonic() + 150
@@ -45,7 +45,7 @@ def test_a_run_outlives_a_node(cluster: Cluster, tmp_path: Path):
     assert json.loads((tmp_path / "out/run.json").read_text())["workers"]["cpus"] == 1
 
     # A Ray that runs on the machine is left alone by a command without --address.
-    code, _, err = run_grepr("score", lake, tmp_path / "alone")
+    code, _, err = run_grepr("score", lake, tmp_path / "alone", "--workers", "1")
     assert code == 0, err
     assert scores(tmp_path / "alone").equals(table)
 

@@ -61,14 +61,14 @@ def test_only_passing_failures_are_retried(tmp_path: Path):
     (lake / "0003.jpg").unlink()
     (lake / "0003.jpg").symlink_to("nowhere")
     (lake / "0004.jpg").write_text("not an image")
-    code, out, _ = run_here("score", lake, tmp_path / "out", "--features")
+    code, out, _ = run_here("score", lake, tmp_path / "out", "--features", "--workers", "1")
     assert code == 0
     assert "1 missing" in out
     before = scores(tmp_path / "out")
     (lake / "0003.jpg").unlink()
     (lake / "0003.jpg").write_bytes(hidden)
     (lake / "0004.jpg").write_bytes(hidden)
-    code, out, err = run_here("score", lake, tmp_path / "out", "--features", "--retry-failed")
+    code, out, err = run_here("score", lake, tmp_path / "out", "--features", "--retry-failed", "--workers", "1")
     assert code == 0, err
     after = check_invariants(tmp_path / "out")
     statuses = after["status"].to_pylist()

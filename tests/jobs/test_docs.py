@@ -64,6 +64,8 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
             for prefix in ("bucket/photos", "lake/2026"):
                 fs.put_file(str(lake / name), f"{prefix}/{name}")
         patch.chdir(home)
+        # A process that scores takes longer to start than so few photos to score.
+        patch.setattr("pipelines.session.available_cores", lambda: 1)
         with ray_session():
             yield home
 

@@ -54,6 +54,7 @@ def rated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("local_ray")
 def test_one_command_puts_clip_beside_a_low_level_encoder(
     published: Published, lite: str, rated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -75,7 +76,9 @@ def test_one_command_puts_clip_beside_a_low_level_encoder(
     for i in range(3):
         (tmp_path / f"photos/{i}.jpg").write_bytes(jpeg(photo(i, (200, 150))))
     score.run(
-        ScoreOptions(source=str(tmp_path / "photos"), output=str(tmp_path / "out"), model=model, precision="fp32")
+        ScoreOptions(
+            source=str(tmp_path / "photos"), output=str(tmp_path / "out"), model=model, precision="fp32", workers=1
+        )
     )
     clip = load_open_clip(SMALL_CLIP, str(published.clip))
     for row in check_invariants(tmp_path / "out").to_pylist():
@@ -87,7 +90,11 @@ def test_one_command_puts_clip_beside_a_low_level_encoder(
         assert row["score_low"] == pytest.approx(low_level_score(distance), abs=1e-4)
         assert row["score"] == pytest.approx(row["score_high"] + row["score_low"], abs=1e-6)
 
-    fit.run(FitOptions(ratings=f"{rated}/ratings.csv", images=str(rated), model=model, output=str(tmp_path / "fitted")))
+    fit.run(
+        FitOptions(
+            ratings=f"{rated}/ratings.csv", images=str(rated), model=model, output=str(tmp_path / "fitted"), workers=1
+        )
+    )
     fitted = load_bundle(str(tmp_path / "fitted"))
     assert fitted.regressor.coefficients.shape == (64 + 128,)
     assert fitted.scale == (1, 5)
@@ -99,6 +106,7 @@ def _decoded(path: Path) -> np.ndarray:
     return decode(path.read_bytes()).rgb
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("local_ray")
 def test_a_bundle_without_a_score_is_for_fitting(rated: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture):
     model = str(tmp_path / "lite0")
@@ -118,10 +126,10 @@ def test_a_bundle_without_a_score_is_for_fitting(rated: Path, tmp_path: Path, ca
     assert not (tmp_path / "out").exists()
 
     common = {"ratings": f"{rated}/ratings.csv", "images": str(rated), "model": model}
-    evaluation = evaluate.run(EvaluateOptions(**common, labels="20", splits=2))
+    evaluation = evaluate.run(EvaluateOptions(**common, workers=1, labels="20", splits=2))
     assert evaluation.as_it_is == []
     assert evaluation.few_labels[0].srocc.median > 0.5
-    fit.run(FitOptions(**common, output=str(tmp_path / "fitted")))
+    fit.run(FitOptions(**common, workers=1, output=str(tmp_path / "fitted")))
     fitted = load_bundle(str(tmp_path / "fitted"))
     assert fitted.has_score
     assert fitted.max_pixels == 40_000
@@ -137,6 +145,7 @@ def pretrained_low(folder: Path) -> LowLevelEncoder:
     return encoder
 
 
+@pytest.mark.slow
 def test_pristine_statistics_are_those_of_the_photographs(tmp_path: Path):
     encoder = pretrained_low(tmp_path / "run")
     (tmp_path / "pristine").mkdir()

@@ -131,9 +131,12 @@ def test_an_image_has_one_uri_however_it_is_spelled(images: str, image: str, uri
     assert image_uri(images, image) == uri
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("local_ray")
 def test_fitting_makes_a_bundle_that_knows_the_ratings(rated: Path, tmp_path: Path):
-    options = FitOptions(ratings=f"{rated}/ratings.csv", images=str(rated), output=str(tmp_path / "noise-meter"))
+    options = FitOptions(
+        ratings=f"{rated}/ratings.csv", images=str(rated), output=str(tmp_path / "noise-meter"), workers=1
+    )
     result = fit.run(options)
     bundle = load_bundle(str(tmp_path / "noise-meter"))
     assert bundle.name == "noise-meter"
@@ -170,7 +173,9 @@ def test_ratings_are_weighed_by_their_noise(rated: Path, tmp_path: Path):
     contents = [(rated / image).read_bytes() for image in held_out["image"]]
     correlation = {}
     for name in ("told", "untold"):
-        options = FitOptions(ratings=str(tmp_path / f"{name}.csv"), images=str(rated), output=str(tmp_path / name))
+        options = FitOptions(
+            ratings=str(tmp_path / f"{name}.csv"), images=str(rated), output=str(tmp_path / name), workers=1
+        )
         assert fit.run(options).bundle.card["training"]["weighed_by_noise"] == (name == "told")
         scores = [score.score for score in Scorer(load_bundle(options.output), device="cpu").score(contents)]
         correlation[name] = srocc(np.array(scores), held_out["mos"].to_numpy())
@@ -182,23 +187,26 @@ def test_too_few_ratings_to_fit_or_to_cross_validate(rated: Path, tmp_path: Path
     ratings = pd.read_csv(rated / "ratings.csv")
     few = ratings.assign(split=["train"] * 19 + ["val"] * 41)
     few.to_csv(tmp_path / "few.csv", index=False)
-    options = FitOptions(ratings=str(tmp_path / "few.csv"), images=str(rated), output=str(tmp_path / "few"))
+    options = FitOptions(ratings=str(tmp_path / "few.csv"), images=str(rated), output=str(tmp_path / "few"), workers=1)
     with pytest.raises(UserError, match=r"few\.csv: 19 ratings whose split is 'train' to fit on; rate at least 20"):
         fit.run(options)
     # Almost all are equal, so that some fifth holds one rating alone.
     alike = ratings.assign(mos=[1] * 59 + [2]).drop(columns="split")
     alike.to_csv(tmp_path / "alike.csv", index=False)
-    options = FitOptions(ratings=str(tmp_path / "alike.csv"), images=str(rated), output=str(tmp_path / "alike"))
+    options = FitOptions(
+        ratings=str(tmp_path / "alike.csv"), images=str(rated), output=str(tmp_path / "alike"), workers=1
+    )
     result = fit.run(options)
     assert result.learning_curve == result.outlook == []
     assert "too many of them are equal" in caplog.text
     assert fit.to_text(result).startswith("wrote")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("local_ray")
 def test_evaluating_draws_from_train_and_tests_on_the_rest(rated: Path):
     options = EvaluateOptions(
-        ratings=f"{rated}/ratings.csv", images=str(rated), labels="20,45", splits=4, zero_shot=False
+        ratings=f"{rated}/ratings.csv", images=str(rated), labels="20,45", splits=4, zero_shot=False, workers=1
     )
     evaluation = evaluate.run(options)
     assert evaluation.test_images == 15
@@ -225,11 +233,11 @@ def test_rated_images_that_are_not_there_are_named(rated: Path, tmp_path: Path):
     rows = "\n".join(f"{i:03d}.jpg,{i}" for i in range(0, 60, 2))
     ratings = read_ratings(ratings_file(tmp_path, f"image,mos\n{rows}\nnowhere.jpg,3\n"))
     bundle = load_bundle("grepr-lite")
-    base = FitOptions(ratings="", images=str(rated), output="", max_failed_fraction=0.01)
+    base = FitOptions(ratings="", images=str(rated), output="", max_failed_fraction=0.01, workers=1)
     message = r"1 of 31 rated images could not be scored: .*ratings\.csv, line 32: .*nowhere\.jpg: missing.*--images"
     with pytest.raises(UserError, match=message):
         rated_features(ratings, str(rated), bundle, base)
-    lenient = FitOptions(ratings="", images=str(rated), output="", max_failed_fraction=0.1)
+    lenient = FitOptions(ratings="", images=str(rated), output="", max_failed_fraction=0.1, workers=1)
     features = rated_features(ratings, str(rated), bundle, lenient)
     assert len(features.mos) == len(features.features) == 30
     assert 3 not in features.mos

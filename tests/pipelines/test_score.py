@@ -22,10 +22,11 @@ def lake(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_lake(tmp_path_factory.mktemp("lake") / "photos", 70)
 
 
+@pytest.mark.slow
 def test_a_model_with_both_paths_fills_every_column(lake: Path, tmp_path: Path):
     save_bundle(full_bundle(), str(tmp_path / "model"))
     where = {"source": str(lake), "output": str(tmp_path / "out"), "model": str(tmp_path / "model")}
-    options = ScoreOptions(**where, features=True, zero_shot=True)
+    options = ScoreOptions(**where, features=True, zero_shot=True, workers=1)
     record = run(options)
     table = check_invariants(tmp_path / "out")
     assert record.counts == {"scored": 70}
@@ -36,9 +37,10 @@ def test_a_model_with_both_paths_fills_every_column(lake: Path, tmp_path: Path):
     assert set(table["model_id"].to_pylist()) == {record.settings["model_id"]}
 
 
+@pytest.mark.slow
 def test_a_manifest_is_a_source(lake: Path, tmp_path: Path):
     manifest = make_manifest(ManifestOptions(source=str(lake), manifest=str(tmp_path / "manifest")))
-    record = run(ScoreOptions(source=f"file://{tmp_path}/manifest", output=f"file://{tmp_path}/out"))
+    record = run(ScoreOptions(source=f"file://{tmp_path}/manifest", output=f"file://{tmp_path}/out", workers=1))
     assert record.images == manifest.images == 70
     assert not (tmp_path / "out/manifest").exists()
     assert len(read_scores(Folder(str(tmp_path / "out")))) == 70
@@ -50,7 +52,7 @@ def test_notes_of_processes_that_died_are_cleared_away(lake: Path, tmp_path: Pat
     (notes / "shard=000000.json").write_text('{"image": null, "deaths": {}}')
     (notes / "shard=000099.json").write_text('{"image": null, "deaths": {}}')
     (notes / ".shard=000001.json.abc").touch()
-    run(ScoreOptions(source=str(lake), output=str(tmp_path / "out")))
+    run(ScoreOptions(source=str(lake), output=str(tmp_path / "out"), workers=1))
     check_invariants(tmp_path / "out")
 
 
@@ -74,7 +76,7 @@ def test_nothing_but_failures_is_still_a_run(tmp_path: Path):
     (tmp_path / "lake").mkdir()
     for i in range(3):
         (tmp_path / "lake" / f"{i}.jpg").write_bytes(b"")
-    record = run(ScoreOptions(source=str(tmp_path / "lake"), output=str(tmp_path / "out")))
+    record = run(ScoreOptions(source=str(tmp_path / "lake"), output=str(tmp_path / "out"), workers=1))
     assert record.counts == {"unreadable": 3}
     assert record.failed_fraction == 1
     check_invariants(tmp_path / "out")
