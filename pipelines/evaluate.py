@@ -11,7 +11,7 @@ from grepr_core.errors import UserError
 from grepr_core.metrics import LabelBudgetResult, few_label_protocol, krocc, plcc, srocc, training_images
 from grepr_core.zero_shot import combined_score
 from pipelines.options import EvaluateOptions
-from pipelines.rated import TRAIN, RatedFeatures, rated_features, read_ratings
+from pipelines.rated import RatedFeatures, rated_features, read_ratings, train_rows
 
 #: Numbers of labels that are tried where none are asked for.
 USUAL_LABELS = (50, 100, 200)
@@ -88,8 +88,7 @@ def run(options: EvaluateOptions) -> Evaluation:
     asked = _label_counts(options.labels) if options.labels is not None else None
     bundle = load_bundle(options.model)
     ratings = read_ratings(options.ratings, options.images, storage_options=options.storage_options)
-    train = (ratings["split"] == TRAIN).to_numpy() if "split" in ratings else None
-    if asked and max(asked) > (most := training_images(ratings["mos"].to_numpy(), train)):
+    if asked and max(asked) > (most := training_images(ratings["mos"].to_numpy(), train_rows(ratings))):
         raise UserError(f"--labels {options.labels}: {options.ratings} has only {most} training images")
     rated = rated_features(ratings, options.images, bundle, options)
     available = training_images(rated.mos, rated.train)

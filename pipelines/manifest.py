@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 from grepr_core.errors import UserError
 from grepr_core.storage import Folder, MissingDriver, absolute
 from pipelines.options import ManifestOptions
+from pipelines.row_groups import read_file_metadata, read_row_group
 from pipelines.sources import Entry, Listing
 
 log = logging.getLogger(__name__)
@@ -94,17 +95,11 @@ class Manifest:
             Its images, with :data:`SCHEMA`.
         """
         file = self.files[bisect.bisect_right(self.files, shard, key=lambda f: f.first_shard) - 1]
-        # Opened anew for every shard, since threads cannot share a reader; the footer is read once. Pre-buffering joins
-        # a row group's columns into one request.
-        with self.folder.fs.open(self.folder.path(file.name), "rb") as source:
-            parquet = pq.ParquetFile(source, metadata=_metadata(self.folder, file.name), pre_buffer=True)
-            return parquet.read_row_group(shard - file.first_shard)
+        metadata = _metadata(self.folder, file.name)
+        return read_row_group(self.folder, file.name, shard - file.first_shard, metadata)
 
 
-@lru_cache(maxsize=4)
-def _metadata(folder: Folder, name: str) -> pq.FileMetaData:
-    with folder.fs.open(folder.path(name), "rb") as file:
-        return pq.read_metadata(file)
+_metadata = lru_cache(maxsize=4)(read_file_metadata)
 
 
 def image_id(uri: str, member: str | None = None) -> str:

@@ -248,11 +248,24 @@ def rated_features(ratings: pd.DataFrame, images: str, bundle: Bundle, options: 
         log.warning("%s; they are left out", message)
     kept = table.filter(scored)
     features = np.stack(kept["features"].to_numpy()).astype(np.float32)
-    train = (ratings["split"] == TRAIN).to_numpy()[scored] if "split" in ratings else None
+    train = train_rows(ratings)
     names = ("score", "score_low", "score_high", "score_lower", "score_upper")
     optional = {name: _column(kept.column(name).to_numpy()) for name in names}
     mos, variance = ratings["mos"].to_numpy()[scored], _variance(ratings, scored)
+    train = None if train is None else train[scored]
     return RatedFeatures(features, mos, bundle.feature_blocks, variance, train, **optional)
+
+
+def train_rows(ratings: pd.DataFrame) -> NDArray[np.bool_] | None:
+    """Tells which ratings are to be learnt from.
+
+    Args:
+        ratings: The N rows of :func:`read_ratings`.
+
+    Returns:
+        (N,) bool, true where ``split`` is ``train``; None where the ratings have no split.
+    """
+    return (ratings["split"] == TRAIN).to_numpy() if "split" in ratings else None
 
 
 def score_entries(

@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 
 from grepr_core.scenes import Scene, SceneRecipe
 from grepr_core.storage import Folder
+from pipelines.row_groups import read_file_metadata, read_row_group
 from pipelines.shard_files import add_footer, read_footer, shard_name
 
 FORMAT_VERSION = 1
@@ -158,17 +159,11 @@ class SceneStore:
         position = bisect.bisect_right(self._ends, index)
         first = self._ends[position - 1] if position else 0
         name = shard_name(self._shards[position])
-        # Opened anew for every scene, since threads cannot share a reader; the footer is read once.
-        with self.folder.fs.open(self.folder.path(name), "rb") as source:
-            file = pq.ParquetFile(source, metadata=_metadata(self.folder, name), pre_buffer=True)
-            row = file.read_row_group(index - first).to_pylist()[0]
+        row = read_row_group(self.folder, name, index - first, _metadata(self.folder, name)).to_pylist()[0]
         kinds = tuple(row["kinds"])
         versions = np.frombuffer(row["versions"], np.uint8).reshape(len(kinds), row["height"], row["width"], 3)
         similarity = np.array(row["similarity"], np.float32).reshape(len(kinds), len(kinds))
         return Scene(versions, similarity, kinds, tuple(row["levels"]))
 
 
-@lru_cache(maxsize=256)
-def _metadata(folder: Folder, name: str) -> pq.FileMetaData:
-    with folder.fs.open(folder.path(name), "rb") as file:
-        return pq.read_metadata(file)
+_metadata = lru_cache(maxsize=256)(read_file_metadata)

@@ -56,7 +56,7 @@ def read_footer(folder: Folder, shard: int) -> Any:  # noqa: ANN401 - JSON is an
     """Reads what is known of a finished shard, without reading its rows: one request, two where the footer is long."""
     path = folder.path(shard_name(shard))
     tail = folder.fs.cat_file(path, start=-FOOTER_BYTES)
-    needed = TAIL_BYTES + int.from_bytes(tail[-TAIL_BYTES:][:4], "little")
+    needed = TAIL_BYTES + int.from_bytes(tail[-TAIL_BYTES : -TAIL_BYTES + 4], "little")
     if needed > len(tail):
         tail = folder.fs.cat_file(path, start=-needed)
     return json.loads(pq.read_metadata(io.BytesIO(tail)).metadata[_SUMMARY_KEY])

@@ -76,9 +76,9 @@ def ray_cluster(cpus: int, environment: Mapping[str, str]) -> Iterator[RayCluste
     try:
         yield RayCluster(_address(folder / "start.log", process), token, folder)
     finally:
-        own = psutil.Process(process.pid).children(recursive=True)
+        root = psutil.Process(process.pid)
+        own = [root, *root.children(recursive=True)]
         process.terminate()
-        own.append(psutil.Process(process.pid))
         alive = psutil.wait_procs(own, timeout=5)[1]
         for child in alive:
             child.kill()

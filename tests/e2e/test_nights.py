@@ -1,22 +1,14 @@
 """What ``grepr score`` makes of work that was done before: nights, repeated failures; and of work to come."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from pipelines.manifest import find_manifest
-from pipelines.session import ray_session
 from tests.lake import check_invariants, make_lake, run_here, scores
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_ray")]
-
-
-@pytest.fixture(scope="module")
-def one_ray() -> Iterator[None]:
-    with ray_session():
-        yield
 
 
 def test_a_night_costs_what_has_changed(tmp_path: Path):

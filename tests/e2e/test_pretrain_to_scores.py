@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
@@ -12,18 +11,11 @@ from safetensors.torch import load_file
 
 from grepr_core.bundle import load_bundle
 from grepr_core.low_level import LowLevelEncoder
-from pipelines.session import ray_session
 from tests.lake import check_invariants, run_here
 
-pytestmark = [pytest.mark.slow, pytest.mark.photos, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.photos, pytest.mark.timeout(600), pytest.mark.usefixtures("one_ray")]
 
 UNRATED, RATED, TESTED = 24, 60, 20
-
-
-@pytest.fixture(autouse=True)
-def one_ray() -> Iterator[None]:
-    with ray_session():
-        yield
 
 
 def grepr(*arguments: str | Path) -> str:

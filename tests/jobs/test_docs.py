@@ -70,6 +70,13 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
             yield home
 
 
+@pytest.fixture
+def scored(home: Path) -> None:
+    """Scores, where the first pages have not made them."""
+    if not Path("scores").exists():
+        run_all(home, [["score", "~/Pictures", "scores/"]])
+
+
 def run_all(home: Path, shown: Iterable[list[str]]) -> Counter[str]:
     """Runs commands, but for those that wait for a person; gives how many there were of each."""
     ran: Counter[str] = Counter()
@@ -97,6 +104,7 @@ def test_the_first_pages_do_what_they_say(home: Path):
 @pytest.mark.slow
 @pytest.mark.s3
 @pytest.mark.timeout(600)
+@pytest.mark.usefixtures("scored")
 def test_nights_and_what_is_made_of_them_are_as_they_say(home: Path):
     nights = [
         words for words in commands(ROOT / "README.md") if "s3://lake/" in words or "s3://scores/tuesday" in words
@@ -110,8 +118,6 @@ def test_nights_and_what_is_made_of_them_are_as_they_say(home: Path):
         run_all(home, [nightly(places[1], places[2], [], datetime(2026, 1, day, 22, tzinfo=UTC))])
     assert len(read_scores(Folder("s3://scores/nightly/2026-01-02"))) == 40
 
-    if not Path("scores").exists():  # made by the first pages
-        run_all(home, [["score", "~/Pictures", "scores/"]])
     for words in commands(DOCS / "filtering.md"):
         shutil.rmtree("best", ignore_errors=True)
         assert run_all(home, [words]) == {"filter": 1}
@@ -120,9 +126,8 @@ def test_nights_and_what_is_made_of_them_are_as_they_say(home: Path):
 
 @pytest.mark.slow
 @pytest.mark.s3
-def test_scores_are_read_as_they_say(home: Path, capsys: pytest.CaptureFixture[str]):
-    if not Path("scores").exists():
-        run_all(home, [["score", "~/Pictures", "scores/"]])
+@pytest.mark.usefixtures("scored")
+def test_scores_are_read_as_they_say(capsys: pytest.CaptureFixture[str]):
     for page in PAGES:
         for block in blocks(page, "python"):
             if "pandas" in block:

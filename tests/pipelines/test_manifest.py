@@ -4,12 +4,14 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
+import s3fs
 
 from grepr_core.errors import UserError
 from grepr_core.storage import Folder
 from pipelines.manifest import SCHEMA, find_manifest, image_id, run, shard_sizes, write_manifest
 from pipelines.options import ManifestOptions
 from pipelines.sources import Entry
+from tests.s3_server import s3_server
 
 
 def entries(n: int) -> list[Entry]:
@@ -61,6 +63,27 @@ def test_threads_read_shards_of_one_manifest_side_by_side(tmp_path: Path):
     with ThreadPoolExecutor(4) as pool:
         read = list(pool.map(manifest.read_shard, shards))
     assert [table["shard"].unique().to_pylist() for table in read] == [[shard] for shard in shards]
+
+
+@pytest.mark.s3
+def test_a_shard_of_a_store_costs_its_own_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    with s3_server(tmp_path):
+        s3fs.S3FileSystem().mkdir("manifests")
+        folder = Folder("s3://manifests/lake")
+        manifest = write_manifest(entries(5000), folder, source="lake", largest_shard=100)
+        manifest.read_shard(0)  # the footer is kept
+        requests = []
+        fetch = s3fs.core.S3File._fetch_range
+
+        def counting(file: s3fs.core.S3File, start: int, end: int) -> bytes:
+            requests.append(end - start)
+            return fetch(file, start, end)
+
+        monkeypatch.setattr(s3fs.core.S3File, "_fetch_range", counting)
+        assert len(manifest.read_shard(20)) == 32
+        size = folder.fs.size(folder.path(manifest.files[0].name))
+    assert len(requests) == 1
+    assert requests[0] < size / 20
 
 
 def test_identity_depends_on_uri_and_member():

@@ -1,0 +1,12 @@
+from collections.abc import Iterator
+
+import pytest
+
+from pipelines.session import ray_session
+
+
+@pytest.fixture(scope="module")
+def one_ray() -> Iterator[None]:
+    """One Ray for all commands that a module's tests run in this process."""
+    with ray_session():
+        yield
