@@ -14,6 +14,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.s3]
 def test_disturbed_runs_end_with_the_same_rows():
     if shutil.which("s3rver") is None:
         pytest.skip("no s3rver on the path; npm install --global s3rver")
+    # Of this seed the store goes after a third of the time that a run took before, so that a faster one is met too.
     command = [
         sys.executable,
         "-m",
@@ -21,7 +22,7 @@ def test_disturbed_runs_end_with_the_same_rows():
         "--runs",
         "1",
         "--seed",
-        "5",
+        "7",
         "--photos",
         "20",
         "--kinds",
