@@ -15,10 +15,11 @@ test: $(INSTALLED)  ## all tests
 test-fast: $(INSTALLED)  ## all tests but the slow ones
 	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile --no-loadscope-reorder
 
-lint: $(INSTALLED)  ## style, format, types
+lint: $(INSTALLED)  ## style, format, types, and what may import what
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 bench: $(INSTALLED)  ## grepr score beside other ways: one table of ratios, each measured side by side in one run
 	$(BIN)/python -m benchmarks.compare

@@ -21,9 +21,9 @@ from PIL import Image
 from torch import Tensor, nn
 from torchvision.transforms import Normalize, ToTensor
 
-from grepr_core.bundle import load_bundle
-from grepr_core.high_level import HighLevelEncoder
-from grepr_core.zero_shot import Gaussian
+from grepr_core.bundles.bundle import load_bundle
+from grepr_core.encoders.high_level import HighLevelEncoder
+from grepr_core.zero_shot.gaussian import Gaussian
 
 PATCH = 96
 STRIDE = 48

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import torch
 
-from grepr_core.bundle import load_bundle
-from grepr_core.scorer import Scorer
+from grepr_core.bundles.bundle import load_bundle
+from grepr_core.scoring.scorer import Scorer
 
 
 def bare_loop(photos: Sequence[Path], cores: int) -> float:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from grepr_core.inference import resolve_dtype
+from grepr_core.encoders.inference import resolve_dtype
 
 SIDE = 2048
 

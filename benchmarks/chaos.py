@@ -37,7 +37,7 @@ import s3fs
 from ray.cluster_utils import Cluster
 
 from grepr_core.storage import Folder
-from pipelines.score_table import read_scores
+from pipelines.scoring.score_table import read_scores
 from tests.lake import grepr, jpeg, photo
 
 KINDS = ("driver", "interrupt", "actor", "node", "store")

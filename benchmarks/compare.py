@@ -34,7 +34,7 @@ from benchmarks.pyiqa_cli import find_pyiqa, pyiqa_cli
 from benchmarks.s3_lake import s3_lake
 from benchmarks.side_by_side import Row, Run, largest_difference, table, take_turns
 from benchmarks.zero_shot_bundle import save_zero_shot_bundle
-from pipelines.session import available_cores
+from pipelines.running.cores import available_cores
 
 COMPARISONS = ("bare", "authors", "ray-data", "pyiqa", "s3")
 #: Plain Ray Data gets half of the photos, ways that take about a second for each a sixteenth.

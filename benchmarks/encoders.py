@@ -11,9 +11,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from grepr_core.inference import prepare, resolve_dtype
-from grepr_core.low_level import LowLevelEncoder
-from grepr_core.semantic import load_semantic_encoder
+from grepr_core.encoders.inference import optimise_for_inference, resolve_dtype
+from grepr_core.encoders.low_level import LowLevelEncoder
+from grepr_core.encoders.semantic import load_semantic_encoder
 
 CPU = torch.device("cpu")
 
@@ -21,8 +21,8 @@ CPU = torch.device("cpu")
 def variants(encoder: nn.Module) -> dict[str, tuple[nn.Module, torch.memory_format]]:
     return {
         "fp32, contiguous, as trained": (encoder, torch.contiguous_format),
-        "fp32, channels-last, folded": (prepare(encoder, CPU, torch.float32), torch.channels_last),
-        "bf16, channels-last, folded": (prepare(encoder, CPU, torch.bfloat16), torch.channels_last),
+        "fp32, channels-last, folded": (optimise_for_inference(encoder, CPU, torch.float32), torch.channels_last),
+        "bf16, channels-last, folded": (optimise_for_inference(encoder, CPU, torch.bfloat16), torch.channels_last),
     }
 
 

@@ -22,10 +22,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from grepr_core.storage import Folder
-from pipelines.filter import run
 from pipelines.options import LARGEST_SHARD, FilterOptions
-from pipelines.run_files import RUN_FILE
-from pipelines.score_table import SCORES_FOLDER, ShardSummary, schema, write_shard
+from pipelines.running.run_files import RUN_FILE
+from pipelines.scoring.score_table import SCORES_FOLDER, ShardSummary, schema, write_shard
+from pipelines.selection.filter import run
 
 MODEL = "0123456789abcdef" * 4
 FAILED = 0.02

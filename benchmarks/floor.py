@@ -25,10 +25,10 @@ import torch.nn.functional as F  # noqa: N812
 from PIL import Image
 from torch import Tensor, nn
 
-from grepr_core.bundle import load_bundle
-from grepr_core.images import Photo, decode
-from grepr_core.inference import map_statistics, prepare
-from grepr_core.zero_shot import patch_batches
+from grepr_core.bundles.bundle import load_bundle
+from grepr_core.decoding.images import Photo, decode
+from grepr_core.encoders.inference import map_statistics, optimise_for_inference
+from grepr_core.zero_shot.patches import patch_batches
 from tests.lake import jpeg
 
 CPU = torch.device("cpu")
@@ -106,7 +106,7 @@ def main() -> None:
     for name, (encoder, run) in steps.items():
         operations, megabytes = count(encoder, run, dtype.itemsize)
         floor = max(operations / compute * 1000, megabytes / copy)
-        prepared = prepare(encoder, CPU, dtype)
+        prepared = optimise_for_inference(encoder, CPU, dtype)
         measured = milliseconds(lambda run=run, prepared=prepared: run(prepared), options.rounds)
         print(
             f"| {name} | {operations:.2f} | {megabytes:.0f} | {floor:.1f} | {measured:.1f} | {floor / measured:.2f} |"

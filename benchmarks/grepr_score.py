@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from grepr_core.storage import Folder
-from pipelines.run_files import RUN_FILE
-from pipelines.score_table import read_scores
+from pipelines.running.run_files import RUN_FILE
+from pipelines.scoring.score_table import read_scores
 
 #: Shards for each process. A lake has so many that the last one is short beside the whole; few photos must be cut small
 #: for that, or the cores would wait for the last shard.
@@ -48,7 +48,7 @@ def grepr_score(source: str, images: int, cores: int, *, model: str = "grepr-lit
         RuntimeError: Not every photo was scored.
     """
     with tempfile.TemporaryDirectory() as output:
-        command = [sys.executable, "-m", "jobs.cli", "score", source, output, "--model", model]
+        command = [sys.executable, "-m", "grepr", "score", source, output, "--model", model]
         command += ["--precision", precision, "--workers", str(cores)]
         command += ["--shard-size", str(max(1, images // (SHARDS_A_CORE * cores)))]
         done = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -15,12 +15,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from grepr_core.bundle import load_bundle
-from grepr_core.metrics import Spread, srocc
-from grepr_core.regressor import standardisation
-from grepr_core.selection import choose
+from grepr_core.bundles.bundle import load_bundle
+from grepr_core.regression.active_learning import choose
+from grepr_core.regression.metrics import Spread, srocc
+from grepr_core.regression.regressor import standardisation
+from pipelines.models.rated_features import RatedFeatures, rated_features, read_ratings
 from pipelines.options import EvaluateOptions
-from pipelines.rated import RatedFeatures, rated_features, read_ratings
 
 #: Ratings that the weak prediction of quality is fitted on.
 FEW = 50

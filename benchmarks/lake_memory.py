@@ -18,7 +18,7 @@ import psutil
 
 from benchmarks.memory import FORMATS, LARGEST_WEBP
 from grepr_core.storage import Folder
-from pipelines.score_table import read_scores
+from pipelines.scoring.score_table import read_scores
 from tests.lake import grepr
 from tests.odd_files import png_of
 
@@ -43,7 +43,7 @@ def name_of(process: psutil.Process) -> str:
     line = " ".join(process.cmdline())
     if "ShardScorer" in line:
         return "a scoring process"
-    return "the command" if "jobs.cli" in line else "Ray's processes"
+    return "the command" if "-m grepr" in line else "Ray's processes"
 
 
 def peaks(command: "subprocess.Popen[str]") -> dict[str, float]:

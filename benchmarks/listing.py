@@ -19,7 +19,7 @@ from xml.sax.saxutils import escape
 
 import s3fs
 
-from pipelines.sources import Listing
+from pipelines.lake.sources import Listing
 
 PAGE = 1000
 ROUNDS = 5

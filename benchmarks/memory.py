@@ -19,7 +19,7 @@ import numpy as np
 import skimage.data
 from PIL import Image
 
-from grepr_core.images import Photo, decode
+from grepr_core.decoding.images import Photo, decode
 
 FORMATS = {"JPEG": {"quality": 90}, "PNG": {"compress_level": 1}, "WEBP": {"quality": 90, "method": 0}, "TIFF": {}}
 #: Megapixels; the first partition of a WebP, of 512 kB, cannot describe more blocks than that.

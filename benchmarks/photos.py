@@ -7,7 +7,7 @@ from pathlib import Path
 import skimage.data
 from PIL import Image
 
-from pipelines.sources import Listing
+from pipelines.lake.sources import Listing
 
 
 def lay_out_photos(folder: Path, source: str | None, count: int) -> list[Path]:

@@ -25,7 +25,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from grepr_core.bundle import load_bundle
+from grepr_core.bundles.bundle import load_bundle
 
 BATCH = 16
 

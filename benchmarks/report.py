@@ -21,8 +21,8 @@ import pyarrow as pa
 
 from grepr_core.storage import Folder
 from pipelines.options import ReportOptions
-from pipelines.report import run
-from pipelines.score_table import ShardSummary, count_statuses, schema, write_shard
+from pipelines.reporting.report import run
+from pipelines.scoring.score_table import ShardSummary, count_statuses, schema, write_shard
 
 SHARD = 1000
 

@@ -19,15 +19,15 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from grepr_core.image_score import ImageScore
-from grepr_core.images import Status
+from grepr_core.decoding.images import Status
+from grepr_core.scoring.image_score import ImageScore
 from grepr_core.storage import Folder
-from pipelines import score
-from pipelines.manifest import find_manifest, write_manifest
+from pipelines.lake.manifest import find_manifest, write_manifest
+from pipelines.lake.sources import Entry
 from pipelines.options import LARGEST_SHARD, ScoreOptions
-from pipelines.run_files import RUN_FILE
-from pipelines.shard_scorer import ShardScorer
-from pipelines.sources import Entry
+from pipelines.running.run_files import RUN_FILE
+from pipelines.scoring import score
+from pipelines.scoring.shard_scorer import ShardScorer
 
 MISSING_SHARDS = 8
 

@@ -19,8 +19,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from grepr_core.distortions import distort
-from grepr_core.similarity import fsim_matrix
+from grepr_core.pretraining.distortions import distort
+from grepr_core.pretraining.similarity import fsim_matrix
 
 #: Of the original, which makes nine versions with it.
 DISTORTED = [(kind, level) for kind in ("gaussian_blur", "gaussian_noise", "jpeg", "low_contrast") for level in (2, 4)]

@@ -9,9 +9,9 @@ import open_clip
 import torch
 from torch import nn
 
-from grepr_core.bundle import Bundle, load_bundle, save_bundle
-from grepr_core.high_level import HighLevelEncoder, TowerConfig
-from grepr_core.low_level import LowLevelEncoder
+from grepr_core.bundles.bundle import Bundle, load_bundle, save_bundle
+from grepr_core.encoders.high_level import HighLevelEncoder, TowerConfig
+from grepr_core.encoders.low_level import LowLevelEncoder
 
 ARCHITECTURE = "RN50-quickgelu"
 

@@ -13,11 +13,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from grepr_core.bundle import Bundle, load_bundle, save_bundle
+    from grepr_core.bundles.bundle import Bundle, load_bundle, save_bundle
+    from grepr_core.decoding.images import Failure, Limits, Photo, Status, decode
     from grepr_core.errors import UserError
-    from grepr_core.image_score import ImageScore
-    from grepr_core.images import Failure, Limits, Photo, Status, decode
-    from grepr_core.scorer import Scorer
+    from grepr_core.scoring.image_score import ImageScore
+    from grepr_core.scoring.scorer import Scorer
 
 __all__ = [
     "Bundle",
@@ -34,11 +34,11 @@ __all__ = [
 ]
 
 _HOMES = {
-    "bundle": ("Bundle", "load_bundle", "save_bundle"),
+    "bundles.bundle": ("Bundle", "load_bundle", "save_bundle"),
     "errors": ("UserError",),
-    "images": ("Failure", "Limits", "Photo", "Status", "decode"),
-    "image_score": ("ImageScore",),
-    "scorer": ("Scorer",),
+    "decoding.images": ("Failure", "Limits", "Photo", "Status", "decode"),
+    "scoring.image_score": ("ImageScore",),
+    "scoring.scorer": ("Scorer",),
 }
 
 

@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -26,6 +27,7 @@ from pipelines.options import (
     ModelOptions,
     ModelShowOptions,
     ModelVerifyOptions,
+    NightlyOptions,
     PretrainHighOptions,
     PretrainOptions,
     ReportOptions,
@@ -33,7 +35,7 @@ from pipelines.options import (
     ScoringOptions,
     SubmitOptions,
 )
-from pipelines.run_files import HIGH_WEIGHTS_FILE, LOW_WEIGHTS_FILE
+from pipelines.running.run_files import HIGH_WEIGHTS_FILE, LOW_WEIGHTS_FILE
 
 DESCRIPTION = """Scores the perceptual quality of every photo in a lake.
 
@@ -61,7 +63,7 @@ def _demo(options: DemoOptions) -> int:
 
 
 def _manifest(options: ManifestOptions) -> int:
-    from pipelines.manifest import run
+    from pipelines.lake.manifest import run
 
     manifest = run(options)
     passed_over = f"; {manifest.skipped} files of other names passed over" if manifest.skipped else ""
@@ -71,17 +73,23 @@ def _manifest(options: ManifestOptions) -> int:
 
 def _score(options: ScoreOptions) -> int:
     if options.plan:
-        from pipelines import plan
+        from pipelines.scoring import plan
 
         _print(plan.to_text(plan.run(options)))
         return DONE
-    from pipelines.score import run
+    from pipelines.scoring.score import run
 
     record = run(options)
     counts = ", ".join(f"{count} {status}" for status, count in sorted(record.counts.items()))
     speed = f"; {record.images_per_second:.1f} images/s" if record.images_per_second else ""
     _print(f"{record.images} images: {counts}{speed}. Scores: {options.output}/scores")
     return _failed_code(record.failed_fraction, options)
+
+
+def _nightly(options: NightlyOptions) -> int:
+    from pipelines.scoring.nightly import night_options
+
+    return _score(night_options(options, datetime.now(UTC)))
 
 
 def _failed_code(failed_fraction: float, options: ScoringOptions) -> int:
@@ -92,7 +100,7 @@ def _failed_code(failed_fraction: float, options: ScoringOptions) -> int:
 
 
 def _filter(options: FilterOptions) -> int:
-    from pipelines.filter import UNWRITTEN_FILE, run
+    from pipelines.selection.filter import UNWRITTEN_FILE, run
     from pipelines.selection.rows import FAILED_FILE
 
     record = run(options)
@@ -116,7 +124,7 @@ def _filter(options: FilterOptions) -> int:
 
 
 def _report(options: ReportOptions) -> int:
-    from pipelines.report import run
+    from pipelines.reporting.report import run
 
     result = run(options)
     _print(
@@ -128,13 +136,13 @@ def _report(options: ReportOptions) -> int:
 
 def _pretrain(options: PretrainOptions) -> int:
     if isinstance(options.stage, PretrainHighOptions):
-        from pipelines import pretrain_high
+        from pipelines.pretraining import high
 
-        record, weights = pretrain_high.run(options.stage), HIGH_WEIGHTS_FILE
+        record, weights = high.run(options.stage), HIGH_WEIGHTS_FILE
     else:
-        from pipelines import pretrain_low
+        from pipelines.pretraining import low
 
-        record, weights = pretrain_low.run(options.stage), LOW_WEIGHTS_FILE
+        record, weights = low.run(options.stage), LOW_WEIGHTS_FILE
     last = record.epochs[-1]
     names = ("order_accuracy", "pseudo_label_spread", "probe_srocc")
     metrics = "".join(f", {name.replace('_', ' ')} {last[name]:.4f}" for name in names if name in last)
@@ -144,14 +152,14 @@ def _pretrain(options: PretrainOptions) -> int:
 
 
 def _label(options: LabelOptions) -> int:
-    from pipelines.label import run, to_text
+    from pipelines.rating.label import run, to_text
 
     _print(to_text(run(options, announce=_print)))
     return DONE
 
 
 def _fit(options: FitOptions) -> int:
-    from pipelines.fit import run, to_json, to_text
+    from pipelines.models.fit import run, to_json, to_text
 
     result = run(options)
     _print(json.dumps(to_json(result), indent=2) if options.json else to_text(result))
@@ -159,7 +167,7 @@ def _fit(options: FitOptions) -> int:
 
 
 def _evaluate(options: EvaluateOptions) -> int:
-    from pipelines.evaluate import run, to_json, to_text
+    from pipelines.models.evaluate import run, to_json, to_text
 
     evaluation = run(options)
     _print(json.dumps(to_json(evaluation), indent=2) if options.json else to_text(evaluation))
@@ -167,7 +175,7 @@ def _evaluate(options: EvaluateOptions) -> int:
 
 
 def _model(options: ModelOptions) -> int:
-    from grepr_core.bundle import load_bundle, model_card
+    from grepr_core.bundles.bundle import load_bundle, model_card
 
     match options.action:
         case ModelShowOptions() as show:
@@ -176,9 +184,9 @@ def _model(options: ModelOptions) -> int:
         case ModelVerifyOptions() as verify:
             _print(f"{verify.bundle}: intact, model id {load_bundle(verify.bundle).model_id}")
         case ModelBuildOptions() | ModelImportOptions() as make:
-            from pipelines import model
+            from pipelines.models.bundles import build, import_published
 
-            bundle = model.build(make) if isinstance(make, ModelBuildOptions) else model.import_published(make)
+            bundle = build(make) if isinstance(make, ModelBuildOptions) else import_published(make)
             _print(f"wrote {make.output}, model id {bundle.model_id}")
     return DONE
 
@@ -215,6 +223,7 @@ COMMANDS: dict[str, tuple[type, Callable[[Any], int]]] = {
     "demo": (DemoOptions, _demo),
     "manifest": (ManifestOptions, _manifest),
     "score": (ScoreOptions, _score),
+    "nightly": (NightlyOptions, _nightly),
     "report": (ReportOptions, _report),
     "pretrain": (PretrainOptions, _pretrain),
     "filter": (FilterOptions, _filter),
@@ -296,7 +305,3 @@ def _complain(message: str, code: int) -> int:
 
 def _print(text: str) -> None:
     print(text, flush=True)  # noqa: T201
-
-
-if __name__ == "__main__":
-    main()

@@ -14,14 +14,13 @@ import uuid
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from importlib.metadata import distribution
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-import grepr_core
-import jobs
-import pipelines
+from grepr_core.bundles.bundle_files import built_in_bundles
 from grepr_core.errors import UserError
 from grepr_core.storage import is_local
 from jobs.exit_codes import DONE, FAILED, INTERRUPTED
@@ -31,6 +30,8 @@ from pipelines.options import SubmitOptions
 
 log = logging.getLogger(__name__)
 
+#: What travels with a job.
+PACKAGES = ("grepr", "grepr_core", "pipelines", "jobs")
 #: Seconds between attempts to hand a job over.
 RETRY_SECONDS = (1, 2, 4, 8, 16)
 #: Options of commands that name a file or folder.
@@ -67,7 +68,7 @@ def run(options: SubmitOptions, command: object | None) -> int:
     runs = "may have been handed over already"
     try:
         if command is not None:
-            _submit(client, job, shlex.join(["python", "-m", "jobs.cli", *options.command]), environment, options)
+            _submit(client, job, shlex.join(["python", "-m", "grepr", *options.command]), environment, options)
             log.info("submitted as %s", job)
         runs = "runs on"
         if not options.follow:
@@ -160,7 +161,7 @@ def runtime_env(options: SubmitOptions) -> dict[str, Any]:
 
 def own_folders() -> list[Path]:
     """Gives the folders of grepr's packages, and of the metadata that tells its version; some 25 MB, mostly weights."""
-    packages = [Path(package.__path__[0]) for package in (grepr_core, pipelines, jobs)]
+    packages = [Path(str(files(name))) for name in PACKAGES]
     installed = distribution("grepr")
     (metadata,) = (file for file in installed.files or [] if file.name == "METADATA")
     return [*packages, Path(str(installed.locate_file(metadata))).parent]
@@ -192,7 +193,7 @@ def check_places(command: object) -> None:
         if name not in PLACES | PLACES_OR_NAMES or not isinstance(value, str) or not is_local(value):
             continue
         path = value.removeprefix("file://")
-        if name in PLACES_OR_NAMES and (_ships(value) or not Path(path).exists()):
+        if name in PLACES_OR_NAMES and (value in built_in_bundles() or not Path(path).exists()):
             continue
         if not Path(path).is_absolute():
             raise UserError(
@@ -204,11 +205,6 @@ def check_places(command: object) -> None:
         log.warning(
             "%s: has to be the same on every node of the cluster, as on a shared file system", ", ".join(mounted)
         )
-
-
-def _ships(bundle: str) -> bool:
-    # grepr_core.bundle, which knows, takes seconds to import.
-    return (Path(grepr_core.__path__[0]) / "bundles" / bundle).is_dir()
 
 
 def check_secrets(command: object) -> None:

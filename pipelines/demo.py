@@ -11,13 +11,13 @@ import skimage.data
 from numpy.typing import NDArray
 from PIL import Image
 
-from grepr_core.distortions import distort
+from grepr_core.pretraining.distortions import distort
 from grepr_core.storage import Folder
 from pipelines.options import DemoOptions, ReportOptions, ScoreOptions
-from pipelines.report import run as write_report
-from pipelines.score import RunRecord
-from pipelines.score import run as score
-from pipelines.score_table import read_scores
+from pipelines.reporting.report import run as write_report
+from pipelines.scoring.score import RunRecord
+from pipelines.scoring.score import run as score
+from pipelines.scoring.score_table import read_scores
 
 log = logging.getLogger(__name__)
 

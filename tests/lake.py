@@ -18,7 +18,7 @@ from PIL import Image
 
 from grepr_core.storage import Folder
 from jobs.cli import main
-from pipelines.score_table import read_scores
+from pipelines.scoring.score_table import read_scores
 
 
 def photo(seed: int, size: tuple[int, int] = (160, 120)) -> Image.Image:
@@ -51,7 +51,7 @@ def grepr(
 ) -> subprocess.Popen[str]:
     """Starts the command line in a process group of its own."""
     return subprocess.Popen(
-        [*prefix, sys.executable, "-m", "jobs.cli", *map(str, arguments)],
+        [*prefix, sys.executable, "-m", "grepr", *map(str, arguments)],
         env={**os.environ, **(env or {})},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -102,7 +102,7 @@ def scores(output: Path) -> pa.Table:
 
 def check_invariants(output: Path) -> pa.Table:
     """Checks what holds of every finished run, and gives its scores."""
-    from pipelines.manifest import find_manifest
+    from pipelines.lake.manifest import find_manifest
 
     manifest = find_manifest(str(output / "manifest"))
     assert manifest is not None

@@ -19,7 +19,7 @@ import tifffile
 from PIL import ExifTags, Image, ImageOps, PngImagePlugin
 from skimage import data
 
-from grepr_core.images import Status
+from grepr_core.decoding.images import Status
 
 pillow_heif.register_heif_opener()
 

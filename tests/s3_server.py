@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import s3fs
 
-from pipelines.object_store import _open
+from pipelines.stores.object_store import _open
 
 #: Independent implementations: moto's, which comes with the development tools, and s3rver of npm, which also checks
 #: signatures and is used where its program is on the path.

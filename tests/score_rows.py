@@ -8,11 +8,11 @@ from typing import Any, TypeVar
 import numpy as np
 import pyarrow as pa
 
-from grepr_core.bundle import load_bundle
+from grepr_core.bundles.bundle import load_bundle
 from grepr_core.storage import Folder
-from pipelines.manifest import image_id
-from pipelines.score import RunRecord
-from pipelines.score_table import ShardSummary, count_statuses, schema, write_shard
+from pipelines.lake.manifest import image_id
+from pipelines.scoring.score import RunRecord
+from pipelines.scoring.score_table import ShardSummary, count_statuses, schema, write_shard
 
 Place = TypeVar("Place", str, Path)
 LITE = load_bundle("grepr-lite").model_id

@@ -9,7 +9,7 @@ import torch
 from open_clip.push_to_hf_hub import save_for_hf
 from torch import Tensor, nn
 
-from grepr_core.group_contrast import centre_crop
+from grepr_core.pretraining.group_contrast import centre_crop
 from tests.grepr_core.models import to_tensor
 from tests.lake import photo
 

@@ -10,16 +10,16 @@ from pipelines.options.models import (
 )
 from pipelines.options.pretraining import (
     PhotosOptions,
-    PrepareOptions,
     PretrainHighOptions,
     PretrainLowOptions,
     PretrainOptions,
     RunOptions,
+    SceneOptions,
     TrainingOptions,
 )
 from pipelines.options.ratings import EvaluateOptions, FitOptions, LabelOptions
 from pipelines.options.results import FilterOptions, ReportOptions
-from pipelines.options.scoring import DemoOptions, ManifestOptions, ScoreOptions
+from pipelines.options.scoring import DemoOptions, LakeOptions, ManifestOptions, NightlyOptions, ScoreOptions
 from pipelines.options.shared import LARGEST_SHARD, ScoringOptions, SourceOptions, StoredOptions
 
 __all__ = [
@@ -29,19 +29,21 @@ __all__ = [
     "FilterOptions",
     "FitOptions",
     "LabelOptions",
+    "LakeOptions",
     "ManifestOptions",
     "ModelBuildOptions",
     "ModelImportOptions",
     "ModelOptions",
     "ModelShowOptions",
     "ModelVerifyOptions",
+    "NightlyOptions",
     "PhotosOptions",
-    "PrepareOptions",
     "PretrainHighOptions",
     "PretrainLowOptions",
     "PretrainOptions",
     "ReportOptions",
     "RunOptions",
+    "SceneOptions",
     "ScoreOptions",
     "ScoringOptions",
     "SourceOptions",

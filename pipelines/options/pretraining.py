@@ -5,10 +5,10 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg, subcommand
 
-from grepr_core.precision import Precision
+from grepr_core.encoders.precision import Precision
 from pipelines.options.shared import Device, StoredOptions
 
-#: Of grepr_core.distortions and grepr_core.zero_shot, which take long to import; a test holds them together.
+#: Of grepr_core's distortions and patches, which take long to import; a test holds them together.
 MOST_KINDS, MOST_LEVELS, LEAST_SCENE_SIDE = 22, 5, 96
 
 
@@ -52,7 +52,7 @@ class PhotosOptions(RunOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PrepareOptions(PhotosOptions):
+class SceneOptions(PhotosOptions):
     """How scenes are prepared: distorted versions of photographs and their FSIMc."""
 
     kinds: int = 4
@@ -150,7 +150,7 @@ class TrainingOptions(RunOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PretrainLowOptions(PrepareOptions, TrainingOptions):
+class PretrainLowOptions(SceneOptions, TrainingOptions):
     """Pretrain the low-level encoder on photographs without ratings: prepare scenes, then train.
 
     Running the same command again goes on where it ended.

@@ -1,4 +1,4 @@
-"""The options of ``grepr manifest``, ``score`` and ``demo``."""
+"""The options of ``grepr manifest``, ``score``, ``nightly`` and ``demo``."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -25,20 +25,28 @@ class ManifestOptions(SourceOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ScoreOptions(SourceOptions, ScoringOptions):
+class LakeOptions(SourceOptions, ScoringOptions):
+    """How a whole source is scored."""
+
+    source: Annotated[Positional[str], arg(metavar="SOURCE")]
+    """Anything that 'grepr manifest' takes, or a manifest."""
+
+    features: bool = False
+    """Also write the features, so that a regressor can be fitted on them."""
+
+    retry_failed: bool = False
+    """Redo the images that failed for reasons that may have passed: missing, denied, timeout, crashed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreOptions(LakeOptions):
     """Score every image of a source. Running the same command again resumes, and redoes only what is missing.
 
     Example: grepr score ~/Pictures scores/
     """
 
-    source: Annotated[Positional[str], arg(metavar="SOURCE")]
-    """Anything that 'grepr manifest' takes, or a manifest."""
-
     output: Annotated[Positional[str], arg(metavar="OUT")]
     """Folder or URL for the scores."""
-
-    features: bool = False
-    """Also write the features, so that a regressor can be fitted on them."""
 
     since: str | None = None
     """Output of an earlier, finished run: rows of images whose ETag (or time and size) is the same are taken over from
@@ -50,8 +58,18 @@ class ScoreOptions(SourceOptions, ScoringOptions):
     within: Duration = 10 * 3600.0
     """With --plan: time that all images are to be scored in, such as 10h."""
 
-    retry_failed: bool = False
-    """Redo the images that failed for reasons that may have passed: missing, denied, timeout, crashed."""
+
+@dataclass(frozen=True, kw_only=True)
+class NightlyOptions(LakeOptions):
+    """Score a source into a folder a night, named by its date; what has not changed is taken over from the last night.
+
+    Started again in the same night, it goes on where it ended. The date is that of the noon before (UTC).
+
+    Example: grepr nightly s3://lake/ s3://scores/nightly
+    """
+
+    scores: Annotated[Positional[str], arg(metavar="SCORES")]
+    """Folder or URL that holds a folder a night."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from grepr_core.precision import Precision
+from grepr_core.encoders.precision import Precision
 
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 

@@ -1,1 +1,6 @@
-"""The parts of ``grepr report``: statistics by DuckDB, charts, thumbnails, and the page."""
+"""Reporting: the command ``grepr report``.
+
+In come scores, of one night or of two. Out goes one HTML file, complete in itself.
+"""
+
+__all__ = ["report"]

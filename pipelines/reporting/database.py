@@ -12,8 +12,8 @@ import pyarrow as pa
 
 from grepr_core.errors import UserError
 from grepr_core.storage import Folder
-from pipelines.score_table import SCORES_FOLDER, read_shard, schema
-from pipelines.shard_files import finished_shards
+from pipelines.running.shard_files import finished_shards
+from pipelines.scoring.score_table import SCORES_FOLDER, read_shard, schema
 
 #: What the statistics look at; features, the bulk where there are any, stay unread.
 COLUMNS = [name for name in schema().names if name not in ("score_low", "score_high")]

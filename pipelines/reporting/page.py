@@ -14,7 +14,7 @@ from markupsafe import Markup
 from pipelines.reporting.comparison import Comparison
 from pipelines.reporting.statistics import Statistics
 from pipelines.reporting.thumbnails import Thumbnail
-from pipelines.score import RunRecord
+from pipelines.scoring.score import RunRecord
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import duckdb
 import numpy as np
 from numpy.typing import NDArray
 
-from grepr_core.images import Status
+from grepr_core.decoding.images import Status
 
 #: Of which a group of images has the quantiles of its scores told.
 QUANTILES = (0.1, 0.25, 0.5, 0.75, 0.9)

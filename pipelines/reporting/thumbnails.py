@@ -8,12 +8,12 @@ from typing import Any
 
 from PIL import Image
 
-from grepr_core.images import Failure, Limits, Photo, decode
-from pipelines.fetch import Fetcher
-from pipelines.image_reader import Fetched
-from pipelines.manifest import ENTRY_COLUMNS, Manifest
+from grepr_core.decoding.images import Failure, Limits, Photo, decode
+from pipelines.lake.fetch import Fetcher
+from pipelines.lake.image_reader import Fetched
+from pipelines.lake.manifest import ENTRY_COLUMNS, Manifest
+from pipelines.lake.sources import Entry
 from pipelines.reporting.statistics import ShownPhoto
-from pipelines.sources import Entry
 
 #: Photographs that a report shows at most.
 MOST_THUMBNAILS = 60

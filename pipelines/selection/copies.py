@@ -7,14 +7,14 @@ from typing import Any
 
 import pyarrow as pa
 
+from grepr_core.decoding.images import Failure, Status
 from grepr_core.errors import UserError
-from grepr_core.images import Failure, Status
 from grepr_core.storage import Folder, is_local
-from pipelines.image_reader import ImageReader
+from pipelines.lake.image_reader import ImageReader
+from pipelines.lake.sources import Entry
+from pipelines.lake.sources.duplicates import Seen
 from pipelines.selection.images import ImagesWriter, Outcome, has_changed, limits_of, suffix
 from pipelines.selection.names import relative_name
-from pipelines.sources import Entry
-from pipelines.sources.duplicates import Seen
 
 IMAGES_FOLDER = "images"
 #: Images copied at a time by a process, each of them whole in memory.

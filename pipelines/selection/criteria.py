@@ -16,9 +16,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from grepr_core.errors import UserError
-from pipelines.old_scores import MOST_ROWS, id_keys
 from pipelines.options import FilterOptions
-from pipelines.session import available_cores
+from pipelines.running.cores import available_cores
+from pipelines.scoring.old_scores import MOST_ROWS, id_keys
 
 #: Of DuckDB's tables and of what it sorts and joins; it takes a little more than it is allowed.
 MEMORY_BYTES = 2 * 2**30

@@ -11,13 +11,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image, UnidentifiedImageError
 
-from grepr_core.images import FORMATS, Failure, Limits
+from grepr_core.decoding.images import FORMATS, Failure, Limits
 from grepr_core.storage import Folder
-from pipelines.score_table import SCORES_FOLDER, read_shard
+from pipelines.lake.sources import IMAGE_SUFFIXES, Entry
+from pipelines.running.shard_files import add_footer, read_footer, shard_name
+from pipelines.running.shard_pool import ShardWorker
+from pipelines.scoring.score_table import SCORES_FOLDER, read_shard
 from pipelines.selection.rows import FAILURE_SCHEMA, OFFSETS_FOLDER
-from pipelines.shard_files import add_footer, read_footer, shard_name
-from pipelines.shard_pool import ShardWorker
-from pipelines.sources import IMAGE_SUFFIXES, Entry
 
 #: Below a selection's work folder: the images of each finished shard that could not be written.
 WRITTEN_FOLDER = "written"

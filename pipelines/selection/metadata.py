@@ -10,9 +10,9 @@ import pyarrow.parquet as pq
 
 from grepr_core.errors import UserError
 from grepr_core.storage import absolute
-from pipelines.object_store import STORE_ERRORS
-from pipelines.sources.files import open_file, resolve
-from pipelines.sources.tables import URI_COLUMNS
+from pipelines.lake.sources.files import open_file, resolve
+from pipelines.lake.sources.tables import URI_COLUMNS
+from pipelines.stores.object_store import STORE_ERRORS
 
 BATCH_ROWS = 65_536
 #: Read to tell the types of a CSV file's columns.

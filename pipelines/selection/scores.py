@@ -9,11 +9,11 @@ import pyarrow.compute as pc
 
 from grepr_core.errors import UserError
 from grepr_core.storage import Folder
-from pipelines.manifest import MANIFEST_FOLDER, Manifest, find_manifest
-from pipelines.object_store import STORE_ERRORS, reason
-from pipelines.run_files import FILTER_FILE, RUN_FILE
-from pipelines.score_table import SCORES_FOLDER
-from pipelines.shard_files import finished_shards
+from pipelines.lake.manifest import MANIFEST_FOLDER, Manifest, find_manifest
+from pipelines.running.run_files import FILTER_FILE, RUN_FILE
+from pipelines.running.shard_files import finished_shards
+from pipelines.scoring.score_table import SCORES_FOLDER
+from pipelines.stores.object_store import STORE_ERRORS, reason
 
 
 @dataclass(frozen=True)

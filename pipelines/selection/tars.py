@@ -7,10 +7,10 @@ import tarfile
 from collections.abc import Sequence
 from typing import Any
 
-from grepr_core.images import Failure
-from pipelines.fetch import Fetcher
+from grepr_core.decoding.images import Failure
+from pipelines.lake.fetch import Fetcher
+from pipelines.lake.sources import Entry
 from pipelines.selection.images import ImagesWriter, Outcome, has_changed, limits_of, suffix
-from pipelines.sources import Entry
 
 TARS_FOLDER = "tars"
 

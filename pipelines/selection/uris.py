@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 import pyarrow as pa
 
-from grepr_core.images import Status
+from grepr_core.decoding.images import Status
 from grepr_core.storage import Folder
 from pipelines.selection.rows import FAILURE_SCHEMA
 

@@ -2,7 +2,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from pipelines.session import ray_session
+from pipelines.running.session import ray_session
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.sources import uri_to_path
+from pipelines.lake.sources import uri_to_path
 from tests.lake import check_invariants, jpeg, photo, run_grepr
 from tests.odd_files import odd_files
 

@@ -13,9 +13,9 @@ import pytest
 import s3fs
 
 from grepr_core.storage import Folder
-from pipelines.manifest import write_manifest
-from pipelines.session import ray_session
-from pipelines.sources import Entry
+from pipelines.lake.manifest import write_manifest
+from pipelines.lake.sources import Entry
+from pipelines.running.session import ray_session
 from tests.fault_proxy import KINDS, FaultProxy, fault_proxy
 from tests.lake import jpeg, make_lake, photo, run_here, scores
 from tests.s3_server import ALL, s3_server

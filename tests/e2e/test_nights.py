@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.manifest import find_manifest
+from pipelines.lake.manifest import find_manifest
 from tests.lake import check_invariants, make_lake, run_here, scores
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_ray")]

@@ -15,7 +15,7 @@ import pytest
 import s3fs
 
 from grepr_core.storage import Folder
-from pipelines.score_table import read_scores
+from pipelines.scoring.score_table import read_scores
 from tests.lake import grepr, jpeg, photo, run_grepr
 from tests.s3_server import ALL, s3_server
 

@@ -22,9 +22,10 @@ def test_the_wheel_works_outside_the_checkout(tmp_path: Path):
     run(*pip, "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(tmp_path), str(ROOT))
     (wheel,) = tmp_path.glob("*.whl")
     names = zipfile.ZipFile(wheel).namelist()
-    assert {name.split("/")[0] for name in names} == {"grepr_core", "pipelines", "jobs", "grepr-0.1.0.dist-info"}
+    packages = {"grepr", "grepr_core", "pipelines", "jobs"}
+    assert {name.split("/")[0] for name in names} == {*packages, "grepr-0.1.0.dist-info"}
     assert not any("__pycache__" in name for name in names)
-    assert {f"pipelines/rating_page/static/{name}" for name in ("index.html", "page.css", "page.js")} <= set(names)
+    assert {f"pipelines/rating/page/static/{name}" for name in ("index.html", "page.css", "page.js")} <= set(names)
     templates = "pipelines/reporting/templates"
     assert {f"{templates}/report.html", f"{templates}/report.css"} <= set(names)
     run(*pip, "install", "--no-deps", "--target", str(tmp_path / "site"), str(wheel))
@@ -39,7 +40,7 @@ main(["model", "show", "grepr-lite"])
 
 
 def test_the_method_never_imports_ray():
-    for path in (ROOT / "grepr_core").glob("*.py"):
+    for path in (ROOT / "grepr_core").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             modules = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             modules += [node.module or ""] if isinstance(node, ast.ImportFrom) else []

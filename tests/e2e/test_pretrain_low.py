@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from safetensors.torch import load_file
 
-from grepr_core.low_level import LowLevelEncoder
+from grepr_core.encoders.low_level import LowLevelEncoder
 from grepr_core.storage import Folder
-from pipelines.training_log import read_history
+from pipelines.pretraining.training_log import read_history
 from tests.lake import grepr, make_lake, run_grepr
 
 pytestmark = pytest.mark.slow

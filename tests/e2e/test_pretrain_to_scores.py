@@ -9,8 +9,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from grepr_core.bundle import load_bundle
-from grepr_core.low_level import LowLevelEncoder
+from grepr_core.bundles.bundle import load_bundle
+from grepr_core.encoders.low_level import LowLevelEncoder
 from tests.lake import check_invariants, run_here
 
 pytestmark = [pytest.mark.slow, pytest.mark.photos, pytest.mark.timeout(600), pytest.mark.usefixtures("one_ray")]

@@ -8,7 +8,7 @@ import pytest
 from playwright.sync_api import Browser, Page
 
 from pipelines.options import ReportOptions
-from pipelines.report import run
+from pipelines.reporting.report import run
 from tests.lake import jpeg, photo
 from tests.score_rows import random_rows, score_row, write_run
 

@@ -15,9 +15,9 @@ import pytest
 import s3fs
 from safetensors.torch import load
 
-from grepr_core.low_level import LowLevelEncoder
+from grepr_core.encoders.low_level import LowLevelEncoder
 from grepr_core.storage import Folder
-from pipelines.score_table import read_scores
+from pipelines.scoring.score_table import read_scores
 from tests.cut_proxy import cut_proxy
 from tests.e2e.test_pretrain_low import ARGUMENTS
 from tests.lake import grepr, jpeg, photo, run_grepr

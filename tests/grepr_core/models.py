@@ -3,11 +3,12 @@
 import numpy as np
 import torch
 
-from grepr_core.bundle import Bundle
-from grepr_core.high_level import HighLevelEncoder, TowerConfig
-from grepr_core.low_level import LowLevelEncoder
-from grepr_core.regressor import Regressor
-from grepr_core.zero_shot import patch_batches, patch_statistics
+from grepr_core.bundles.bundle import Bundle
+from grepr_core.encoders.high_level import HighLevelEncoder, TowerConfig
+from grepr_core.encoders.low_level import LowLevelEncoder
+from grepr_core.regression.regressor import Regressor
+from grepr_core.zero_shot.gaussian import patch_statistics
+from grepr_core.zero_shot.patches import patch_batches
 from tests.lake import photo
 
 TOWER = TowerConfig(

@@ -85,7 +85,7 @@ def test_a_failure_is_told_without_a_traceback(
     def fail(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("pipelines.manifest.write_manifest", fail)
+    monkeypatch.setattr("pipelines.lake.manifest.write_manifest", fail)
     code, _, err = run(capsys, "manifest", str(tmp_path), str(tmp_path / "manifest"))
     assert code == 1
     assert "No space left on device" in err

@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import shutil
 import zipfile
 from copy import deepcopy
 from datetime import UTC, datetime
@@ -18,14 +19,15 @@ from ray._private.runtime_env.packaging import create_package
 from ray.autoscaler._private.util import prepare_config, validate_config
 
 from jobs.cli import parse
-from jobs.nightly import command
 from jobs.submit import check_places, check_secrets, own_folders
-from pipelines.options import SubmitOptions
-from pipelines.session import plan_workers
+from pipelines.options import NightlyOptions, ScoreOptions, SubmitOptions
+from pipelines.running.session import plan_workers
+from pipelines.scoring.nightly import night_options
 from tests.jobs.documented import ROOT, commands
 from tests.jobs.kuberay_fields import resource
 
 KUBERAY = sorted((ROOT / "jobs/kuberay").glob("*.yaml"))
+PACKAGES = {"grepr", "grepr_core", "pipelines", "jobs"}
 DOCKERFILE = (ROOT / "jobs/kuberay/Dockerfile").read_text()
 
 
@@ -117,9 +119,9 @@ def test_kubernetes_takes_every_pod(path: Path):
 
 @pytest.mark.parametrize("path", KUBERAY, ids=by_name)
 def test_grepr_takes_every_entry_point_and_the_cluster_has_room_for_it(path: Path):
-    program, arguments = shlex.split(ray_job(path)["entrypoint"])[:3], shlex.split(ray_job(path)["entrypoint"])[3:]
-    assert program[:2] == ["python", "-m"]
-    options = parse(["score", *arguments] if program[2] == "jobs.nightly" else arguments)
+    program, *arguments = shlex.split(ray_job(path)["entrypoint"])
+    assert program == "grepr"
+    options = parse(arguments)
     (group,) = ray_cluster(path)["workerGroupSpecs"]
     limits = group["template"]["spec"]["containers"][0]["resources"]["limits"]
     cpus, gpus = int(limits["cpu"]), int(limits.get("nvidia.com/gpu", 0))
@@ -138,20 +140,42 @@ def test_the_image_holds_what_the_build_asks_for():
     copied = re.findall(r"^COPY --chown=ray (.*) /home", DOCKERFILE, re.MULTILINE)
     names = {name for line in copied for name in line.split()}
     assert all((ROOT / name).exists() for name in names)
-    assert {"pyproject.toml", "README.md", "LICENSE", "grepr_core", "pipelines", "jobs"} == names
+    assert {"pyproject.toml", "README.md", "LICENSE", *PACKAGES} == names
 
 
 def test_a_job_carries_grepr_and_little_else(tmp_path: Path):
     # The way of 'ray job submit --working-dir .', and of grepr submit.
     create_package(str(ROOT), tmp_path / "working_dir.zip", include_gitignore=True)
     names = zipfile.ZipFile(tmp_path / "working_dir.zip").namelist()
-    assert {name.partition("/")[0] for name in names if "/" in name} == {"grepr_core", "pipelines", "jobs"}
+    assert {name.partition("/")[0] for name in names if "/" in name} == PACKAGES
     assert (tmp_path / "working_dir.zip").stat().st_size < 40 * 2**20
     for folder in own_folders():
         create_package(str(folder), tmp_path / f"{folder.name}.zip", include_gitignore=True, excludes=["__pycache__"])
         assert not [name for name in zipfile.ZipFile(tmp_path / f"{folder.name}.zip").namelist() if "pycache" in name]
     assert "METADATA" in zipfile.ZipFile(tmp_path / f"{own_folders()[-1].name}.zip").namelist()
     assert sum(path.stat().st_size for path in tmp_path.glob("*.zip")) < 80 * 2**20
+
+
+def test_a_job_leaves_what_commands_made_in_the_clone(tmp_path: Path):
+    clone = tmp_path / "clone"
+    clone.mkdir()
+    for name in (".rayignore", ".gitignore"):
+        shutil.copy(ROOT / name, clone)
+    for package in PACKAGES:
+        (clone / package).mkdir()
+        (clone / package / "module.py").touch()
+    for made in (
+        "scores/scores/shard=000000.parquet",
+        "demo/photos/cat.jpg",
+        "my photos/a.jpg",
+        "low-run/w.safetensors",
+    ):
+        (clone / made).parent.mkdir(parents=True)
+        (clone / made).touch()
+    (clone / "report.html").touch()
+    create_package(str(clone), tmp_path / "working_dir.zip", include_gitignore=True)
+    names = zipfile.ZipFile(tmp_path / "working_dir.zip").namelist()
+    assert {name for name in names if not name.endswith("/")} == {f"{package}/module.py" for package in PACKAGES}
 
 
 def test_the_guide_has_commands():
@@ -168,17 +192,21 @@ def test_grepr_takes_every_command_of_the_guide(arguments: list[str]):
 
 
 def test_a_night_builds_on_the_last_one_that_was_finished(tmp_path: Path):
-    def night(day: int, hour: int) -> list[str]:
-        return command("s3://lake/", str(tmp_path), ["--workers", "8"], datetime(2026, 3, day, hour, tzinfo=UTC))
+    def night(day: int, hour: int) -> ScoreOptions:
+        options = parse(["nightly", "s3://lake/", str(tmp_path), "--workers", "8", "--features", "--shard-size", "7"])
+        assert isinstance(options, NightlyOptions)
+        return night_options(options, datetime(2026, 3, day, hour, tzinfo=UTC))
 
-    first = ["score", "s3://lake/", f"{tmp_path}/2026-03-01"]
-    assert night(1, 22) == night(2, 4) == [*first, "--workers", "8"]
+    def score(*arguments: str) -> object:
+        return parse(["score", "s3://lake/", *arguments, "--workers", "8", "--features", "--shard-size", "7"])
+
+    first = f"{tmp_path}/2026-03-01"
+    assert night(1, 22) == night(2, 4) == score(first)
     (tmp_path / "2026-03-01").mkdir()
     (tmp_path / "2026-03-01/run.json").touch()
     (tmp_path / "2026-03-02").mkdir()  # was not finished
     third = night(3, 22)
-    assert third == ["score", "s3://lake/", f"{tmp_path}/2026-03-03", "--since", first[2], "--workers", "8"]
+    assert third == score(f"{tmp_path}/2026-03-03", "--since", first)
     (tmp_path / "2026-03-03").mkdir()
     (tmp_path / "2026-03-03/run.json").touch()
     assert night(4, 3) == third  # started again in the same night
-    parse(third)

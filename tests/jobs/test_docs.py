@@ -9,6 +9,8 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
+from unittest import mock
 
 import duckdb
 import numpy as np
@@ -19,10 +21,9 @@ import s3fs
 from grepr_core.storage import Folder
 from jobs import cli
 from jobs.exit_codes import DONE
-from jobs.nightly import command as nightly
 from pipelines.options import SubmitOptions
-from pipelines.score_table import read_scores
-from pipelines.session import ray_session
+from pipelines.running.session import ray_session
+from pipelines.scoring.score_table import read_scores
 from tests.jobs.documented import PAGES, ROOT, blocks, commands
 from tests.lake import make_lake, run_here
 from tests.s3_server import s3_server
@@ -65,7 +66,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
                 fs.put_file(str(lake / name), f"{prefix}/{name}")
         patch.chdir(home)
         # A process that scores takes longer to start than so few photos to score.
-        patch.setattr("pipelines.session.available_cores", lambda: 1)
+        patch.setattr("pipelines.running.session.available_cores", lambda: 1)
         with ray_session():
             yield home
 
@@ -111,11 +112,13 @@ def test_nights_and_what_is_made_of_them_are_as_they_say(home: Path):
     ]
     assert run_all(home, nights) == {"score": 3, "report": 1}
     run_all(home, (words for words in commands(DOCS / "clusters.md") if words[0] == "score"))
-    crontab = next(block for block in blocks(DOCS / "clusters.md") if "jobs.nightly" in block)
-    places = re.search(r"jobs\.nightly (\S+) (\S+)", crontab)
+    crontab = next(block for block in blocks(DOCS / "clusters.md") if "grepr nightly" in block)
+    places = re.search(r"grepr (nightly \S+ \S+)", crontab)
+    assert places is not None
     for day in (1, 2):
-        assert places is not None
-        run_all(home, [nightly(places[1], places[2], [], datetime(2026, 1, day, 22, tzinfo=UTC))])
+        now = datetime(2026, 1, day, 22, tzinfo=UTC)
+        with mock.patch("jobs.cli.datetime", SimpleNamespace(now=lambda _, now=now: now)):
+            assert run_all(home, [places[1].split()]) == {"nightly": 1}
     assert len(read_scores(Folder("s3://scores/nightly/2026-01-02"))) == 40
 
     for words in commands(DOCS / "filtering.md"):

@@ -19,6 +19,7 @@ from pipelines.options import SubmitOptions
         (["score", "s3://lake/", "scores"], "scores"),
         (["score", "s3://lake/", "s3://scores/all", "--since", "yesterday"], "yesterday"),
         (["score", "s3://lake/", "s3://scores/all", "--model", "my-model"], "my-model"),
+        (["nightly", "s3://lake/", "nights"], "nights"),
         (["fit", "ratings.csv", "--images", "s3://lake/", "--output", "s3://models/mine"], "ratings.csv"),
         (["pretrain", "low", "photos", "--output", "s3://models/low"], "photos"),
         (["model", "build", "--low", "my-model", "--output", "s3://models/base"], "my-model"),
@@ -33,9 +34,11 @@ def test_paths_of_this_folder_mean_nothing_there(
         check_places(parse(command))
 
 
-def test_a_file_system_that_every_node_has_is_asked_for(caplog: pytest.LogCaptureFixture):
+def test_a_file_system_that_every_node_has_is_asked_for(caplog: pytest.LogCaptureFixture, tmp_path: Path):
     check_places(parse(["score", "/mnt/lake", "file:///mnt/scores", "--model", "s3://models/mine"]))
     assert "/mnt/lake, file:///mnt/scores: has to be the same on every node" in caplog.text
+    check_places(parse(["score", "s3://lake/", "s3://scores/all", "--model", str(tmp_path)]))
+    assert f"{tmp_path}: has to be the same on every node" in caplog.text
 
 
 def test_urls_and_names_pass(caplog: pytest.LogCaptureFixture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -83,7 +86,7 @@ def test_only_the_variables_that_are_named_are_handed_over(tmp_path: Path, monke
     assert environment["env_vars"] == {"OMP_NUM_THREADS": "1", "AWS_ACCESS_KEY_ID": "mine"}
     assert environment["pip"] == ["nothing"]
     names = [Path(module).name for module in environment["py_modules"]]
-    assert names[:4] == ["mine.zip", "grepr_core", "pipelines", "jobs"]
+    assert names[:5] == ["mine.zip", "grepr", "grepr_core", "pipelines", "jobs"]
     with pytest.raises(UserError, match="--env NOT_SET_ANYWHERE"):
         runtime_env(options(env="NOT_SET_ANYWHERE"))
 

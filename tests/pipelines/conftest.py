@@ -1,7 +1,7 @@
 import pytest
 import ray
 
-from pipelines.session import ray_session
+from pipelines.running.session import ray_session
 
 
 @pytest.fixture(scope="package")

@@ -10,8 +10,8 @@ import pandas as pd
 import pyarrow as pa
 
 from grepr_core.storage import Folder
-from pipelines.manifest import image_id
-from pipelines.score_table import SCORES_FOLDER, ShardSummary, schema, write_shard
+from pipelines.lake.manifest import image_id
+from pipelines.scoring.score_table import SCORES_FOLDER, ShardSummary, schema, write_shard
 
 MODEL = "a" * 64
 

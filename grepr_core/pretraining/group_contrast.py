@@ -1,0 +1,178 @@
+"""Fine-tuning CLIP's visual tower on photographs without ratings: stage 2 of GRepQ (arXiv 2312.04838)."""
+
+import math
+from typing import Any, Literal, NamedTuple, Self
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor, nn
+
+from grepr_core.encoders.high_level import HighLevelEncoder
+from grepr_core.pretraining.losses import group_contrastive_loss, select_groups
+from grepr_core.zero_shot.scores import COSINE_SLOPE
+
+BatchNormMode = Literal["eval", "train"]
+
+
+class GroupContrastStep(NamedTuple):
+    """What one batch gives, the same on every worker.
+
+    Attributes:
+        loss: Scalar, float32; its gradients are averaged over the workers, as DistributedDataParallel does.
+        pseudo_labels: (N,) float32 in (0, 1) of the N images of all workers, by worker.
+    """
+
+    loss: Tensor
+    pseudo_labels: Tensor
+
+
+class GroupContrast(nn.Module):
+    """The high-level encoder with the projection head that is thrown away after training, and their loss.
+
+    The images of a batch are ranked by how much nearer the encoder puts them to the good than to the bad prompt. The
+    two ends of that ranking are told apart by the group contrastive loss; the images between are left out. Under
+    ``torch.distributed`` the batch is that of all workers together.
+
+    Args:
+        encoder: To be trained. Its text features stay as they are.
+        group_size: Images in each of the two groups.
+        temperature: Of the loss.
+        projection_size: Length of the head's output.
+        train_head: Whether the head is optimised; the authors' code leaves it as it was drawn.
+        batch_norm: ``eval`` normalises by the statistics the encoder came with, ``train`` by the worker's batch, which
+            also moves the running statistics, as the authors' code does.
+        seed: Of the head's first weights.
+
+    Attributes:
+        encoder: As given.
+        head: Linear layer and ReLU.
+    """
+
+    def __init__(
+        self,
+        encoder: HighLevelEncoder,
+        *,
+        group_size: int,
+        temperature: float = 0.5,
+        projection_size: int = 128,
+        train_head: bool = True,
+        batch_norm: BatchNormMode = "eval",
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.encoder = encoder
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed)
+            self.head = nn.Sequential(nn.Linear(encoder.feature_size, projection_size), nn.ReLU())
+        self.head.requires_grad_(train_head)
+        self._group_size = group_size
+        self._temperature = temperature
+        self._batch_norm = batch_norm
+        self.train()
+
+    def train(self, mode: bool = True) -> Self:
+        """Sets the mode of all but a batch normalisation that is to keep its statistics."""
+        super().train(mode)
+        # Nothing else in the encoder depends on the mode.
+        self.encoder.train(mode and self._batch_norm == "train")
+        return self
+
+    def forward(self, images: Tensor) -> GroupContrastStep:
+        """Ranks the images of all workers and compares the groups.
+
+        Args:
+            images: (n, 3, H, W) float32 RGB in [0, 1], as many on every worker.
+
+        Returns:
+            The loss and the pseudo-labels.
+
+        Raises:
+            ValueError: Two groups cannot be had from so few images.
+        """
+        # Where normalisation does not depend on the batch, only the few images of the two groups need a gradient, and
+        # are encoded again for it: a third of the arithmetic, and a fraction of the memory.
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self.encoder.training):
+            features = self.encoder(images)
+        labels = _gathered(self.pseudo_labels(features.detach()))
+        chosen = torch.cat(select_groups(labels, self._group_size))
+        place = chosen - _rank() * len(images)
+        here = ((place >= 0) & (place < len(images))).nonzero()[:, 0]
+        place = place[here]
+        projections = self.head(features[place] if self.encoder.training else self.encoder(images[place])).float()
+        rows = projections.new_zeros(len(chosen), projections.shape[1]).index_copy(0, here, projections)
+        rows = _summed(rows)
+        low, high = rows[: self._group_size], rows[self._group_size :]
+        return GroupContrastStep(group_contrastive_loss(low, high, temperature=self._temperature), labels)
+
+    def pseudo_labels(self, features: Tensor) -> Tensor:
+        """Gives the encoder's own opinion of images: sigmoid(10 (cos_good - cos_bad)).
+
+        Args:
+            features: (N, D) of the encoder.
+
+        Returns:
+            (N,) float32 in (0, 1), higher is better.
+        """
+        good, bad = self.encoder.quality_cosines(features).unbind(dim=1)
+        return torch.sigmoid(COSINE_SLOPE * (good - bad))
+
+
+def centre_crop(rgb: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
+    """Cuts the middle square out of an image; one that is too small is enlarged first, keeping its aspect.
+
+    Args:
+        rgb: (H, W, 3) uint8.
+        side: Of the square, in pixels.
+
+    Returns:
+        (side, side, 3) uint8, contiguous.
+    """
+    height, width = rgb.shape[:2]
+    if min(height, width) < side:
+        scale = side / min(height, width)
+        height, width = (max(side, math.floor(length * scale)) for length in (height, width))
+        rgb = np.asarray(Image.fromarray(rgb).resize((width, height), Image.Resampling.BICUBIC))
+    top, left = (height - side) // 2, (width - side) // 2
+    return np.ascontiguousarray(rgb[top : top + side, left : left + side])
+
+
+def _rank() -> int:
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def _gathered(values: Tensor) -> Tensor:
+    """Joins the workers' values (n,) to (workers * n,), without gradient."""
+    if not dist.is_initialized():
+        return values
+    parts = [torch.empty_like(values) for _ in range(dist.get_world_size())]
+    dist.all_gather(parts, values.contiguous())
+    return torch.cat(parts)
+
+
+def _summed(rows: Tensor) -> Tensor:
+    """Adds up the rows of all workers, with gradient."""
+    if not dist.is_initialized():
+        return rows
+    total: Tensor = _Sum.apply(rows)
+    return total
+
+
+class _Sum(torch.autograd.Function):
+    """Sum over workers that all compute the same loss from it.
+
+    The gradient of the sum of their losses is then each one's own gradient times their number, which the mean over
+    workers that follows takes out again.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor) -> Tensor:  # noqa: ANN401 - torch's own type is private
+        total = rows.clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # noqa: ANN401
+        return gradient * dist.get_world_size()

@@ -1,0 +1,183 @@
+"""Standardised ridge regression from features to quality, its penalty chosen by leave-one-out on the training ratings.
+
+The paper fits a simple regressor on 50 to 200 ratings; the authors' README names ridge regression.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from grepr_core.regression.intervals import IntervalModel, fit_interval
+
+Array = NDArray[np.float64]
+
+#: Penalties tried, relative to the mean eigenvalue of the Gram matrix, so that they suit any number of features. With
+#: 50 ratings leave-one-out often prefers none at all, by luck; the lower end guards against that.
+RELATIVE_ALPHAS = np.logspace(-1, 3, 17)
+
+
+@dataclass(frozen=True)
+class Regressor:
+    """A fitted ridge regression.
+
+    Attributes:
+        mean: (D,) mean of the training features.
+        scale: (D,) what they are divided by: their standard deviation, or 1 where a feature is constant, times the root
+            of the length of their block.
+        coefficients: (D,) weights of the standardised features.
+        intercept: Mean of the training ratings.
+        alpha: The penalty chosen.
+        interval: How far ratings may lie from predictions; None where there were too few ratings to tell.
+    """
+
+    mean: Array
+    scale: Array
+    coefficients: Array
+    intercept: float
+    alpha: float
+    interval: IntervalModel | None = None
+
+    def predict(self, features: NDArray[np.floating]) -> Array:
+        """Predicts quality.
+
+        Args:
+            features: (N, D) features.
+
+        Returns:
+            (N,) float64 quality on the scale of the ratings it was fitted on; not clipped, so ranks are kept.
+        """
+        standardised = (features.astype(np.float64) - self.mean) / self.scale
+        return standardised @ self.coefficients + self.intercept
+
+    def to_arrays(self) -> dict[str, Array]:
+        """Gives the numbers to store, by name."""
+        arrays = {
+            "mean": self.mean,
+            "scale": self.scale,
+            "coefficients": self.coefficients,
+            "intercept": np.array([self.intercept]),
+            "alpha": np.array([self.alpha]),
+        }
+        return arrays if self.interval is None else {**arrays, "interval": self.interval.to_array()}
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, Array]) -> "Regressor":
+        """Rebuilds a regressor from :meth:`to_arrays`.
+
+        Args:
+            arrays: The stored numbers.
+
+        Returns:
+            The regressor.
+        """
+        return cls(
+            mean=arrays["mean"],
+            scale=arrays["scale"],
+            coefficients=arrays["coefficients"],
+            intercept=float(arrays["intercept"][0]),
+            alpha=float(arrays["alpha"][0]),
+            interval=IntervalModel.from_array(arrays["interval"]) if "interval" in arrays else None,
+        )
+
+
+def fit_ridge(
+    features: NDArray[np.floating],
+    mos: NDArray[np.floating],
+    weights: NDArray[np.floating] | None = None,
+    *,
+    blocks: Sequence[int] | None = None,
+) -> Regressor:
+    """Fits ridge regression with the penalty of least leave-one-out error.
+
+    Features that belong together, such as those of one stage of an encoder, form a block. Every block has the same
+    variance in all, however many features it has, so that a wide one does not drown the others.
+
+    Minimises sum w_i (y_i - b - x_i . c)^2 + a |c|^2. Features are centred on their weighted mean, so b is the weighted
+    mean rating. With rows scaled by sqrt(w_i), X and y - b are those of an unweighted problem. Its Gram matrix
+    K = X X^T and H = K (K + a I)^-1 give the leave-one-out residual of rating i, (y - H y)_i / (1 - H_ii - s_i), where
+    s_i = w_i / sum w is the intercept's part; divided by sqrt(w_i) it is on the scale of the ratings. So all penalties
+    cost one eigendecomposition: of X X^T, or of X^T X, which has the same eigenvalues, where ratings are more than
+    features. The penalty is that of the least weighted mean of squared leave-one-out residuals.
+
+    Args:
+        features: (N, D) finite features of the rated images.
+        mos: (N,) finite mean opinion scores.
+        weights: (N,) positive weights, inverse to the variance of what a rating differs from a model by; only their
+            ratios matter. Equal by default.
+        blocks: Lengths of the blocks that the features consist of, in order; by default they are one block.
+
+    Returns:
+        The fitted regressor.
+
+    Raises:
+        ValueError: Fewer than 3 ratings, shapes that do not fit, or values that are not finite, weights that are not
+            positive, or ratings that are all equal.
+    """
+    x, y = features.astype(np.float64), mos.astype(np.float64)
+    w = np.ones(len(x)) if weights is None else weights.astype(np.float64)
+    if x.ndim != 2 or not y.shape == w.shape == (len(x),):
+        raise ValueError(f"features {x.shape}, ratings {y.shape} and weights {w.shape} do not fit each other")
+    if len(x) < 3:
+        raise ValueError(f"{len(x)} ratings are too few to fit a regressor; at least 3 are needed")
+    if blocks is not None and sum(blocks) != x.shape[1]:
+        raise ValueError(f"blocks of {sum(blocks)} features in all do not fit {x.shape[1]} features")
+    if not (np.isfinite(x).all() and np.isfinite(y).all() and np.isfinite(w).all()):
+        raise ValueError("features, ratings and weights must be finite")
+    if not (w > 0).all():
+        raise ValueError("weights must be positive")
+    if np.ptp(y) == 0:
+        raise ValueError("all ratings are equal; there is nothing to learn from")
+
+    share = w / w.sum()
+    mean, scale = standardisation(x, share, blocks=blocks)
+    root = np.sqrt(share * len(y))
+    x = root[:, None] * (x - mean) / scale
+    intercept = float(share @ y)
+    residual = root * (y - intercept)
+
+    eigenvalues, vectors = _gram_eigenvectors(x)
+    rotated = vectors.T @ residual
+    alphas = RELATIVE_ALPHAS * max(float(eigenvalues.sum()) / len(y), 1e-12)
+    squares = vectors**2
+    left_out = []
+    for alpha in alphas:
+        shrinkage = eigenvalues / (eigenvalues + alpha)
+        leverage = squares @ shrinkage + share
+        left_out.append((residual - vectors @ (shrinkage * rotated)) / (1 - leverage).clip(min=1e-9))
+    best = int(np.argmin([np.mean(residuals**2) for residuals in left_out]))
+    alpha = float(alphas[best])
+    coefficients = x.T @ (vectors @ (rotated / (eigenvalues + alpha)))
+    errors = left_out[best] / root
+    return Regressor(mean, scale, coefficients, intercept, alpha, fit_interval(y - errors, errors))
+
+
+def standardisation(x: Array, share: Array, *, blocks: Sequence[int] | None = None) -> tuple[Array, Array]:
+    """Gives what makes features comparable: every block has variance 1 in all once they are shifted and divided.
+
+    Args:
+        x: (N, D) features.
+        share: (N,) weights that sum to 1.
+        blocks: Lengths of the blocks that the features consist of, in order; by default they are one block, and every
+            feature has variance 1.
+
+    Returns:
+        (D,) weighted mean, and (D,) what to divide by once it is subtracted.
+    """
+    mean = share @ x
+    deviation = np.sqrt(share @ (x - mean) ** 2)
+    # A feature whose spread is rounding noise would be blown up to the size of the others.
+    scale = np.where(deviation > 1e-6 * np.abs(mean).clip(min=1e-6), deviation, 1.0)
+    return mean, scale if blocks is None else scale * np.repeat(np.sqrt(blocks), blocks)
+
+
+def _gram_eigenvectors(x: Array) -> tuple[Array, Array]:
+    """Eigenvalues (R,) and eigenvectors (N, R) of X X^T, by way of the smaller of X X^T and X^T X."""
+    if len(x) <= x.shape[1]:
+        eigenvalues, vectors = np.linalg.eigh(x @ x.T)
+        return eigenvalues.clip(min=0), vectors
+    eigenvalues, axes = np.linalg.eigh(x.T @ x)
+    # Directions without variance have no eigenvector of X X^T, and no part in the fit.
+    kept = eigenvalues > 1e-12 * eigenvalues[-1]
+    return eigenvalues[kept], x @ axes[:, kept] / np.sqrt(eigenvalues[kept])

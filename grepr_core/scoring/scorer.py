@@ -1,0 +1,300 @@
+"""Encoded images in, scores out: the only thing a pipeline needs to know of the method."""
+
+import time
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from grepr_core.bundles.bundle import Bundle
+from grepr_core.decoding.batches import group_by_shape
+from grepr_core.decoding.gpu_decode import DeviceDecoder
+from grepr_core.decoding.images import Failure, Limits, Photo, Status, decode
+from grepr_core.decoding.transfer import DevicePhoto, transfer_to
+from grepr_core.encoders.high_level import HighLevelEncoder
+from grepr_core.encoders.inference import optimise_for_inference, resolve_device, resolve_dtype
+from grepr_core.encoders.low_level import LowLevelEncoder
+from grepr_core.encoders.precision import Precision
+from grepr_core.scoring.image_score import ImageScore
+from grepr_core.zero_shot.gaussian import DISTANCES, GaussianAccumulator
+from grepr_core.zero_shot.patches import patch_batches
+from grepr_core.zero_shot.scores import combined_score, high_level_score, low_level_score
+
+T = TypeVar("T")
+
+#: Shortest side that every encoder takes: all of them halve it five times.
+LEAST_SIDE = 32
+#: Pixels encoded together on a GPU: 32 photographs of 512 x 512.
+GPU_BATCH_PIXELS = 32 * 512 * 512
+#: Patches encoded together. On the CPU 27 to 81 are equally fast, fewer are slower.
+CPU_PATCHES, GPU_PATCHES = 64, 512
+
+
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    index: int
+    size: int
+    photo: Photo | DevicePhoto
+
+    @property
+    def pixels(self) -> int:
+        return self.photo.rgb.shape[0] * self.photo.rgb.shape[1]
+
+    @property
+    def shape(self) -> tuple[type, int, int]:
+        """Images are grouped by where they were decoded too."""
+        return type(self.photo), self.photo.rgb.shape[0], self.photo.rgb.shape[1]
+
+
+class Scorer:
+    """A bundle, ready to score on one device.
+
+    Scores do not depend on which images are scored together. On the CPU every image is encoded alone, which is also
+    fastest: its activations stay in the cache. A GPU encodes images of one size together, while threads decode and the
+    next images travel to it.
+
+    Attributes:
+        bundle: The model.
+        feature_size: Length of the feature vectors.
+        seconds: Time spent so far by step: ``read`` (waiting for the encoded images), ``decode``, ``model``.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        *,
+        device: str = "auto",
+        precision: Precision = "auto",
+        limits: Limits = Limits(),
+        max_pixels: int | None = None,
+        decode_threads: int = 1,
+        batch_pixels: int | None = None,
+        zero_shot: bool = True,
+        features: bool = True,
+        gpu_decode: bool = False,
+    ) -> None:
+        """Prepares the encoders.
+
+        Args:
+            bundle: The model.
+            device: ``auto``, ``cpu`` or ``cuda``.
+            precision: ``auto``, ``fp32`` or ``bf16``; makes no difference where the bundle's scores are defined in one.
+            limits: Images beyond them are refused.
+            max_pixels: Larger images are scaled down to this; by default what the bundle says.
+            decode_threads: Threads that decode while a GPU computes. On the CPU decoding and computing take turns.
+            batch_pixels: Pixels encoded together at most, one image at least; by default one image on the CPU.
+            zero_shot: Whether the low-level zero-shot score is given where the score does not depend on it: its
+                overlapping patches cost more than all else.
+            features: Whether the features are given where no score depends on them: without ratings, those of the low
+                level take a forward pass of their own.
+            gpu_decode: Decode JPEGs on the GPU where it gives nearly the same pixels; scores differ as little.
+
+        Raises:
+            ValueError: The device is not there, or is no GPU although one is to decode.
+        """
+        self.bundle = bundle
+        self.seconds: dict[str, float] = defaultdict(float)
+        self._device = resolve_device(device)
+        dtype = resolve_dtype(bundle.resolve_precision(precision), self._device)
+        on_gpu = self._device.type == "cuda"
+        if gpu_decode and not on_gpu:
+            raise ValueError("JPEGs can only be decoded on the GPU where the model runs on it; leave --gpu-decode out")
+        if on_gpu and dtype == torch.float32:
+            # For the whole process: convolutions would round to 10 bits, and scores differ in the fourth digit.
+            torch.backends.cudnn.allow_tf32 = False
+        self._high = optimise_for_inference(bundle.high, self._device, dtype) if bundle.high else None
+        self._low = optimise_for_inference(bundle.low, self._device, dtype) if bundle.low else None
+        self._low_zero_shot = bundle.pristine is not None and (zero_shot or bundle.regressor is None)
+        self._with_features = features or bundle.regressor is not None
+        self._limits = limits
+        self._max_pixels = max_pixels or bundle.max_pixels
+        self._batch_pixels = batch_pixels or (GPU_BATCH_PIXELS if on_gpu else 1)
+        self._patches = GPU_PATCHES if on_gpu else CPU_PATCHES
+        self._transfer = transfer_to(self._device)
+        self._decode_ahead = 2 * decode_threads
+        self._pool = ThreadPoolExecutor(decode_threads, thread_name_prefix="decode") if on_gpu else None
+        self._device_decoder = (
+            DeviceDecoder(self._device, limits=limits, scale_to_pixels=self._max_pixels) if gpu_decode else None
+        )
+
+    @property
+    def feature_size(self) -> int:
+        """Length of the feature vectors."""
+        return sum(self.bundle.feature_blocks)
+
+    def score(self, encoded: Iterable[bytes | Failure]) -> list[ImageScore]:
+        """Scores images.
+
+        Images are taken from the iterable as they are needed, and few are held decoded at a time.
+
+        Args:
+            encoded: The content of each image's file, or why it could not be read.
+
+        Returns:
+            One result for each, in order.
+        """
+        scores: dict[int, ImageScore] = {}
+        under_way: deque[_Batch] = deque()
+        groups = group_by_shape(
+            self._photos(encoded, scores),
+            shape=lambda waiting: waiting.shape,
+            pixels=lambda waiting: waiting.pixels,
+            budget=self._batch_pixels,
+        )
+        for group in groups:
+            under_way.append(self._start(group))
+            if len(under_way) > self._transfer.batches_in_flight:
+                scores |= self._finish(under_way.popleft())
+        while under_way:
+            scores |= self._finish(under_way.popleft())
+        return [scores[index] for index in range(len(scores))]
+
+    def _photos(self, encoded: Iterable[bytes | Failure], scores: dict[int, ImageScore]) -> Iterator[_Waiting]:
+        """Decodes; what fails gets its row at once."""
+        for index, (size, image) in enumerate(self._decoded(encoded)):
+            if isinstance(image, Failure):
+                scores[index] = ImageScore.from_failure(image, size)
+            else:
+                yield _Waiting(index, size or 0, image)
+
+    def _decoded(
+        self, encoded: Iterable[bytes | Failure]
+    ) -> Iterator[tuple[int | None, Photo | DevicePhoto | Failure]]:
+        if self._pool is None:
+            yield from map(self._decode, self._contents(encoded))
+            return
+        ahead: deque[Future[tuple[int | None, Photo | DevicePhoto | Failure]]] = deque()
+        for content in self._contents(encoded):
+            ahead.append(self._pool.submit(self._decode, content))
+            if len(ahead) > self._decode_ahead:
+                yield ahead.popleft().result()
+        while ahead:
+            yield ahead.popleft().result()
+
+    def _contents(self, encoded: Iterable[bytes | Failure]) -> Iterator[bytes | Failure]:
+        contents = iter(encoded)
+        while (content := self._timed("read", lambda: next(contents, None))) is not None:
+            yield content
+
+    def _decode(self, content: bytes | Failure) -> tuple[int | None, Photo | DevicePhoto | Failure]:
+        if isinstance(content, Failure):
+            return None, content
+        image = self._timed("decode", lambda: self._pixels(content))
+        if not isinstance(image, Failure) and min(image.rgb.shape[:2]) < LEAST_SIDE:
+            height, width, _ = image.rgb.shape
+            reason = f"{width} x {height} pixels when the model sees it, which needs {LEAST_SIDE} a side"
+            image = Failure(Status.TOO_SMALL, reason, image.width, image.height)
+        return len(content), image
+
+    def _pixels(self, content: bytes) -> Photo | DevicePhoto | Failure:
+        photo = self._device_decoder.decode(content) if self._device_decoder else None
+        return photo or decode(content, limits=self._limits, scale_to_pixels=self._max_pixels)
+
+    def _timed(self, step: str, action: Callable[[], T]) -> T:
+        began = time.perf_counter()
+        try:
+            return action()
+        finally:
+            self.seconds[step] += time.perf_counter() - began
+
+    def _start(self, group: list[_Waiting]) -> "_Batch":
+        """Has a group encoded; a GPU only begins with it."""
+        return _Batch(group, self._timed("model", lambda: self._encode([waiting.photo for waiting in group])))
+
+    @torch.inference_mode()
+    def _encode(self, photos: Sequence[Photo | DevicePhoto]) -> Callable[[], list[Tensor]]:
+        """Encodes photographs of one size.
+
+        Returns:
+            A function that waits for (N, D) features (N, 0 where they are not wanted), (N, 2) cosines with the prompts
+            (N, 0 without them) and (N, P, C) features of P patches (N, 0, 0 without them), all float32 on the CPU.
+        """
+        images = self._transfer.upload(photos).float().div_(255)
+        features: list[Tensor] = []
+        cosines, patches = images.new_empty(len(images), 0), images.new_empty(len(images), 0, 0)
+        if self._high is not None:
+            features.append(self._high(images))
+            if isinstance(self._high, HighLevelEncoder):
+                cosines = self._high.quality_cosines(features[-1])
+        if self._low is not None:
+            if self._with_features:
+                features.append(self._low.encode_frames(images))
+            if self._low_zero_shot:
+                patches = torch.stack([self._encode_patches(self._low, image) for image in images])
+        found = torch.cat(features, dim=1) if self._with_features else images.new_empty(len(images), 0)
+        return self._transfer.download([found, cosines, patches])
+
+    def _encode_patches(self, encoder: LowLevelEncoder, image: Tensor) -> Tensor:
+        return torch.cat([encoder(batch) for batch in patch_batches(image, batch_size=self._patches)])
+
+    def _finish(self, batch: "_Batch") -> dict[int, ImageScore]:
+        predictions = self._timed("model", lambda: self._predict(*(tensor.numpy() for tensor in batch.results())))
+        return {waiting.index: _row(waiting, row) for waiting, row in zip(batch.group, predictions, strict=True)}
+
+    def _predict(
+        self, features: NDArray[np.float32], cosines: NDArray[np.float32], patches: NDArray[np.float32]
+    ) -> list["_Prediction"]:
+        high = high_level_score(*cosines.T.astype(np.float64)) if cosines.size else None
+        low = low_level_score(np.array([self._distance(image) for image in patches])) if patches.size else None
+        regressor = self.bundle.regressor
+        scores: NDArray[np.float64] | None
+        lower = upper = None
+        if regressor is not None:
+            scores = regressor.predict(features)
+            if regressor.interval is not None:
+                lower, upper = regressor.interval.bounds(scores)
+        elif low is not None and high is not None:
+            scores = combined_score(low, high)
+        else:
+            scores = low if low is not None else high
+        missing = [None] * len(features)
+        columns = (missing if column is None else column.tolist() for column in (scores, low, high, lower, upper))
+        return [_Prediction(*row) for row in zip(*columns, features, strict=True)]
+
+    def _distance(self, patches: NDArray[np.float32]) -> float:
+        assert self.bundle.pristine is not None
+        accumulator = GaussianAccumulator()
+        accumulator.update(patches)
+        return DISTANCES[self.bundle.distance](accumulator.gaussian(), self.bundle.pristine)
+
+
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    group: list[_Waiting]
+    results: Callable[[], list[Tensor]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Prediction:
+    score: float | None
+    score_low: float | None
+    score_high: float | None
+    score_lower: float | None
+    score_upper: float | None
+    features: NDArray[np.float32]
+
+
+def _row(waiting: _Waiting, prediction: _Prediction) -> ImageScore:
+    photo = waiting.photo
+    if prediction.score is not None and not np.isfinite(prediction.score):
+        failure = Failure(Status.CRASHED, "the model gave no finite score", photo.width, photo.height)
+        return ImageScore.from_failure(failure, waiting.size)
+    return ImageScore(
+        status=Status.SCORED,
+        score=prediction.score,
+        score_low=prediction.score_low,
+        score_high=prediction.score_high,
+        score_lower=prediction.score_lower,
+        score_upper=prediction.score_upper,
+        width=photo.width,
+        height=photo.height,
+        scored_pixels=waiting.pixels,
+        bytes=waiting.size,
+        features=prediction.features if prediction.features.size else None,
+    )

@@ -1,0 +1,276 @@
+"""The manifest: which images a lake holds, in shards; and the command that writes it.
+
+A manifest is a folder with ``manifest.json``, written last, and Parquet files in which every row group is one shard. So
+one shard is read with one request, and a program that plans work needs ``manifest.json`` alone, whose length grows
+with the number of files, each of which holds up to 256,000 images.
+"""
+
+import bisect
+import hashlib
+import io
+import itertools
+import logging
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, fields
+from functools import lru_cache
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from grepr_core.errors import UserError
+from grepr_core.storage import Folder, MissingDriver, absolute
+from pipelines.lake.sources import Entry, Listing
+from pipelines.options import ManifestOptions
+from pipelines.stores.row_groups import read_file_metadata, read_row_group
+
+log = logging.getLogger(__name__)
+
+FORMAT_VERSION = 1
+MANIFEST_FILE = "manifest.json"
+#: Where a command that lists a source itself leaves the manifest, below its output.
+MANIFEST_FOLDER = "manifest"
+SHARDS_PER_FILE = 256
+
+SCHEMA = pa.schema(
+    [
+        pa.field("image_id", pa.string(), nullable=False),
+        pa.field("uri", pa.string(), nullable=False),
+        pa.field("member", pa.string()),
+        pa.field("offset", pa.int64()),
+        pa.field("size", pa.int64()),
+        pa.field("etag", pa.string()),
+        pa.field("shard", pa.int32(), nullable=False),
+    ]
+)
+#: Of them, those that a source tells of an image.
+ENTRY_COLUMNS = [field.name for field in fields(Entry)]
+
+
+@dataclass(frozen=True, slots=True)
+class ManifestFile:
+    """One Parquet file of a manifest: ``shards`` row groups, of which the first is shard ``first_shard``."""
+
+    name: str
+    first_shard: int
+    shards: int
+    images: int
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """A complete manifest.
+
+    Attributes:
+        folder: Where it is.
+        source: What was listed.
+        images: Number of images.
+        skipped: Number of files whose names are not images'.
+        files: Its Parquet files.
+    """
+
+    folder: Folder
+    source: str
+    images: int
+    skipped: int
+    files: tuple[ManifestFile, ...]
+
+    @property
+    def shards(self) -> int:
+        """Number of shards."""
+        return sum(file.shards for file in self.files)
+
+    def shard_sizes(self) -> list[int]:
+        """Tells how many images each shard has, by one request a file."""
+        metadata = [_metadata(self.folder, file.name) for file in self.files]
+        return [m.row_group(group).num_rows for m in metadata for group in range(m.num_row_groups)]
+
+    def read_shard(self, shard: int) -> pa.Table:
+        """Reads one shard.
+
+        Args:
+            shard: Its number, from 0.
+
+        Returns:
+            Its images, with :data:`SCHEMA`.
+        """
+        file = self.files[bisect.bisect_right(self.files, shard, key=lambda f: f.first_shard) - 1]
+        metadata = _metadata(self.folder, file.name)
+        return read_row_group(self.folder, file.name, shard - file.first_shard, metadata)
+
+
+_metadata = lru_cache(maxsize=4)(read_file_metadata)
+
+
+def image_id(uri: str, member: str | None = None) -> str:
+    """Gives the identity of an image: the same URI and member have the same one in every manifest.
+
+    Args:
+        uri: Of the image, or of the container that holds it.
+        member: Its name in the container.
+
+    Returns:
+        32 hexadecimal digits.
+    """
+    key = uri if member is None else f"{uri}\0{member}"
+    return hashlib.blake2b(key.encode(), digest_size=16).hexdigest()
+
+
+def shard_sizes(largest: int) -> Iterator[int]:
+    """Gives the number of images in shard 0, 1, 2, ...
+
+    Shards start small and double every 64 up to the largest. So a folder of some hundred photos still spreads evenly
+    over many cores, and the last shard of a job is short beside the whole; and as the sizes do not depend on the number
+    of images, writing can begin before listing ends.
+
+    Args:
+        largest: Size that shards grow to.
+
+    Yields:
+        The sizes, without end.
+    """
+    size = min(32, largest)
+    while size < largest:
+        yield from itertools.repeat(size, 64)
+        size *= 2
+    yield from itertools.repeat(largest)
+
+
+def write_manifest(entries: Iterable[Entry], folder: Folder, *, source: str, largest_shard: int) -> Manifest:
+    """Writes a manifest, holding one shard's rows and one compressed file in memory at most.
+
+    Args:
+        entries: The images; a source's :class:`Listing`, or any other.
+        folder: Where to.
+        source: What is said of their origin.
+        largest_shard: Images in a shard once there are many.
+
+    Returns:
+        The manifest.
+
+    Raises:
+        UserError: There are no images.
+    """
+    rest, sizes = iter(entries), shard_sizes(largest_shard)
+    # Cutting from one iterator by sizes of another: a shard is empty once the images have run out.
+    shards = enumerate(iter(lambda: list(itertools.islice(rest, next(sizes))), []))
+    files: list[ManifestFile] = []
+    for first, shard in shards:
+        buffer = io.BytesIO()
+        images = count = 0
+        with pq.ParquetWriter(buffer, SCHEMA, compression="zstd") as writer:
+            for number, part in itertools.chain([(first, shard)], itertools.islice(shards, SHARDS_PER_FILE - 1)):
+                writer.write_table(_shard_table(part, number), row_group_size=len(part))
+                count, images = count + 1, images + len(part)
+        name = f"part-{len(files):05d}.parquet"
+        folder.write(name, buffer.getvalue())
+        files.append(ManifestFile(name, first, count, images))
+    skipped = entries.skipped if isinstance(entries, Listing) else 0
+    if not files:
+        hint = entries.hint if isinstance(entries, Listing) else ""
+        raise UserError(f"{source}: no images found{hint}")
+    images = sum(file.images for file in files)
+    record = {
+        "format_version": FORMAT_VERSION,
+        "source": source,
+        "images": images,
+        "skipped": skipped,
+        "files": [asdict(file) for file in files],
+    }
+    folder.write_json(MANIFEST_FILE, record)
+    return Manifest(folder, source, images, skipped, tuple(files))
+
+
+def _shard_table(entries: list[Entry], number: int) -> pa.Table:
+    columns = {
+        "image_id": [image_id(e.uri, e.member) for e in entries],
+        "uri": [e.uri for e in entries],
+        "member": [e.member for e in entries],
+        "offset": [e.offset for e in entries],
+        "size": [e.size for e in entries],
+        "etag": [e.etag for e in entries],
+        "shard": [number] * len(entries),
+    }
+    return pa.Table.from_pydict(columns, schema=SCHEMA)
+
+
+def find_manifest(url: str, storage_options: Mapping[str, Any] | None = None) -> Manifest | None:
+    """Opens a manifest.
+
+    Args:
+        url: Its folder.
+        storage_options: For fsspec.
+
+    Returns:
+        The manifest, or None where there is no complete one.
+
+    Raises:
+        UserError: It was written by a newer version.
+    """
+    folder = Folder(url, storage_options)
+    if not folder.exists(MANIFEST_FILE):
+        return None
+    record = folder.read_json(MANIFEST_FILE)
+    if "format_version" not in record:
+        return None  # S3 Inventory has a file of that name too
+    if record["format_version"] != FORMAT_VERSION:
+        raise UserError(f"{url}: manifest format {record['format_version']} is unknown here; update grepr")
+    files = tuple(ManifestFile(**file) for file in record["files"])
+    return Manifest(folder, record["source"], record["images"], record["skipped"], files)
+
+
+def run(options: ManifestOptions) -> Manifest:
+    """Lists the images of a source into a manifest.
+
+    Args:
+        options: Of the command.
+
+    Returns:
+        The manifest; the one that is there, if it is complete and of the same source.
+
+    Raises:
+        UserError: The source holds no image, or the output holds the manifest of another source.
+    """
+    source = absolute(options.source)
+    found = find_manifest(options.manifest, options.storage_options)
+    if found is not None:
+        if found.source != source:
+            raise UserError(f"{options.manifest}: holds the manifest of {found.source}; name another folder")
+        log.info("%s: complete already; delete it to list %s again", options.manifest, source)
+        return found
+    listing = Listing(source, all_files=options.all_files, storage_options=options.storage_options)
+    folder = Folder(options.manifest, options.storage_options)
+    return write_manifest(listing, folder, source=source, largest_shard=options.shard_size)
+
+
+def find_or_make_manifest(
+    source: str, output: Folder, *, all_files: bool, shard_size: int, storage_options: Mapping[str, Any]
+) -> Manifest:
+    """Opens the manifest that a command's source is, or lists the source into one below the command's output.
+
+    Args:
+        source: A manifest, or anything that can be listed.
+        output: Of the command.
+        all_files: Takes every file of a folder for an image.
+        shard_size: Images in a shard, once there are many, where it is listed.
+        storage_options: For fsspec.
+
+    Returns:
+        The manifest.
+
+    Raises:
+        UserError: The source holds no image, or the output holds the manifest of another source.
+    """
+    try:
+        found = find_manifest(source, storage_options)
+    except MissingDriver:
+        found = None  # images can be listed and read without it
+    return found or run(
+        ManifestOptions(
+            source=source,
+            manifest=f"{output.url}/{MANIFEST_FOLDER}",
+            all_files=all_files,
+            shard_size=shard_size,
+            storage_options=storage_options,
+        )
+    )

@@ -1,0 +1,178 @@
+"""Making scenes for pretraining: a Ray Data pipeline from photographs to versions and FSIMc matrices.
+
+FSIMc takes longer than a step of training, and its result never changes; so it is computed once. A shard is finished
+when its file is there: resuming costs one listing, and one small request a finished shard.
+"""
+
+import logging
+import zlib
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from grepr_core.decoding.images import Failure, Limits, Photo, decode
+from grepr_core.errors import UserError
+from grepr_core.pretraining.scenes import Scene, SceneRecipe, make_scene
+from grepr_core.storage import Folder
+from grepr_core.zero_shot.patches import PATCH
+from pipelines.lake.fetch import Fetcher
+from pipelines.lake.manifest import ENTRY_COLUMNS, Manifest, find_or_make_manifest
+from pipelines.lake.sources import Entry
+from pipelines.options import PhotosOptions
+from pipelines.pretraining.scene_store import (
+    INDEX_FILE,
+    ScenesSummary,
+    SceneStore,
+    read_summary,
+    write_index,
+    write_scenes,
+)
+from pipelines.running.progress import Progress
+from pipelines.running.session import cluster_workers, ray_session
+from pipelines.running.shard_files import finished_shards
+from pipelines.running.shard_pool import ShardWorker, map_shards
+
+log = logging.getLogger(__name__)
+
+SCENES_FOLDER = "scenes"
+#: Scenes in a file; nine versions of 384 x 384 pixels are 4 MB.
+SHARD_SIZE = 32
+#: Reasons shown of images that cannot be used.
+SHOWN = 5
+
+
+@dataclass(frozen=True)
+class SceneJob:
+    """All that a process needs to make the scenes of shards.
+
+    Attributes:
+        manifest: The photographs.
+        output: Folder of the scenes.
+        recipe: How scenes are made.
+        options: Of the command.
+    """
+
+    manifest: Manifest
+    output: Folder
+    recipe: SceneRecipe
+    options: PhotosOptions
+
+
+class SceneMaker(ShardWorker):
+    """Reads, decodes, distorts and compares the photographs of a shard."""
+
+    #: Photographs with a shorter side are left out.
+    least_side = PATCH
+
+    def __init__(self, job: SceneJob) -> None:
+        """Prepares reading.
+
+        Args:
+            job: What to do.
+        """
+        torch.set_num_threads(1)
+        self._job = job
+        self._limits = Limits(min_side=self.least_side)
+        self._fetcher = Fetcher(
+            limits=self._limits, timeout=job.options.timeout, storage_options=job.options.storage_options
+        )
+
+    def process(self, shard: int) -> dict[str, object]:
+        """Writes the scenes of a shard; returns its :class:`~pipelines.pretraining.scene_store.ScenesSummary`."""
+        failures: dict[str, str] = {}
+        return asdict(write_scenes(self._job.output, shard, self._scenes(shard, failures), failures))
+
+    def _scenes(self, shard: int, failures: dict[str, str]) -> Iterator[tuple[str, Scene]]:
+        images = self._job.manifest.read_shard(shard)
+        entries = [Entry(**row) for row in images.select(ENTRY_COLUMNS).to_pylist()]
+        names = images["image_id"].to_pylist()
+        for name, image, (content, _) in zip(names, entries, self._fetcher.read(entries), strict=True):
+            photo = content if isinstance(content, Failure) else self._decode(content)
+            if isinstance(photo, Failure):
+                failures[image.uri] = f"{photo.status}: {photo.error}"
+            else:
+                key = zlib.crc32(name.encode())
+                yield image.uri, self.make(photo.rgb, self._job.recipe, key)
+
+    def make(self, photo: NDArray[np.uint8], recipe: SceneRecipe, key: int) -> Scene:
+        """Makes the scene of a photograph; see :func:`~grepr_core.pretraining.scenes.make_scene`."""
+        return make_scene(photo, recipe, key=key)
+
+    def _decode(self, content: bytes) -> Photo | Failure:
+        return decode(content, limits=self._limits, scale_to_pixels=self._job.options.max_pixels)
+
+
+def make_scenes(
+    options: PhotosOptions,
+    recipe: SceneRecipe,
+    maker: type[SceneMaker] = SceneMaker,
+    *,
+    name: str = SCENES_FOLDER,
+) -> SceneStore:
+    """Makes the scenes of a source, or goes on where an earlier run of the same command ended.
+
+    Args:
+        options: Of the command.
+        recipe: How scenes are made.
+        maker: What makes them.
+        name: Of the folder.
+
+    Returns:
+        The scenes, in the folder of that name below the output.
+
+    Raises:
+        UserError: The source holds no photograph that can be used, or the output holds scenes made otherwise.
+        ShardError: A shard could not be written, say.
+    """
+    output = Folder(options.output, options.storage_options)
+    scenes = output.child(name)
+    manifest = find_or_make_manifest(
+        options.source,
+        output,
+        all_files=options.all_files,
+        shard_size=SHARD_SIZE,
+        storage_options=options.storage_options,
+    )
+    if not scenes.exists(INDEX_FILE):
+        done = [read_summary(scenes, shard) for shard in finished_shards(scenes)]
+        todo = sorted(set(range(manifest.shards)) - {summary.shard for summary in done})
+        done += _work_through(maker, SceneJob(manifest, scenes, recipe, options), todo, done)
+        _report(done)
+        write_index(scenes, recipe, manifest.source, done)
+    store = SceneStore(scenes)
+    if store.recipe != recipe:
+        raise UserError(f"{scenes.url}: holds scenes made otherwise, {store.recipe}; name another --output")
+    if len(store) == 0:
+        raise UserError(f"{options.source}: no photograph could be used")
+    return store
+
+
+def _work_through(
+    maker: type[SceneMaker], job: SceneJob, todo: list[int], done: list[ScenesSummary]
+) -> list[ScenesSummary]:
+    summaries: list[ScenesSummary] = []
+    if not todo:
+        return summaries
+    before = sum(summary.scenes + len(summary.failures) for summary in done)
+    with (
+        ray_session(job.options.address),
+        closing(Progress(job.manifest.images, before, what="preparing")) as shown,
+    ):
+        # Distorting and comparing is work for CPUs.
+        workers = cluster_workers("cpu", job.options.workers, autoscaling=job.options.autoscaling)
+        for row in map_shards(maker, job, np.array(todo), workers):
+            summaries.append(ScenesSummary(**row))
+            failed = len(summaries[-1].failures)
+            shown.update(summaries[-1].scenes + failed, failed)
+    return summaries
+
+
+def _report(summaries: list[ScenesSummary]) -> None:
+    failures = {uri: reason for summary in summaries for uri, reason in summary.failures.items()}
+    if failures:
+        shown = "; ".join(f"{uri}: {reason}" for uri, reason in list(failures.items())[:SHOWN])
+        log.warning("%d photographs cannot be used and are left out: %s", len(failures), shown)

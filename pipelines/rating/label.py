@@ -1,0 +1,163 @@
+"""``grepr label``: choosing the photos whose ratings teach most, and a page in the browser to rate them on."""
+
+import json
+import logging
+import shlex
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from grepr_core.bundles.bundle import load_bundle
+from grepr_core.decoding.images import Limits
+from grepr_core.errors import UserError
+from grepr_core.regression.active_learning import choose
+from grepr_core.storage import absolute, is_local
+from pipelines.lake.image_reader import ImageReader
+from pipelines.lake.sources import Entry
+from pipelines.models.fit import FEWEST_RATINGS
+from pipelines.models.rated_features import image_uri
+from pipelines.options import LabelOptions
+from pipelines.rating.journal import Consistency, Photo, RatingJournal
+from pipelines.rating.label_pool import Pool, find_pool
+from pipelines.rating.page import serve
+from pipelines.running.settings import changes
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class LabelResult:
+    """What rating came to.
+
+    Attributes:
+        table: Of the ratings.
+        journal: Of all that was done.
+        rated: Photos with a rating.
+        photos: Photos to be rated.
+        raters: How consistent each rater is.
+        fit_command: What to go on with.
+    """
+
+    table: Path
+    journal: Path
+    rated: int
+    photos: int
+    raters: dict[str, Consistency]
+    fit_command: str
+
+
+def run(options: LabelOptions, *, announce: Callable[[str], None]) -> LabelResult:
+    """Chooses photos, unless they are chosen already, and serves the page until it is finished or interrupted.
+
+    Args:
+        options: Of the command.
+        announce: Is told where the page is.
+
+    Returns:
+        What the ratings came to.
+
+    Raises:
+        UserError: The output cannot be used or holds ratings of photos that were chosen otherwise, or there are no
+            photos to choose from.
+    """
+    table = Path(absolute(options.output))
+    if not is_local(options.output) or table.suffix != ".csv":
+        raise UserError(f"--output {options.output}: name a .csv file on this machine")
+    journal = RatingJournal(table)
+    try:
+        plan(journal, options)
+        reader = ImageReader(limits=_limits(options), timeout=options.timeout, storage_options=options.storage_options)
+        try:
+            serve(journal, reader, limits=_limits(options), port=options.port, announce=announce)
+        except KeyboardInterrupt:
+            log.info("the page is closed; every rating is kept")
+        return LabelResult(
+            table,
+            journal.path,
+            journal.rated(),
+            len(journal.photos),
+            {name: journal.consistency(name) for name in journal.raters()},
+            fit_command(journal, options),
+        )
+    finally:
+        journal.close()
+
+
+def plan(journal: RatingJournal, options: LabelOptions) -> None:
+    """Chooses the photos that a journal lacks.
+
+    Args:
+        journal: Of the ratings; the photos are added to it.
+        options: Of the command.
+
+    Raises:
+        UserError: Its photos were chosen otherwise.
+    """
+    settings: dict[str, Any] = {
+        "source": absolute(options.source),
+        "model": options.model,
+        "pool": options.pool,
+        "seed": options.seed,
+    }
+    if journal.photos and (changed := changes(journal.settings, settings)):
+        raise UserError(
+            f"{options.output}: its photos were chosen otherwise ({changed}); "
+            "name another --output, or use the options it was made with"
+        )
+    # A small lake may have fewer photos than were asked for.
+    if options.count <= journal.settings.get("count", 0):
+        return
+    missing = options.count - len(journal.photos)
+    bundle = load_bundle(options.model)
+    pool = find_pool(options, bundle)
+    places = {(entry.uri, entry.member): row for row, entry in enumerate(pool.entries)}
+    there = [(photo.entry.uri, photo.entry.member) for photo in journal.photos]
+    rated = [places[place] for place in there if place in places]
+    count = min(missing, len(pool.entries) - len(rated))
+    if count < missing:
+        log.warning("there are only %d photos to rate", len(journal.photos) + count)
+    chosen = choose(pool.features, count, blocks=bundle.feature_blocks, quality=pool.quality, rated=rated)
+    photos = [Photo(_name(pool.source, pool.entries[row]), pool.entries[row]) for row in chosen]
+    journal.add_photos(
+        {**settings, "count": options.count, "images": pool.source}, photos, repeats=round(options.repeats * count)
+    )
+    _tell(pool, count)
+
+
+def _tell(pool: Pool, count: int) -> None:
+    spread = "" if pool.quality is None else ", from the lowest scores to the highest"
+    log.info("chose %d of %d photos that stand for the others%s", count, len(pool.entries), spread)
+
+
+def _name(source: str, entry: Entry) -> str:
+    """Gives the name of an image in the table: its path below the source, or its URI where that does not lead back."""
+    below = entry.uri.removeprefix(source.rstrip("/") + "/")
+    return below if image_uri(source, below) == entry.uri else entry.uri
+
+
+def _limits(options: LabelOptions) -> Limits:
+    return Limits(max_bytes=options.max_image_bytes, max_pixels=options.max_image_pixels, min_side=options.min_side)
+
+
+def fit_command(journal: RatingJournal, options: LabelOptions) -> str:
+    """Gives the command that fits a model on the ratings."""
+    words = ["grepr", "fit", options.output, "--images", journal.settings["images"]]
+    if options.model != LabelOptions.model:
+        words += ["--model", options.model]
+    if options.storage_options:
+        words += ["--storage-options", json.dumps(options.storage_options)]
+    return shlex.join([*words, "--output", "my-model"])
+
+
+def to_text(result: LabelResult) -> str:
+    """Says what rating came to, and what to do next."""
+    lines = [f"{result.rated} of {result.photos} photos are rated: {result.table}, journal {result.journal.name}"]
+    lines += [f"{name}: {consistency}" for name, consistency in result.raters.items()]
+    if result.rated < result.photos:
+        lines.append("the same command again goes on with the others")
+    if result.rated >= FEWEST_RATINGS:
+        lines.append(f"next: {result.fit_command}")
+    else:
+        lines.append(f"with {FEWEST_RATINGS} of them or more: {result.fit_command}")
+    return "\n".join(lines)

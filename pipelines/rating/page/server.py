@@ -1,0 +1,243 @@
+"""The web server of the page.
+
+It listens on the loopback address only. Who does not know the token in the page's address gets nothing; and a page of
+the internet whose name was made to point to this machine is told by the ``Host`` header, which then holds that name.
+"""
+
+import io
+import json
+import secrets
+import socket
+from collections.abc import Callable
+from typing import Any
+
+import uvicorn
+from PIL import Image
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from grepr_core.decoding.images import Failure, Limits, decode, inspect_plain_jpeg
+from grepr_core.errors import UserError
+from pipelines.lake.image_reader import ImageReader
+from pipelines.rating.journal import SCALE, RatingJournal
+
+HOST = "127.0.0.1"
+#: A browser's tab takes 4 bytes a pixel, and zooming shows no more than this anyway.
+MOST_SHOWN_PIXELS = 50_000_000
+LONGEST_NAME = 64
+LONGEST_REQUEST = 4096
+#: Seconds that an unfinished answer may hold up the end.
+GRACE = 2
+HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
+        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    ),
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
+
+
+class _Guard:
+    """Lets through who knows the token, which is the first part of every path, and adds the headers of security."""
+
+    def __init__(self, app: ASGIApp, token: str) -> None:
+        self._app = app
+        self._token = token.encode()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] += [(name.lower().encode(), value.encode()) for name, value in HEADERS.items()]
+            await send(message)
+
+        first = scope["path"].encode().split(b"/")[1:2]
+        known = first and secrets.compare_digest(first[0], self._token)
+        app = self._app if known else PlainTextResponse("open the address that the command printed", 403)
+        await app(scope, receive, send_with_headers)
+
+
+class _Page:
+    """What the page asks for. Reading photos and flushing ratings to the disk happen in threads."""
+
+    def __init__(self, journal: RatingJournal, reader: ImageReader, limits: Limits, finish: Callable[[], None]) -> None:
+        self._journal = journal
+        self._reader = reader
+        self._limits = limits
+        self._finish = finish
+
+    def photo(self, request: Request) -> Response:
+        number = request.path_params["number"]
+        if number >= len(self._journal.photos):
+            raise HTTPException(404)
+        content = self._reader.read(self._journal.photos[number].entry).content
+        shown = content if isinstance(content, Failure) else for_browser(content, self._limits)
+        if isinstance(shown, Failure):
+            return PlainTextResponse(f"{shown.status}: {shown.error}", 422)
+        body, media_type = shown
+        return Response(body, media_type=media_type, headers={"Cache-Control": "private, max-age=86400"})
+
+    def raters(self, request: Request) -> Response:
+        return JSONResponse(self._journal.raters())
+
+    def state(self, request: Request) -> Response:
+        return self._state(_name(request.query_params.get("rater")))
+
+    async def rate(self, request: Request) -> Response:
+        body = await _body(request)
+        rater, slot, rating = _name(body.get("rater")), body.get("slot"), body.get("rating")
+        if type(slot) is not int or not 0 <= slot < len(self._journal.slots):
+            raise HTTPException(400, "no such photo")
+        if rating is not None and (type(rating) is not int or rating not in SCALE):
+            raise HTTPException(400, "a rating is a number from 1 to 5")
+        # What was decided before, by an earlier try whose answer got lost or in another tab, stays as it is.
+        await run_in_threadpool(self._journal.rate, rater, slot, rating)
+        return self._state(rater)
+
+    async def undo(self, request: Request) -> Response:
+        body = await _body(request)
+        rater, slot = _name(body.get("rater")), body.get("slot")
+        if type(slot) is not int:
+            raise HTTPException(400, "no such photo")
+        await run_in_threadpool(self._journal.undo, rater, slot)
+        return self._state(rater)
+
+    async def finish(self, request: Request) -> Response:
+        self._finish()
+        return JSONResponse({})
+
+    def _state(self, rater: str) -> Response:
+        slots, upcoming = self._journal.slots, self._journal.upcoming(rater)
+        state: dict[str, Any] = {
+            "total": len(slots),
+            "done": len(slots) - len(upcoming),
+            "upcoming": [{"slot": slot, "photo": slots[slot].photo} for slot in upcoming[:2]],
+            "last": self._journal.last(rater),
+        }
+        if not upcoming:
+            state["consistency"] = str(self._journal.consistency(rater))
+        return JSONResponse(state)
+
+
+def make_app(
+    journal: RatingJournal, reader: ImageReader, *, limits: Limits, token: str, finish: Callable[[], None]
+) -> Starlette:
+    """Makes the web application.
+
+    Args:
+        journal: Of the ratings.
+        reader: Of the photos.
+        limits: Larger photos are not shown.
+        token: First part of every path.
+        finish: Is called when the person is done.
+
+    Returns:
+        The application.
+    """
+    page = _Page(journal, reader, limits, finish)
+    routes = [
+        Route("/photos/{number:int}", page.photo),
+        Route("/api/raters", page.raters),
+        Route("/api/state", page.state),
+        Route("/api/rate", page.rate, methods=["POST"]),
+        Route("/api/undo", page.undo, methods=["POST"]),
+        Route("/api/finish", page.finish, methods=["POST"]),
+        Mount("/", StaticFiles(packages=[(__package__, "static")], html=True)),
+    ]
+    return Starlette(
+        routes=[Mount(f"/{token}", routes=routes)],
+        middleware=[
+            Middleware(TrustedHostMiddleware, allowed_hosts=[HOST, "localhost"], www_redirect=False),
+            Middleware(_Guard, token=token),
+        ],
+    )
+
+
+def serve(
+    journal: RatingJournal, reader: ImageReader, *, limits: Limits, port: int, announce: Callable[[str], None]
+) -> None:
+    """Serves the page until the person finishes it there, or interrupts the process.
+
+    Args:
+        journal: Of the ratings.
+        reader: Of the photos.
+        limits: Larger photos are not shown.
+        port: To listen on; 0 for any that is free.
+        announce: Is told the page's address.
+
+    Raises:
+        UserError: The port is taken.
+        KeyboardInterrupt: The process was interrupted, and the server has ended.
+    """
+    with socket.socket() as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((HOST, port))
+        except OSError as error:
+            raise UserError(f"--port {port}: {error.strerror}; name another, or leave it out") from error
+        # From here on a browser is not turned away, but waits until the server has begun.
+        listener.listen()
+        token = secrets.token_urlsafe(24)
+        app = make_app(journal, reader, limits=limits, token=token, finish=lambda: setattr(server, "should_exit", True))
+        server = uvicorn.Server(
+            uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=GRACE)
+        )
+        announce(f"rate here: http://{HOST}:{listener.getsockname()[1]}/{token}/")
+        server.run(sockets=[listener])
+
+
+def for_browser(content: bytes, limits: Limits) -> tuple[bytes, str] | Failure:
+    """Gives an image as every browser shows it alike, and as the model sees it.
+
+    Args:
+        content: The encoded image.
+        limits: What to refuse.
+
+    Returns:
+        The JPEG itself where it is a plain one; of all else the decoded picture, upright and in sRGB, without further
+        loss as PNG. With the media type; or why it cannot be shown.
+    """
+    shown = Limits(limits.max_bytes, min(limits.max_pixels, MOST_SHOWN_PIXELS), limits.min_side)
+    if inspect_plain_jpeg(content, limits=shown) is not None:
+        return content, "image/jpeg"
+    photo = decode(content, limits=limits, scale_to_pixels=MOST_SHOWN_PIXELS)
+    if isinstance(photo, Failure):
+        return photo
+    png = io.BytesIO()
+    Image.fromarray(photo.rgb).save(png, "PNG", compress_level=1)
+    return png.getvalue(), "image/png"
+
+
+def _name(value: object) -> str:
+    name = " ".join(value.split()) if isinstance(value, str) else ""
+    if not (0 < len(name) <= LONGEST_NAME and name.isprintable()):
+        raise HTTPException(400, f"a rater's name has 1 to {LONGEST_NAME} characters")
+    return name
+
+
+async def _body(request: Request) -> dict[str, Any]:
+    content = bytearray()
+    async for part in request.stream():
+        content += part
+        if len(content) > LONGEST_REQUEST:
+            raise HTTPException(413)
+    try:
+        body = json.loads(content)
+    except ValueError as error:
+        raise HTTPException(400, "no JSON") from error
+    if not isinstance(body, dict):
+        raise HTTPException(400, "no JSON object")
+    return body

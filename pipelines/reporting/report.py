@@ -1,0 +1,222 @@
+"""``grepr report``: one HTML file that shows what scores come to, and what changed since another night."""
+
+import contextlib
+import posixpath
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from typing import Any, Self
+
+from grepr_core.bundles.bundle import Bundle, load_bundle, model_card
+from grepr_core.errors import UserError
+from grepr_core.storage import Folder, absolute
+from pipelines.lake.manifest import MANIFEST_FOLDER, Manifest, find_manifest
+from pipelines.options import ReportOptions
+from pipelines.reporting import charts
+from pipelines.reporting.comparison import Comparison, compare
+from pipelines.reporting.database import load_scores, open_database
+from pipelines.reporting.page import Report, Step, format_percent, format_score, render
+from pipelines.reporting.statistics import QUANTILES, ShownPhoto, Statistics, compute
+from pipelines.reporting.thumbnails import Thumbnail, make_thumbnails
+from pipelines.running.run_files import RUN_FILE
+from pipelines.running.settings import SETTINGS_FILE, changes
+from pipelines.scoring.score import RunRecord
+from pipelines.stores.object_store import STORE_ERRORS
+
+#: Photographs shown: the worst, the best, of each tenth, and of those that rose and fell most.
+EXTREMES, PER_TENTH, MOVES = 6, 4, 4
+STEPS = {
+    "read": "Waiting for bytes",
+    "decode": "Decoding",
+    "model": "Model",
+    "write": "Writing, while the model was busy",
+}
+#: What may keep a model card from the page.
+CARD_ERRORS: tuple[type[Exception], ...] = (UserError, *STORE_ERRORS)
+#: A difference between two distributions that a person would call none.
+SMALL_GAP = 0.02
+
+
+@dataclass(frozen=True)
+class ReportResult:
+    """What was written.
+
+    Attributes:
+        output: Where.
+        bytes: Size of the page.
+        images: Number of photographs it is about.
+        thumbnails: Number of photographs it shows.
+    """
+
+    output: str
+    bytes: int
+    images: int
+    thumbnails: int
+
+
+@dataclass(frozen=True)
+class _Run:
+    """A run of ``grepr score``; without a record it is not finished."""
+
+    output: Folder
+    record: RunRecord | None
+    settings: Mapping[str, Any]
+
+    @classmethod
+    def read(cls, url: str, storage_options: Mapping[str, Any]) -> Self:
+        output = Folder(url, storage_options)
+        record = RunRecord(**output.read_json(RUN_FILE)) if output.exists(RUN_FILE) else None
+        if record is not None:
+            return cls(output, record, record.settings)
+        return cls(output, None, output.read_json(SETTINGS_FILE) if output.exists(SETTINGS_FILE) else {})
+
+    @property
+    def model(self) -> str | None:
+        """The bundle as the command was given it; of an unfinished run its name is all there is."""
+        return self.record.options["model"] if self.record else self.settings.get("model")
+
+    def find_manifest(self) -> Manifest | None:
+        """Opens the manifest; None where it is gone."""
+        places = [f"{self.output.url}/{MANIFEST_FOLDER}"]
+        if self.record is not None and "source" in self.record.options:
+            places.append(self.record.options["source"])
+        for place in places:
+            with contextlib.suppress(*STORE_ERRORS):
+                if found := find_manifest(place, self.output.storage_options):
+                    return found
+        return None
+
+
+def run(options: ReportOptions) -> ReportResult:
+    """Makes the report of a run, which need not be finished.
+
+    Args:
+        options: Of the command.
+
+    Returns:
+        What was written.
+
+    Raises:
+        UserError: There are no scores, or none to compare with.
+    """
+    this = _Run.read(options.scores, options.storage_options)
+    old = _Run.read(options.compare, options.storage_options) if options.compare else None
+    with open_database() as connection:
+        load_scores(connection, "now", this.output)
+        statistics = compute(connection, "now", extremes=EXTREMES, per_tenth=PER_TENTH)
+        comparison = None
+        if old is not None:
+            load_scores(connection, "before", old.output)
+            comparison = compare(connection, "now", "before", photos=MOVES)
+    thumbnails: dict[str, Thumbnail] = {}
+    if options.thumbnails:
+        shown = _shown(statistics, comparison)
+        thumbnails = make_thumbnails(shown, this.find_manifest(), options.storage_options)
+    report = _report(options, this, statistics, thumbnails)
+    if old is not None and comparison is not None:
+        report = _with_comparison(report, this, old, comparison)
+    page = render(report).encode()
+    folder, name = posixpath.split(absolute(options.output))
+    Folder(folder, options.storage_options).write(name, page)
+    pictures = sum(thumbnail.data_uri is not None for thumbnail in thumbnails.values())
+    return ReportResult(options.output, len(page), statistics.images, pictures)
+
+
+def _shown(statistics: Statistics, comparison: Comparison | None) -> list[ShownPhoto]:
+    moved = [move.photo for move in (*comparison.fallen, *comparison.risen)] if comparison else []
+    of_tenths = [photo for tenth in statistics.tenths for photo in tenth.photos]
+    return [*moved, *statistics.worst, *statistics.best, *of_tenths]
+
+
+def _report(options: ReportOptions, this: _Run, statistics: Statistics, thumbnails: Mapping[str, Thumbnail]) -> Report:
+    bundle, notes = _bundle(this, statistics)
+    source = str(this.settings.get("source", this.output.url))
+    chart = None
+    if statistics.histogram is not None:
+        median = statistics.overall.quantiles[len(QUANTILES) // 2]
+        words = f"Histogram of {statistics.scored:,} scores, median {median:.2f}"
+        chart = charts.distribution(statistics.histogram, statistics.tenths, median, words)
+    level = bundle.regressor.interval.level if bundle and bundle.regressor and bundle.regressor.interval else None
+    intervals = f"meant to hold {100 * level:.0f} % of ratings" if level else None
+    return Report(
+        title=options.title or f"Photo quality of {posixpath.basename(source.rstrip('/')) or source}",
+        source=source,
+        version=version("grepr"),
+        statistics=statistics,
+        thumbnails=thumbnails,
+        with_thumbnails=options.thumbnails,
+        run=this.record,
+        expected=None if this.record else this.settings.get("images"),
+        model_name=this.settings.get("model"),
+        card=model_card(bundle) if bundle else None,
+        scale=bundle.scale if bundle else None,
+        intervals=intervals,
+        notes=notes,
+        distribution_chart=chart,
+        steps=_steps(this.record),
+    )
+
+
+def _bundle(this: _Run, statistics: Statistics) -> tuple[Bundle | None, list[str]]:
+    """Loads the model that scored, for its card; or says why it cannot be had."""
+    if this.model is None:
+        return None, []
+    try:
+        bundle = load_bundle(this.model)
+    except CARD_ERRORS as error:
+        return None, [f"The model card is missing: {error}"]
+    if [bundle.model_id] != statistics.model_ids:
+        return None, [f"The model card is missing: {this.model} is another model by now ({bundle.model_id})."]
+    return bundle, []
+
+
+def _steps(record: RunRecord | None) -> list[Step]:
+    if record is None or not sum(record.seconds.values()):
+        return []
+    total = sum(record.seconds.values())
+    steps = [Step(STEPS.get(name, name), seconds, seconds / total) for name, seconds in record.seconds.items()]
+    return sorted(steps, key=lambda step: -step.seconds)
+
+
+def _with_comparison(report: Report, this: _Run, old: _Run, comparison: Comparison) -> Report:
+    other_model = comparison.model_ids != report.statistics.model_ids
+    chart = None
+    if comparison.before is not None and comparison.now is not None:
+        chart = charts.drift(comparison.before, comparison.now, "Distribution of the scores, before and now")
+    return replace(
+        report,
+        comparison=comparison,
+        compared_with=old.output.url,
+        other_model=other_model,
+        drift=[_about_models(this, old, other_model), *_about_scores(report.statistics, comparison, old)],
+        drift_chart=chart,
+    )
+
+
+def _about_models(this: _Run, old: _Run, other_model: bool) -> str:
+    if other_model:
+        return (
+            f"The two runs were scored by different models: {old.settings.get('model', 'one of unknown name')} then, "
+            f"{this.settings.get('model', 'one of unknown name')} now. Differences between the scores may come from "
+            "the models, and their scales may differ; photos and statuses can be compared all the same."
+        )
+    same = {key: value for key, value in this.settings.items() if key not in ("source", "images", "model")}
+    if changed := changes(dict(old.settings), same):
+        return f"Both runs were scored by the same model, but otherwise: {changed}."
+    return "Both runs were scored by the same model in the same way."
+
+
+def _about_scores(statistics: Statistics, comparison: Comparison, old: _Run) -> Iterator[str]:
+    if old.record is None:
+        yield "The other run is not finished; photos that it has not gone through count as new."
+    median = statistics.overall.median
+    if comparison.largest_gap is None or comparison.median_before is None or median is None:
+        return
+    before, now = format_score(comparison.median_before), format_score(median)
+    shift = f"the median went from {before} to {now}" if before != now else f"the median is {now} still"
+    gap = format_percent(comparison.largest_gap)
+    if comparison.largest_gap <= SMALL_GAP:
+        same = "The scores are distributed as before: the share of photos below any one score changed by"
+        yield f"{same} {gap} at most; {shift}."
+    else:
+        yield f"The scores have shifted: {shift}, and the share of photos below some score changed by up to {gap}."

@@ -1,0 +1,8 @@
+"""Scoring a lake: the commands ``grepr score``, its ``--plan``, and ``grepr nightly``.
+
+In come a manifest and a bundle. Out go ``score_table``'s Parquet files, a row for every image whatever happens, and
+the record of the run; resuming, taking over earlier scores, and finding the image that kills or stops a process belong
+to it.
+"""
+
+__all__ = ["nightly", "old_scores", "plan", "score", "score_table"]

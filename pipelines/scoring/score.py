@@ -1,0 +1,304 @@
+"""``grepr score``: a Ray Data pipeline from a manifest to scores.
+
+What crosses from one operator to another are shard numbers and summaries of finished shards. Everything between the
+bytes of an image and its row happens inside one process (:mod:`pipelines.scoring.shard_scorer`), which also writes the
+shard's file; so no decoded image passes through Ray's object store, and nothing on the driver grows with the number of
+images. A shard is finished when its file is there: resuming costs one listing, and one small request a finished shard,
+for what its footer tells of it.
+"""
+
+import contextlib
+import logging
+import platform
+import time
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+import ray
+from numpy.typing import NDArray
+
+from grepr_core.bundles.bundle_files import BundleFiles, BundleHeader, bundle_address
+from grepr_core.decoding.images import Limits, Status
+from grepr_core.errors import UserError
+from grepr_core.storage import Folder
+from pipelines.lake.manifest import Manifest, find_or_make_manifest
+from pipelines.options import ScoreOptions, ScoringOptions
+from pipelines.running.progress import Progress
+from pipelines.running.run_files import RUN_FILE
+from pipelines.running.run_lock import RunLock, run_lock
+from pipelines.running.session import Workers, cluster_workers, ray_session
+from pipelines.running.settings import check_settings
+from pipelines.running.shard_files import finished_shards
+from pipelines.running.shard_pool import map_shards
+from pipelines.scoring.old_scores import OldScores, check_old_settings
+from pipelines.scoring.score_table import (
+    SCORES_FOLDER,
+    TRANSIENT,
+    ShardSummary,
+    read_summaries,
+)
+from pipelines.scoring.shard_scorer import JOURNAL_FOLDER, ScoringJob, ShardScorer
+
+log = logging.getLogger(__name__)
+
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """What ``run.json`` says of a finished run.
+
+    Attributes:
+        format_version: Of this record.
+        settings: What the scores depend on: source, model, limits, precision.
+        options: Of the command that finished the run, without the storage options, which may hold secrets.
+        versions: Of grepr and what it computes with.
+        images: Number of rows.
+        counts: Number of rows by status.
+        seconds: Time by step, summed over processes: ``read`` (the model waiting for bytes), ``decode``, ``model``;
+            and ``write``, of the command that finished the run, while the model was busy with the next shard.
+        images_here: Images that the command that finished the run scored itself; the others were there.
+        wall_seconds: Its time for them, start of Ray and of the processes included.
+        images_per_second: Its speed from the first shard's start to the last one's end.
+        workers: Its processes.
+        finished: When, in UTC.
+        changed: Number of images that changed after they were listed, and have the score of their new content.
+    """
+
+    format_version: int
+    settings: dict[str, Any]
+    options: dict[str, Any]
+    versions: dict[str, str]
+    images: int
+    counts: dict[str, int]
+    seconds: dict[str, float]
+    images_here: int
+    wall_seconds: float
+    images_per_second: float | None
+    workers: dict[str, int] | None
+    finished: str
+    changed: int = 0
+
+    @property
+    def failed_fraction(self) -> float:
+        """Fraction of the images without a score."""
+        return (self.images - self.counts.get(Status.SCORED, 0)) / self.images
+
+
+def run(options: ScoreOptions) -> RunRecord:
+    """Scores a source, or goes on where an earlier run of the same command ended.
+
+    Args:
+        options: Of the command.
+
+    Returns:
+        The record that ``run.json`` holds.
+
+    Raises:
+        UserError: The source holds no image, the model cannot be used or has no way to a score, the output holds
+            scores made otherwise, or the cluster has not what was asked for.
+        ShardError: A shard could not be written, say.
+    """
+    output = Folder(options.output, options.storage_options)
+    model = scoring_model(options.model)
+    finished = output.exists(RUN_FILE) and not options.retry_failed
+    with contextlib.nullcontext() if finished else run_lock(output) as lock:
+        manifest = open_manifest(options, output)
+        return score_manifest(
+            manifest,
+            output,
+            model,
+            options,
+            features=options.features,
+            retry=options.retry_failed,
+            since=Folder(options.since, options.storage_options) if options.since else None,
+            lock=lock,
+        )
+
+
+def scoring_model(name_or_url: str) -> BundleHeader:
+    """Checks a model as far as that can be done without loading it, which the scoring processes do.
+
+    Args:
+        name_or_url: Of its bundle.
+
+    Returns:
+        What there is to know of it.
+
+    Raises:
+        UserError: It is damaged, or has no way to a score.
+    """
+    files = BundleFiles.read(name_or_url)
+    if not files.has_score:
+        raise UserError(
+            f"{name_or_url}: this model has features but no way from them to a score yet; fit one with "
+            f"'grepr fit RATINGS.csv --images FOLDER --model {name_or_url} --output BUNDLE'"
+        )
+    return files.header
+
+
+def open_manifest(options: ScoreOptions, output: Folder) -> Manifest:
+    """Opens the manifest that a command's source is, or lists the source into one below the output."""
+    return find_or_make_manifest(
+        options.source,
+        output,
+        all_files=options.all_files,
+        shard_size=options.shard_size,
+        storage_options=options.storage_options,
+    )
+
+
+def score_manifest(
+    manifest: Manifest,
+    output: Folder,
+    model: BundleHeader,
+    options: ScoringOptions,
+    *,
+    features: bool = False,
+    retry: bool = False,
+    since: Folder | None = None,
+    lock: RunLock | None = None,
+) -> RunRecord:
+    """Scores the images of a manifest; see :func:`run`.
+
+    Args:
+        manifest: The images.
+        output: Where to.
+        model: What ``options.model`` names.
+        options: How images are scored.
+        features: Whether features are written.
+        retry: Whether failures that may have passed are tried again.
+        since: Output of an earlier run, whose rows are taken over for images that have not changed.
+        lock: On the output, where another command may come to it.
+
+    Returns:
+        The record that ``run.json`` holds.
+    """
+    settings = _settings(manifest, model, options, features)
+    if (precision := model.resolve_precision(options.precision)) != options.precision != "auto":
+        log.warning("%s scores in %s always; --precision %s is ignored", model.name, precision, options.precision)
+    check_settings(output, settings, holds="scores")
+    if output.exists(RUN_FILE):
+        if not retry:
+            log.info("%s: finished already; name another output to list the source anew", output.url)
+            return RunRecord(**output.read_json(RUN_FILE))
+        output.delete(RUN_FILE)
+    if since is not None:
+        check_old_settings(since, settings)
+    before, todo = _unfinished(manifest, output.child(SCORES_FOLDER), retry)
+    if before.images:
+        log.info("%s: %d of %d images are done already", output.url, before.images, manifest.images)
+    here, workers, began = ShardSummary(), None, time.monotonic()
+    if len(todo):
+        with ray_session(options.address), closing(Progress(manifest.images, before.images)) as shown:
+            workers = cluster_workers(options.device, options.workers, autoscaling=options.autoscaling)
+            if options.gpu_decode and not workers.gpus:
+                raise UserError("--gpu-decode: Ray has no GPU here; leave it out, or add a GPU node")
+            old = ray.put(OldScores.read(since)) if since is not None else None
+            job = _job(manifest, output, model, options, workers, features, retry, old)
+            for row in map_shards(ShardScorer, job, todo, workers):
+                if lock is not None:
+                    lock.check()
+                summary = ShardSummary(**row)
+                here += summary
+                shown.update(summary.images, summary.images - summary.counts.get(Status.SCORED, 0))
+    record = _record(before + here, here, settings, options, workers, time.monotonic() - began)
+    if record.images != manifest.images:
+        raise RuntimeError(f"{record.images} rows for {manifest.images} images; this is a defect, please report it")
+    if record.changed:
+        log.warning("%d objects changed after they were listed; their scores are of the new content", record.changed)
+    notes = output.child(JOURNAL_FOLDER)
+    for name in notes.names():  # of processes that died between writing a shard and removing its note
+        notes.delete(name)
+    output.write_json(RUN_FILE, asdict(record))
+    return record
+
+
+def _unfinished(manifest: Manifest, scores: Folder, retry: bool) -> tuple[ShardSummary, NDArray[np.int64]]:
+    """Gives what is done, and the shards that are not, those with failures to be tried again among them."""
+    done, total = np.zeros(manifest.shards, bool), ShardSummary()
+    for shard, summary in read_summaries(scores, sorted(finished_shards(scores))):
+        if not (retry and TRANSIENT & summary.counts.keys()):
+            done[shard] = True
+            total += summary
+    return total, np.flatnonzero(~done)
+
+
+def _record(
+    total: ShardSummary,
+    here: ShardSummary,
+    settings: dict[str, Any],
+    options: ScoringOptions,
+    workers: Workers | None,
+    wall_seconds: float,
+) -> RunRecord:
+    return RunRecord(
+        format_version=FORMAT_VERSION,
+        settings=settings,
+        options={k: v for k, v in asdict(options).items() if k != "storage_options"},
+        versions={name: version(name) for name in ("grepr", "ray", "torch", "pillow", "pyarrow")}
+        | {"python": platform.python_version()},
+        images=total.images,
+        counts=dict(total.counts),
+        seconds=dict(total.seconds),
+        images_here=here.scored_here,
+        wall_seconds=round(wall_seconds, 3),
+        images_per_second=round(here.scored_here / (here.ended - here.began), 2) if here.scored_here else None,
+        workers=asdict(workers) if workers else None,
+        finished=datetime.now(UTC).isoformat(timespec="seconds"),
+        changed=total.changed,
+    )
+
+
+def _job(
+    manifest: Manifest,
+    output: Folder,
+    model: BundleHeader,
+    options: ScoringOptions,
+    workers: Workers,
+    features: bool,
+    retry: bool,
+    since: "ray.ObjectRef[OldScores] | None",
+) -> ScoringJob:
+    return ScoringJob(
+        manifest=manifest,
+        output=output,
+        model=bundle_address(options.model),
+        model_id=model.model_id,
+        device="cuda" if workers.gpus else "cpu",
+        precision=options.precision,
+        threads=workers.cpus,
+        limits=_limits(options),
+        max_pixels=options.max_pixels,
+        features=features,
+        timeout=options.timeout,
+        hang_timeout=options.hang_timeout,
+        zero_shot=options.zero_shot,
+        gpu_decode=options.gpu_decode,
+        storage_options=options.storage_options,
+        retry_failed=retry,
+        since=since,
+    )
+
+
+def _limits(options: ScoringOptions) -> Limits:
+    return Limits(max_bytes=options.max_image_bytes, max_pixels=options.max_image_pixels, min_side=options.min_side)
+
+
+def _settings(manifest: Manifest, model: BundleHeader, options: ScoringOptions, features: bool) -> dict[str, Any]:
+    return {
+        "source": manifest.source,
+        "images": manifest.images,
+        "model": model.name,
+        "model_id": model.model_id,
+        "precision": model.resolve_precision(options.precision),
+        "max_pixels": options.max_pixels or model.max_pixels,
+        "limits": asdict(_limits(options)),
+        "features": features,
+        "zero_shot": options.zero_shot,
+        "gpu_decode": options.gpu_decode,
+    }

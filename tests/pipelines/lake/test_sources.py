@@ -1,0 +1,111 @@
+import os
+from pathlib import Path
+
+import fsspec
+import pytest
+
+from grepr_core.errors import UserError
+from pipelines.lake.sources import Entry, Listing, path_to_uri, uri_to_path
+
+
+def touch(path: Path, content: bytes = b"x") -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    return path
+
+
+def uris(source: str | Path, **options: bool) -> list[str]:
+    return [entry.uri for entry in Listing(str(source), **options)]
+
+
+def test_a_folder_lists_images_in_a_stable_order(tmp_path: Path):
+    for name in ("b.jpg", "a/z.PNG", "a/y.jpeg", "c.heic", "é.webp", "a-b.gif"):
+        touch(tmp_path / name)
+    listed = uris(tmp_path)
+    assert listed == uris(tmp_path)
+    assert sorted(listed) == sorted(
+        str(tmp_path / name) for name in ("b.jpg", "a/z.PNG", "a/y.jpeg", "c.heic", "é.webp", "a-b.gif")
+    )
+
+
+def test_files_of_other_names_are_counted_not_listed(tmp_path: Path):
+    for name in ("a.jpg", "notes.txt", ".hidden.jpg", ".git/x.jpg", "README"):
+        touch(tmp_path / name)
+    listing = Listing(str(tmp_path))
+    assert [entry.uri for entry in listing] == [str(tmp_path / "a.jpg")]
+    assert listing.skipped == 3
+    assert len(uris(tmp_path, all_files=True)) == 5
+
+
+def test_relative_paths_and_file_urls_become_absolute_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    touch(tmp_path / "lake/a.jpg")
+    monkeypatch.chdir(tmp_path)
+    assert uris("lake") == uris(f"file://{tmp_path}/lake") == [str(tmp_path / "lake/a.jpg")]
+
+
+def test_glob_takes_what_it_matches(tmp_path: Path):
+    for name in ("a/1.jpg", "a/b/2.jpg", "a/3.dat"):
+        touch(tmp_path / name)
+    assert uris(f"{tmp_path}/**/*.jpg") == [str(tmp_path / "a/1.jpg"), str(tmp_path / "a/b/2.jpg")]
+    assert uris(f"{tmp_path}/a/*.dat") == [str(tmp_path / "a/3.dat")]
+
+
+def test_a_folder_named_like_a_glob_is_a_folder(tmp_path: Path):
+    touch(tmp_path / "2024 [best]/a.jpg")
+    assert uris(tmp_path / "2024 [best]") == [str(tmp_path / "2024 [best]/a.jpg")]
+
+
+def test_a_single_file(tmp_path: Path):
+    assert uris(touch(tmp_path / "a.jpg")) == [str(tmp_path / "a.jpg")]
+
+
+def test_links(tmp_path: Path):
+    touch(tmp_path / "lake/a.jpg")
+    (tmp_path / "lake/loop").symlink_to(tmp_path / "lake")
+    (tmp_path / "lake/self.jpg").symlink_to("self.jpg")
+    (tmp_path / "lake/broken.jpg").symlink_to("nowhere")
+    touch(tmp_path / "elsewhere/b.jpg")
+    (tmp_path / "lake/link").symlink_to(tmp_path / "elsewhere")
+    names = {os.path.relpath(uri, tmp_path / "lake") for uri in uris(tmp_path / "lake")}
+    assert names == {"a.jpg", "link/b.jpg", "self.jpg", "broken.jpg"}
+
+
+def test_names_that_are_not_utf8_survive(tmp_path: Path):
+    path = os.fsencode(tmp_path) + b"/\xff\xfe 100%.jpg"
+    Path(os.fsdecode(path)).write_bytes(b"x")
+    (uri,) = uris(tmp_path)
+    assert uri.startswith("file:///")
+    assert uri.encode().isascii()
+    assert Path(uri_to_path(uri)).read_bytes() == b"x"
+
+
+@pytest.mark.parametrize("path", ["/a b/ü%20?.jpg", "/a\nb'\".jpg", "/🐈.png"])
+def test_ordinary_paths_are_their_own_uri(path: str):
+    assert path_to_uri(path) == uri_to_path(path) == path
+
+
+def test_size_and_etag_follow_the_file(tmp_path: Path):
+    path = touch(tmp_path / "a.jpg", b"12345")
+    (before,) = Listing(str(path))
+    assert before.size == 5
+    path.write_bytes(b"123456")
+    (after,) = Listing(str(path))
+    assert after.etag != before.etag
+
+
+def test_other_file_systems():
+    fs = fsspec.filesystem("memory")
+    fs.pipe_file("/sources-lake/a.jpg", b"123")
+    fs.pipe_file("/sources-lake/b/c.png", b"1")
+    fs.pipe_file("/sources-lake/b/notes.txt", b"1")
+    listing = Listing("memory://sources-lake")
+    assert list(listing) == [Entry("memory:///sources-lake/a.jpg", 3), Entry("memory:///sources-lake/b/c.png", 1)]
+    assert listing.skipped == 1
+    assert uris("memory://sources-lake/**/*.png") == ["memory:///sources-lake/b/c.png"]
+
+
+def test_a_missing_source_is_named(tmp_path: Path):
+    with pytest.raises(UserError, match="nowhere"):
+        uris(tmp_path / "nowhere")
+    with pytest.raises(UserError, match="nowhere"):
+        uris("memory://nowhere")

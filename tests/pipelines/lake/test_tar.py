@@ -1,0 +1,107 @@
+import io
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from grepr_core.errors import UserError
+from pipelines.lake.manifest import run
+from pipelines.lake.sources import Entry, Listing
+from pipelines.options import ManifestOptions
+
+
+def make_tar(path: Path, names: list[str], tar_format: int = tarfile.PAX_FORMAT) -> dict[str, bytes]:
+    contents = {name: f"content of {name}".encode() * 50 for name in names}
+    with tarfile.open(path, "w", format=tar_format) as archive:
+        for name, content in contents.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+        folder = tarfile.TarInfo("folder.jpg")
+        folder.type = tarfile.DIRTYPE
+        archive.addfile(folder)
+        link = tarfile.TarInfo("link.jpg")
+        link.type, link.linkname = tarfile.SYMTYPE, names[0]
+        archive.addfile(link)
+    return contents
+
+
+@pytest.mark.parametrize("tar_format", [tarfile.PAX_FORMAT, tarfile.GNU_FORMAT])
+def test_members_lie_where_the_listing_says(tmp_path: Path, tar_format: int):
+    names = ["000.jpg", "000.json", "d/ü %.png", "long/" * 40 + "x.jpg"]
+    contents = make_tar(tmp_path / "a.tar", names, tar_format)
+    listing = Listing(str(tmp_path / "a.tar"))
+    listed = list(listing)
+    assert [e.member for e in listed] == [names[0], names[2], names[3]]
+    assert listing.skipped == 1
+    raw = (tmp_path / "a.tar").read_bytes()
+    for e in listed:
+        assert e.offset is not None
+        assert e.size is not None
+        assert raw[e.offset : e.offset + e.size] == contents[e.member or ""]
+
+
+def test_many_archives_keep_their_order_by_glob_and_by_list(tmp_path: Path):
+    for i in range(40):
+        make_tar(tmp_path / f"{i:02d}.tar", [f"{j}.jpg" for j in range(3)])
+    expected = [(str(tmp_path / f"{i:02d}.tar"), f"{j}.jpg") for i in range(40) for j in range(3)]
+    assert [(e.uri, e.member) for e in Listing(str(tmp_path / "*.tar"))] == expected
+    (tmp_path / "all.txt").write_text("".join(f"{i:02d}.tar\n" for i in range(40)) + "x.jpg\n")
+    listed = [(e.uri, e.member) for e in Listing(str(tmp_path / "all.txt"))]
+    assert listed == [*expected, (str(tmp_path / "x.jpg"), None)]
+
+
+@pytest.mark.parametrize("damage", ["in a member", "in a header", "a header overwritten", "no tar"])
+def test_a_broken_archive_gives_what_it_can_and_a_row_of_its_own(tmp_path: Path, damage: str):
+    path = tmp_path / "a.tar"
+    make_tar(path, [f"{i}.jpg" for i in range(4)])
+    raw = bytearray(path.read_bytes())
+    whole = list(Listing(str(path)))
+    begin = whole[2].offset or 0
+    match damage:
+        case "in a member":
+            raw = raw[: begin + 100]
+        case "in a header":
+            raw = raw[: begin - 200]
+        case "a header overwritten":
+            raw[begin - 512 : begin] = b"?" * 512
+        case _:
+            raw = bytearray(b"no tar at all" * 100)
+    path.write_bytes(raw)
+    listed = list(Listing(str(path)))
+    (tar,) = (e for e in listed if e.member is None)
+    assert (tar.uri, tar.size, tar.offset) == (str(path), len(raw), None)
+    intact = [e.member for e in listed if e.member and (e.offset or 0) + (e.size or 0) <= len(raw)]
+    assert intact == ([] if damage == "no tar" else ["0.jpg", "1.jpg"])
+
+
+def test_a_name_that_comes_twice_is_two_images(tmp_path: Path):
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        for content in (b"1", b"22"):
+            info = tarfile.TarInfo("x.jpg")
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    assert [(e.member, e.size) for e in Listing(str(tmp_path / "a.tar"))] == [("x.jpg", 1), ("2#x.jpg", 2)]
+
+
+def test_compressed_archives_are_refused(tmp_path: Path):
+    for name in ("a.tar.gz", "a.tgz"):
+        with pytest.raises(UserError, match=f"{name}: .*unpack"):
+            list(Listing(str(tmp_path / name)))
+
+
+def test_a_folder_of_archives_says_how_to_name_them(tmp_path: Path):
+    lake = tmp_path / "lake"
+    lake.mkdir()
+    for i in range(3):
+        make_tar(lake / f"{i}.tar", ["x.jpg"])
+    with pytest.raises(UserError, match=r"3 \.tar files: name them with a glob such as '.*lake/\*\.tar'"):
+        run(ManifestOptions(source=str(lake), manifest=str(tmp_path / "manifest")))
+
+
+def test_a_folder_named_like_an_archive_is_a_folder(tmp_path: Path):
+    (tmp_path / "photos.tar").mkdir()
+    (tmp_path / "photos.tar/a.jpg").touch()
+    (entry,) = Listing(str(tmp_path / "photos.tar"))
+    assert isinstance(entry, Entry)
+    assert entry.uri.endswith("a.jpg")

@@ -1,0 +1,243 @@
+"""``grepr model build``: parts put together, scored with and fitted on."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from grepr_core.bundles.bundle import Bundle, load_bundle, save_bundle
+from grepr_core.encoders.high_level import load_open_clip
+from grepr_core.encoders.low_level import LowLevelEncoder
+from grepr_core.encoders.semantic import SemanticEncoder
+from grepr_core.errors import UserError
+from grepr_core.pretraining.distortions import distort
+from grepr_core.scoring.scorer import Scorer
+from grepr_core.zero_shot.gaussian import corrected_distance, patch_statistics
+from grepr_core.zero_shot.patches import patch_batches
+from grepr_core.zero_shot.scores import high_level_score, low_level_score
+from jobs.cli import main
+from pipelines.models import evaluate, fit
+from pipelines.models.bundles import build
+from pipelines.options import EvaluateOptions, FitOptions, ModelBuildOptions, ScoreOptions
+from pipelines.scoring import score
+from tests.grepr_core.models import full_bundle, to_tensor
+from tests.lake import check_invariants, jpeg, photo
+from tests.published import SMALL_CLIP, Published, publish
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory: pytest.TempPathFactory) -> Published:
+    return publish(tmp_path_factory.mktemp("published"))
+
+
+@pytest.fixture(scope="module")
+def lite(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A fitted bundle with a low-level encoder and its pristine statistics."""
+    path = str(tmp_path_factory.mktemp("models") / "lite")
+    save_bundle(full_bundle(), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def rated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Photographs in five degrees of noise, rated by how little of it there is."""
+    from PIL import Image
+
+    folder = tmp_path_factory.mktemp("rated")
+    rows = []
+    for i in range(40):
+        noisy = distort(np.asarray(photo(i, (96, 96))), "gaussian_noise", i % 5 + 1, seed=i)
+        (folder / f"{i}.jpg").write_bytes(jpeg(Image.fromarray(noisy), quality=95))
+        rows.append({"image": f"{i}.jpg", "mos": 5 - i % 5})
+    pd.DataFrame(rows).to_csv(folder / "ratings.csv", index=False)
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("local_ray")
+def test_one_command_puts_clip_beside_a_low_level_encoder(
+    published: Published, lite: str, rated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("jobs.cli._mute_libraries", lambda: None)
+    model = str(tmp_path / "grepr-clip")
+    command = ["model", "build", "--low", lite, "--high", f"open_clip:{SMALL_CLIP}"]
+    with pytest.raises(SystemExit) as ended:
+        main([*command, "--pretrained", str(published.clip), "--output", model])
+    assert ended.value.code == 0
+
+    bundle, source = load_bundle(model), load_bundle(lite)
+    assert (bundle.name, bundle.regressor, bundle.scale) == ("grepr-clip", None, (0, 2))
+    assert (bundle.distance, bundle.precision, bundle.max_pixels) == ("corrected", "auto", source.max_pixels)
+    assert bundle.card["low_level"] == {"from": "full", "model_id": source.model_id}
+    assert bundle.card["high_level"] == {"from": "open_clip", "architecture": SMALL_CLIP, "pretrained": "clip.pt"}
+
+    (tmp_path / "photos").mkdir()
+    for i in range(3):
+        (tmp_path / f"photos/{i}.jpg").write_bytes(jpeg(photo(i, (200, 150))))
+    score.run(
+        ScoreOptions(
+            source=str(tmp_path / "photos"), output=str(tmp_path / "out"), model=model, precision="fp32", workers=1
+        )
+    )
+    clip = load_open_clip(SMALL_CLIP, str(published.clip))
+    for row in check_invariants(tmp_path / "out").to_pylist():
+        image = to_tensor(np.asarray(_decoded(Path(row["uri"]))))
+        with torch.inference_mode():
+            good, bad = clip.quality_cosines(clip(image[None]))[0].tolist()
+            distance = corrected_distance(patch_statistics(source.low.eval(), patch_batches(image)), source.pristine)
+        assert row["score_high"] == pytest.approx(high_level_score(good, bad), abs=1e-5)
+        assert row["score_low"] == pytest.approx(low_level_score(distance), abs=1e-4)
+        assert row["score"] == pytest.approx(row["score_high"] + row["score_low"], abs=1e-6)
+
+    fit.run(
+        FitOptions(
+            ratings=f"{rated}/ratings.csv", images=str(rated), model=model, output=str(tmp_path / "fitted"), workers=1
+        )
+    )
+    fitted = load_bundle(str(tmp_path / "fitted"))
+    assert fitted.regressor.coefficients.shape == (64 + 128,)
+    assert fitted.scale == (1, 5)
+
+
+def _decoded(path: Path) -> np.ndarray:
+    from grepr_core.decoding.images import decode
+
+    return decode(path.read_bytes()).rgb
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("local_ray")
+def test_a_bundle_without_a_score_is_for_fitting(rated: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    model = str(tmp_path / "lite0")
+    with caplog.at_level("INFO", "pipelines"):
+        build(ModelBuildOptions(high="efficientnet_lite0", output=model, max_pixels=40_000))
+    assert f"grepr fit RATINGS.csv --images FOLDER --model {model}" in caplog.text
+    bundle = load_bundle(model)
+    assert not bundle.has_score
+    assert isinstance(bundle.high, SemanticEncoder)
+    assert bundle.max_pixels == 40_000
+    (features_only,) = Scorer(bundle, device="cpu").score([(rated / "0.jpg").read_bytes()])
+    assert features_only.score is features_only.error is None
+    assert features_only.features.shape == (SemanticEncoder.feature_size,)
+
+    with pytest.raises(UserError, match=f"grepr fit RATINGS.csv --images FOLDER --model {model}"):
+        score.run(ScoreOptions(source=str(rated), output=str(tmp_path / "out"), model=model))
+    assert not (tmp_path / "out").exists()
+
+    common = {"ratings": f"{rated}/ratings.csv", "images": str(rated), "model": model}
+    evaluation = evaluate.run(EvaluateOptions(**common, workers=1, labels="20", splits=2))
+    assert evaluation.as_it_is == []
+    assert evaluation.few_labels[0].srocc.median > 0.5
+    fit.run(FitOptions(**common, workers=1, output=str(tmp_path / "fitted")))
+    fitted = load_bundle(str(tmp_path / "fitted"))
+    assert fitted.has_score
+    assert fitted.max_pixels == 40_000
+    contents = [(rated / f"{i}.jpg").read_bytes() for i in (0, 4)]
+    good, bad = (result.score for result in Scorer(fitted, device="cpu").score(contents))
+    assert good > bad
+
+
+def pretrained_low(folder: Path) -> LowLevelEncoder:
+    encoder = LowLevelEncoder(seed=5).eval()
+    folder.mkdir()
+    save_file(encoder.state_dict(), folder / "low_level.safetensors")
+    return encoder
+
+
+@pytest.mark.slow
+def test_pristine_statistics_are_those_of_the_photographs(tmp_path: Path):
+    encoder = pretrained_low(tmp_path / "run")
+    (tmp_path / "pristine").mkdir()
+    # A photograph of one patch has that patch chosen.
+    for i in range(260):
+        photo(i, (96, 96)).save(tmp_path / f"pristine/{i:03d}.png")
+    (tmp_path / "pristine/broken.jpg").write_bytes(b"\xff\xd8\xff")
+    options = ModelBuildOptions(
+        low=str(tmp_path / "run"), pristine=str(tmp_path / "pristine"), output=str(tmp_path / "model")
+    )
+    build(options)
+    bundle = load_bundle(options.output)
+    assert bundle.has_score
+    assert bundle.card["pristine_photographs"] == 260
+    pixels = torch.stack([to_tensor(np.asarray(photo(i, (96, 96)))) for i in range(260)])
+    with torch.inference_mode():
+        features = encoder(pixels).double().numpy()
+    assert bundle.pristine.count == 260
+    np.testing.assert_allclose(bundle.pristine.mean, features.mean(axis=0), atol=1e-5)
+    np.testing.assert_allclose(bundle.pristine.covariance, np.cov(features, rowvar=False), atol=1e-6)
+
+
+def test_too_few_pristine_patches_are_refused(tmp_path: Path):
+    pretrained_low(tmp_path / "run")
+    (tmp_path / "pristine").mkdir()
+    options = ModelBuildOptions(
+        low=str(tmp_path / "run"), pristine=str(tmp_path / "pristine"), output=str(tmp_path / "model")
+    )
+    for i, found in enumerate((0, 1)):
+        photo(i, (96 if found else 90, 96)).save(tmp_path / f"pristine/{i}.png")
+        with pytest.raises(UserError, match=f"{i + 1} photographs gave {found} sharp and colourful patches; at least"):
+            build(options)
+    assert not (tmp_path / "model").exists()
+
+
+def test_runs_of_both_stages_make_a_bundle(published: Published, tmp_path: Path):
+    pretrained_low(tmp_path / "low")
+    clip = load_open_clip(SMALL_CLIP, str(published.clip))
+    (tmp_path / "high").mkdir()
+    save_file(clip.state_dict(), tmp_path / "high/high_level.safetensors")
+    options = ModelBuildOptions(
+        low=str(tmp_path / "low"), high=str(tmp_path / "high"), output=str(tmp_path / "model"), name="mine"
+    )
+    with pytest.raises(UserError, match=r"high_level\.json is missing"):
+        build(options)
+    (tmp_path / "high/high_level.json").write_text(json.dumps(clip.config()))
+    bundle = build(options)
+    assert bundle.name == "mine"
+    assert bundle.pristine is None
+    with pytest.raises(UserError, match="holds a model bundle already"):
+        build(options)
+    # The same parts make the same model.
+    again = build(ModelBuildOptions(low=options.low, high=options.high, output=str(tmp_path / "again"), name="mine"))
+    assert again.model_id == bundle.model_id
+    pixels = to_tensor(np.asarray(photo(0)))[None]
+    with torch.inference_mode():
+        assert torch.equal(load_bundle(options.output).high(pixels), clip(pixels))
+
+    save_file({"encoder.conv1.weight": torch.zeros(1)}, tmp_path / "low/low_level.safetensors")
+    with pytest.raises(UserError, match=r"(?s)low_level\.safetensors does not fit .*Missing"):
+        build(ModelBuildOptions(low=options.low, output=str(tmp_path / "wrong")))
+
+
+def test_parts_that_cannot_be_had(tmp_path: Path, published: Published):
+    semantic = Bundle("semantic", high=load_bundle("grepr-lite").high)
+    save_bundle(semantic, str(tmp_path / "semantic"))
+    save_bundle(Bundle("low", low=LowLevelEncoder()), str(tmp_path / "low"))
+    for options, message in (
+        ({"low": str(tmp_path / "nowhere")}, r"--low .*nowhere: no model bundle there.*low_level\.safetensors"),
+        ({"high": str(tmp_path / "nowhere")}, r"--high .*nowhere: no model bundle there.*high_level\.safetensors"),
+        ({"low": str(tmp_path / "semantic")}, "this model has no low-level encoder"),
+        ({"high": str(tmp_path / "low")}, "this model has no high-level encoder"),
+        ({"high": f"open_clip:{SMALL_CLIP}"}, "needs `pretrained` weights"),
+        ({"high": "open_clip:RN49", "pretrained": "openai"}, "no architecture 'RN49'"),
+    ):
+        with pytest.raises(UserError, match=message):
+            build(ModelBuildOptions(**options, output=str(tmp_path / "model")))
+    assert not (tmp_path / "model").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({}, "--low, --high or both"),
+        ({"high": "efficientnet_lite0", "pristine": "p"}, "name one with --low"),
+        ({"low": "l", "pretrained": "openai"}, "--pretrained goes with"),
+        ({"low": "l", "max_pixels": 9}, "--max-pixels"),
+    ],
+)
+def test_options_that_do_not_go_together(options: dict[str, object], message: str):
+    with pytest.raises(ValueError, match=message):
+        ModelBuildOptions(output="model", **options)

@@ -1,0 +1,107 @@
+"""Preparing scenes, on a real Ray in this process; and killed in the middle."""
+
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from grepr_core.errors import UserError
+from grepr_core.pretraining import distortions
+from grepr_core.pretraining.scenes import SceneRecipe, make_scene
+from grepr_core.storage import Folder
+from grepr_core.zero_shot import patches
+from pipelines.options import SceneOptions, pretraining
+from pipelines.pretraining.scene_maker import SCENES_FOLDER, make_scenes
+from pipelines.pretraining.scene_store import INDEX_FILE, SceneStore
+from pipelines.running.shard_files import finished_shards
+from tests.lake import make_lake
+
+RECIPE = SceneRecipe(kinds=2, levels=1, side=96)
+
+
+@pytest.fixture(scope="module")
+def lake(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = make_lake(tmp_path_factory.mktemp("lake") / "photos", 40)
+    (folder / "0003.jpg").write_bytes(b"no picture")
+    return folder
+
+
+def test_options_know_what_the_method_offers():
+    assert len(distortions.DISTORTIONS) == pretraining.MOST_KINDS
+    assert len(distortions.LEVELS) == pretraining.MOST_LEVELS
+    assert patches.PATCH == pretraining.LEAST_SCENE_SIDE
+    with pytest.raises(ValueError, match="--kinds"):
+        SceneOptions(source="", output="", kinds=23)
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_every_photograph_that_can_be_used_becomes_a_scene(
+    lake: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    store = make_scenes(SceneOptions(source=str(lake), output=str(tmp_path)), RECIPE)
+    assert len(store) == 39
+    assert "1 photographs cannot be used" in caplog.text
+    assert "0003.jpg: unreadable" in caplog.text
+    assert store.recipe == RECIPE
+    scenes = [store.read(index) for index in range(39)]
+    assert len({scene.versions[0].tobytes() for scene in scenes}) == 39
+    again = pickle.loads(pickle.dumps(store))
+    np.testing.assert_array_equal(again.read(38).versions, scenes[38].versions)
+    np.testing.assert_array_equal(again.read(38).similarity, scenes[38].similarity)
+    with pytest.raises(UserError, match="holds scenes made otherwise"):
+        make_scenes(SceneOptions(source=str(lake), output=str(tmp_path)), SceneRecipe(kinds=3, levels=1, side=96))
+
+
+def test_what_is_stored_is_what_was_made(tmp_path: Path):
+    from pipelines.pretraining.scene_store import ScenesSummary, write_index, write_scenes
+
+    recipe = SceneRecipe(kinds=1, levels=2, side=64)
+    rng = np.random.default_rng(0)
+    made = [make_scene(rng.integers(0, 256, (70 + i, 80, 3), np.uint8), recipe, key=i) for i in range(5)]
+    folder = Folder(str(tmp_path))
+    for shard, part in enumerate((made[:2], [], made[2:])):
+        assert write_scenes(folder, shard, ((str(i), scene) for i, scene in enumerate(part)), {}).scenes == len(part)
+    write_index(folder, recipe, "here", [ScenesSummary(shard, n, {}) for shard, n in ((2, 3), (0, 2), (1, 0))])
+    store = SceneStore(folder)
+    assert len(store) == 5
+    with ThreadPoolExecutor(8) as pool:
+        read = list(pool.map(store.read, list(range(5)) * 40))
+    for stored, scene in zip(read, made * 40, strict=True):
+        np.testing.assert_array_equal(stored.versions, scene.versions)
+        np.testing.assert_array_equal(stored.similarity, scene.similarity)
+        assert (stored.kinds, stored.levels) == (scene.kinds, scene.levels)
+
+
+@pytest.mark.slow
+def test_killed_in_the_middle_it_goes_on(lake: Path, tmp_path: Path):
+    program = (
+        "from grepr_core.pretraining.scenes import SceneRecipe\n"
+        "from pipelines.pretraining.scene_maker import make_scenes\n"
+        "from pipelines.options import SceneOptions\n"
+        f"make_scenes(SceneOptions(source={str(lake)!r}, output={str(tmp_path)!r}, workers=1),"
+        " SceneRecipe(kinds=6, levels=2, side=120))"
+    )
+    scenes = Folder(str(tmp_path)).child(SCENES_FOLDER)
+    process = subprocess.Popen([sys.executable, "-c", program], env=os.environ, start_new_session=True)
+    deadline = time.monotonic() + 120
+    while not finished_shards(scenes) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not scenes.exists(INDEX_FILE)
+    done = {
+        shard: (tmp_path / SCENES_FOLDER / f"shard={shard:06d}.parquet").stat().st_mtime_ns
+        for shard in finished_shards(scenes)
+    }
+    assert done
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=240)
+    assert len(SceneStore(scenes)) == 39
+    for shard, written in done.items():
+        assert (tmp_path / SCENES_FOLDER / f"shard={shard:06d}.parquet").stat().st_mtime_ns == written

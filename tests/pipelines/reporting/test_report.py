@@ -1,0 +1,228 @@
+"""The report's thumbnails, words and warnings, without a browser."""
+
+import base64
+import io
+import tarfile
+from dataclasses import replace
+from html import unescape
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import s3fs
+from PIL import ExifTags, Image
+
+from grepr_core.errors import UserError
+from pipelines.lake.manifest import image_id
+from pipelines.lake.manifest import run as write_manifest
+from pipelines.lake.sources import Listing
+from pipelines.options import ManifestOptions, ReportOptions
+from pipelines.reporting import thumbnails
+from pipelines.reporting.page import format_bytes, format_change, format_duration, format_percent, shorten, visible
+from pipelines.reporting.report import run
+from pipelines.reporting.statistics import ShownPhoto
+from pipelines.reporting.thumbnails import MOST_BYTES, Thumbnail, make_thumbnails
+from tests.lake import jpeg, photo
+from tests.s3_server import s3_server
+from tests.score_rows import random_rows, score_row, write_run
+
+
+def report(scores: Path, **options: Any) -> str:
+    output = scores.parent / "report.html"
+    result = run(ReportOptions(scores=str(scores), output=str(output), **options))
+    assert result.bytes == output.stat().st_size
+    return output.read_text()
+
+
+def shown(uri: str, member: str | None = None, etag: str | None = None, shard: int = 0) -> ShownPhoto:
+    return ShownPhoto(shard, image_id(uri, member), uri, member, etag, 0.5, None, None, 64, 64)
+
+
+def picture(thumbnail: Thumbnail) -> Image.Image:
+    assert thumbnail.data_uri is not None, thumbnail.note
+    image = Image.open(io.BytesIO(base64.b64decode(thumbnail.data_uri.partition("base64,")[2])))
+    assert image.size == (thumbnail.width, thumbnail.height)
+    return image.convert("RGB")
+
+
+# --- Thumbnails -------------------------------------------------------------------------------------------------------
+
+
+def test_a_thumbnail_is_small_upright_and_bare(tmp_path: Path):
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    exif[ExifTags.Base.Model] = "A camera's serial number"
+    halves = np.zeros((600, 800, 3), np.uint8)
+    halves[:, :400] = 255  # the left half, which turned upright is the upper one
+    Image.fromarray(halves).save(tmp_path / "a.jpg", exif=exif)
+    (thumbnail,) = make_thumbnails([shown(str(tmp_path / "a.jpg"))], None, {}).values()
+    found = np.asarray(picture(thumbnail))
+    assert found.shape == (320, 240, 3)
+    assert found[:150].mean() > 240
+    assert found[-150:].mean() < 15
+    assert thumbnail.note is None
+    assert b"serial" not in base64.b64decode(thumbnail.data_uri.partition("base64,")[2])
+
+
+def test_noise_stays_within_the_bytes(tmp_path: Path):
+    noise = np.random.default_rng(0).integers(0, 256, (700, 900, 3), np.uint8)
+    Image.fromarray(noise).save(tmp_path / "noise.png")
+    (thumbnail,) = make_thumbnails([shown(str(tmp_path / "noise.png"))], None, {}).values()
+    assert thumbnail.data_uri is not None
+    assert len(base64.b64decode(thumbnail.data_uri.partition("base64,")[2])) <= MOST_BYTES
+
+
+def test_members_of_archives_and_rows_of_tables(tmp_path: Path):
+    images = [jpeg(photo(seed)) for seed in range(3)]
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        for i, content in enumerate(images):
+            info = tarfile.TarInfo(f"{i}.jpg")
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    pq.write_table(pa.table({"image": images}), tmp_path / "b.parquet")
+    entries = [entry for name in ("a.tar", "b.parquet") for entry in Listing(str(tmp_path / name))]
+    assert len(entries) == 6
+    for name, i in (("a.tar", slice(0, 3)), ("b.parquet", slice(3, 6))):
+        source, folder = str(tmp_path / name), str(tmp_path / f"{name}-manifest")
+        manifest = write_manifest(ManifestOptions(source=source, manifest=folder, shard_size=2))
+        photos = [shown(e.uri, e.member, e.etag, shard=row // 2) for row, e in enumerate(entries[i])]
+        made = make_thumbnails(photos, manifest, {})
+        for one, content in zip(photos, images, strict=True):
+            expected = np.asarray(Image.open(io.BytesIO(content)).convert("RGB"), np.float32)
+            found = np.asarray(picture(made[one.image_id]), np.float32)
+            assert np.abs(found - expected).mean() < 10
+
+
+def test_what_cannot_be_shown_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    Image.new("1", (20_000, 20_000)).save(tmp_path / "bomb.png")
+    (tmp_path / "text.jpg").write_text("<html>")
+    (tmp_path / "changed.jpg").write_bytes(jpeg(photo(0)))
+    names = ("bomb.png", "text.jpg", "gone.jpg", "changed.jpg")
+    photos = [shown(str(tmp_path / name), etag="of another day") for name in names]
+    archive = shown(str(tmp_path / "gone.tar"), "a.jpg")
+    notes = {key: thumbnail.note for key, thumbnail in make_thumbnails([*photos, archive], None, {}).items()}
+    told = [notes[one.image_id] or "" for one in photos]
+    assert "limit" in told[0]
+    assert "a web page" in told[1]
+    assert "not shown: no such file" in told[2]
+    assert told[3] == "changed since it was scored"
+    assert "not shown" in (notes[archive.image_id] or "")
+
+
+def test_no_more_are_read_than_the_cap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(thumbnails, "MOST_THUMBNAILS", 3)
+    (tmp_path / "a.jpg").write_bytes(jpeg(photo(0)))
+    one = shown(str(tmp_path / "a.jpg"))
+    photos = [one, one, *(replace(one, image_id=str(i)) for i in range(9))]
+    assert list(make_thumbnails(photos, None, {})) == [one.image_id, "0", "1"]
+
+
+# --- The page ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_finished_run(tmp_path: Path):
+    rows = random_rows(300, root=str(tmp_path / "photos"))
+    page = report(write_run(tmp_path / "run", rows, source="/photos/of/mine"))
+    scored = sum(row["score"] is not None for row in rows)
+    assert "<title>Photo quality of mine</title>" in page
+    assert f"{scored} of 300 photos have a score" in page
+    assert "meant to hold 90 % of ratings" in page
+    assert "BIQ2021" in page  # the model card
+    assert "SROCC on 400 photographs" in page
+    assert "12.5 photos a second" in page
+    assert "91.2 %" in page  # of the time, the model's: 36.5 s of 40 s
+    assert "not shown: no such file" in page
+    assert "Not finished" not in page
+    assert "None" not in page
+
+
+def test_an_unfinished_run_says_so(tmp_path: Path):
+    page = report(write_run(tmp_path / "run", random_rows(90), finished=False, images=1000), thumbnails=False)
+    assert "<strong>Not finished.</strong> 90 of 1,000 photos" in page
+    assert "Speed and time" not in page
+    assert "<img" not in page
+    assert "not shown" not in page
+
+
+def test_a_title(tmp_path: Path):
+    page = report(write_run(tmp_path / "run", random_rows(30)), title="Ours & <theirs>", thumbnails=False)
+    assert "<title>Ours &amp; &lt;theirs&gt;</title>" in page
+
+
+@pytest.mark.parametrize("model", ["grepr-lite", "/nowhere/model"])
+def test_a_model_that_is_gone_costs_the_card_alone(tmp_path: Path, model: str):
+    rows = [row | {"model_id": "0123456789abcdef"} for row in random_rows(30)]
+    page = unescape(report(write_run(tmp_path / "run", rows, model=model), thumbnails=False))
+    assert "The model card is missing" in page
+    assert ("is another model by now" in page) == (model == "grepr-lite")
+    assert "0123456789abcdef" in page
+
+
+def test_nothing_scored(tmp_path: Path):
+    page = report(write_run(tmp_path / "run", [score_row(f"/a/{i}.jpg", None) for i in range(3)]))
+    assert "None of 3 photos has a score" in page
+    assert "no such file" in page
+
+
+def test_two_nights_in_words(tmp_path: Path):
+    monday = write_run(tmp_path / "monday", random_rows(200))
+    tuesday = write_run(tmp_path / "tuesday", random_rows(200))
+    page = report(tuesday, compare=str(monday), thumbnails=False)
+    assert "Both runs were scored by the same model in the same way" in page
+    assert "distributed as before" in page
+    lower = [row | {"score": row["score"] and row["score"] * 0.8} for row in random_rows(200)]
+    page = report(write_run(tmp_path / "third", lower), compare=str(monday), thumbnails=False)
+    assert "The scores have shifted: the median went from" in page
+    assert "Fell most" in page
+    assert "Rose most" not in page
+    other = [row | {"model_id": "0123456789abcdef"} for row in lower]
+    run = write_run(tmp_path / "fourth", other, model="my-model", finished=False)
+    page = report(tuesday, compare=str(run), thumbnails=False)
+    assert "scored by different models: my-model then, grepr-lite now" in page
+    assert "The other run is not finished" in page
+    with pytest.raises(UserError, match="holds no scores"):
+        report(tuesday, compare=str(tmp_path / "nothing"))
+
+
+@pytest.mark.s3
+def test_from_a_store_to_a_store(tmp_path: Path):
+    with s3_server(tmp_path):
+        store = s3fs.S3FileSystem()
+        for bucket in ("lake", "scores"):
+            store.mkdir(bucket)
+        store.pipe_file("lake/photos/a/0 ü.jpg", jpeg(photo(0)))
+        rows = [score_row("s3://lake/photos/a/0 ü.jpg", 0.9), *random_rows(100)]
+        write_run("s3://scores/monday", rows)
+        result = run(ReportOptions(scores="s3://scores/monday", output="s3://scores/pages/monday.html"))
+        page = store.cat_file("scores/pages/monday.html").decode()
+    assert result.thumbnails == 1
+    assert "<img" in page
+    assert len(page.encode()) == result.bytes
+    assert "0 ü.jpg" in page
+
+
+# --- Words ------------------------------------------------------------------------------------------------------------
+
+
+def test_long_names_lose_their_middle():
+    assert shorten("short.jpg", 20) == "short.jpg"
+    long = shorten("/a/very/long/path/" + "x" * 4000 + "/IMG_1234.jpg", 40)
+    assert len(long) == 40
+    assert long.startswith("/a/very/")
+    assert long.endswith("/IMG_1234.jpg")
+
+
+def test_what_acts_unseen_is_made_visible():
+    assert visible("a\u202egpj.exe\n\x00\u2028é بحر 👍") == "a⟨U+202E⟩gpj.exe⟨U+000A⟩⟨U+0000⟩⟨U+2028⟩é بحر 👍"
+
+
+def test_numbers_in_words():
+    assert [format_percent(f) for f in (0, 0.0001, 0.5, 0.1234, 0.9999, 1)] == [
+        *("0 %", "< 0.1 %", "50 %", "12.3 %", "> 99.9 %", "100 %")
+    ]
+    assert [format_bytes(n) for n in (0, 999, 1500, 858_088_204_800)] == ["0 bytes", "999 bytes", "1.5 kB", "858 GB"]
+    assert [format_change(c) for c in (0.0001, -0.05, 0.1)] == ["0", "\N{MINUS SIGN}0.050", "+0.100"]
+    assert [format_duration(s) for s in (1.25, 150, 7200)] == ["1.2 s", "2.5 minutes", "2.0 hours"]

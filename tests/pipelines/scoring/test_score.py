@@ -1,0 +1,82 @@
+"""The scoring pipeline on a real Ray, in this process."""
+
+from pathlib import Path
+
+import pytest
+
+from grepr_core.bundles.bundle import save_bundle
+from grepr_core.errors import UserError
+from grepr_core.storage import Folder
+from pipelines.lake.manifest import run as make_manifest
+from pipelines.options import ManifestOptions, ScoreOptions
+from pipelines.scoring.score import run
+from pipelines.scoring.score_table import read_scores
+from tests.grepr_core.models import full_bundle
+from tests.lake import check_invariants, jpeg, make_lake, photo
+
+pytestmark = pytest.mark.usefixtures("local_ray")
+
+
+@pytest.fixture(scope="module")
+def lake(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_lake(tmp_path_factory.mktemp("lake") / "photos", 70)
+
+
+@pytest.mark.slow
+def test_a_model_with_both_paths_fills_every_column(lake: Path, tmp_path: Path):
+    save_bundle(full_bundle(), str(tmp_path / "model"))
+    where = {"source": str(lake), "output": str(tmp_path / "out"), "model": str(tmp_path / "model")}
+    options = ScoreOptions(**where, features=True, zero_shot=True, workers=1)
+    record = run(options)
+    table = check_invariants(tmp_path / "out")
+    assert record.counts == {"scored": 70}
+    for name in ("score", "score_low", "score_high", "features", "width", "scored_pixels", "bytes"):
+        assert table[name].null_count == 0
+    assert len(set(table["score"].to_pylist())) == 70
+    assert len(table["features"][0]) == 32 + 128
+    assert set(table["model_id"].to_pylist()) == {record.settings["model_id"]}
+
+
+@pytest.mark.slow
+def test_a_manifest_is_a_source(lake: Path, tmp_path: Path):
+    manifest = make_manifest(ManifestOptions(source=str(lake), manifest=str(tmp_path / "manifest")))
+    record = run(ScoreOptions(source=f"file://{tmp_path}/manifest", output=f"file://{tmp_path}/out", workers=1))
+    assert record.images == manifest.images == 70
+    assert not (tmp_path / "out/manifest").exists()
+    assert len(read_scores(Folder(str(tmp_path / "out")))) == 70
+
+
+def test_notes_of_processes_that_died_are_cleared_away(lake: Path, tmp_path: Path):
+    notes = tmp_path / "out/in-progress"
+    notes.mkdir(parents=True)
+    (notes / "shard=000000.json").write_text('{"image": null, "deaths": {}}')
+    (notes / "shard=000099.json").write_text('{"image": null, "deaths": {}}')
+    (notes / ".shard=000001.json.abc").touch()
+    run(ScoreOptions(source=str(lake), output=str(tmp_path / "out"), workers=1))
+    check_invariants(tmp_path / "out")
+
+
+def test_secrets_stay_out_of_the_record(lake: Path, tmp_path: Path):
+    (tmp_path / "one").mkdir()
+    (tmp_path / "one/a.jpg").write_bytes(jpeg(photo(0)))
+    options = ScoreOptions(
+        source=str(tmp_path / "one"), output=str(tmp_path / "out"), storage_options={"auto_mkdir": "SECRET"}
+    )
+    run(options)
+    for path in (tmp_path / "out").rglob("*"):
+        assert path.is_dir() or b"SECRET" not in path.read_bytes()
+
+
+def test_more_workers_than_there_are_cores_are_refused(lake: Path, tmp_path: Path):
+    with pytest.raises(UserError, match="--workers 999"):
+        run(ScoreOptions(source=str(lake), output=str(tmp_path / "out"), workers=999))
+
+
+def test_nothing_but_failures_is_still_a_run(tmp_path: Path):
+    (tmp_path / "lake").mkdir()
+    for i in range(3):
+        (tmp_path / "lake" / f"{i}.jpg").write_bytes(b"")
+    record = run(ScoreOptions(source=str(tmp_path / "lake"), output=str(tmp_path / "out"), workers=1))
+    assert record.counts == {"unreadable": 3}
+    assert record.failed_fraction == 1
+    check_invariants(tmp_path / "out")

@@ -1,0 +1,40 @@
+import subprocess
+import sys
+import time
+
+import pytest
+
+from pipelines.scoring.watchdog import EXIT_CODE
+
+PROGRAM = """
+import ctypes, time
+from pipelines.scoring.watchdog import Watchdog
+dog = Watchdog(0.5)
+{}
+"""
+
+
+def run(program: str) -> tuple[int, str, float]:
+    began = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM.format(program)], capture_output=True, text=True, timeout=100, check=False
+    )
+    return done.returncode, done.stdout, time.monotonic() - began
+
+
+def test_a_process_that_hangs_is_ended_after_its_last_words():
+    code, out, seconds = run("dog.arm(lambda: print('row 7', flush=True)); time.sleep(60)")
+    assert (code, out) == (EXIT_CODE, "row 7\n")
+    assert seconds < 50
+
+
+def test_native_code_that_holds_the_interpreter_is_ended_too():
+    # PyDLL calls with the interpreter's lock held, so that no other thread of Python can run.
+    code, _, seconds = run("dog.arm(); ctypes.PyDLL(None).sleep(60)")
+    assert code != 0
+    assert seconds < 50
+
+
+@pytest.mark.parametrize("program", ["for _ in range(6): dog.arm(); time.sleep(0.2)", "dog.arm()"])
+def test_a_process_that_gets_on_is_left_alone(program: str):
+    assert run(program + "\ndog.disarm(); time.sleep(1.5); print('alive')")[:2] == (0, "alive\n")
