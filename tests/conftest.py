@@ -4,13 +4,15 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from playwright.sync_api import Browser, sync_playwright
 
-# Tests run side by side: threads of several processes that wait for one another by spinning on the same cores take
-# four times as long as one each.
+# Tests run side by side: threads of several processes that wait for one another by spinning on the same cores take up
+# to ten times as long as one each. Where a command gives a process more threads, they wait asleep.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 
 @pytest.fixture(scope="session")
@@ -20,6 +22,42 @@ def photos() -> Path:
     if not folder or not Path(folder, "rated.csv").is_file():
         pytest.skip("GREPR_PHOTOS names no folder with rated.csv and rated/")
     return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def shared_ray() -> Iterator[ModuleType]:
+    """The Ray that this process shares among all tests of whole commands and programs, to be connected to."""
+    from tests import one_ray  # most tests need not wait for it, and PyTorch must find the settings above
+
+    yield one_ray
+    one_ray.disconnect()
+
+
+@pytest.fixture(scope="module")
+def one_ray(shared_ray: ModuleType) -> None:
+    """Has this process connected to it."""
+    shared_ray.connect()
+
+
+@pytest.fixture(scope="module")
+def warm_process(shared_ray: ModuleType) -> Iterator[None]:
+    """Besides, has all commands of a module work through shards in a process that is there already."""
+    with shared_ray.warm_process():
+        yield
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """AdamW steps in full along gradients that are nothing but rounding, which differs with the number of threads.
+
+    Each of two workers has one thread on two cores.
+    """
+    import torch  # most tests need not wait for it
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

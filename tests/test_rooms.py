@@ -3,6 +3,7 @@
 import ast
 import itertools
 from collections import defaultdict
+from functools import lru_cache
 from importlib import import_module
 from pathlib import Path
 
@@ -31,6 +32,7 @@ def imported(path: Path) -> list[str]:
     return [name for name in found if name.partition(".")[0] in PACKAGES]
 
 
+@lru_cache
 def uses() -> dict[str, set[str]]:
     """Gives, for each room, which of its modules the code outside imports."""
     found = defaultdict(set)

@@ -81,6 +81,18 @@ def map_shards(worker: type[ShardWorker], job: object, shards: NDArray[np.int64]
     Raises:
         ShardError: A worker could not do its work.
     """
+    for row in _rows(worker, job, shards, workers):
+        if row["error"]:
+            error = ShardError(row["error"])
+            error.add_note(row["traceback"])
+            raise error
+        yield json.loads(row["summary"])
+
+
+def _rows(
+    worker: type[ShardWorker], job: object, shards: NDArray[np.int64], workers: Workers
+) -> Iterator[dict[str, str]]:
+    """Has workers called in processes of their own; gives what :meth:`ShardWorker.__call__` does, a row a shard."""
     ray.data.DataContext.get_current().enable_progress_bars = False
     # Making the context has set this logger up anew.
     logging.getLogger("ray.data").setLevel(logging.ERROR)
@@ -99,9 +111,4 @@ def map_shards(worker: type[ShardWorker], job: object, shards: NDArray[np.int64]
         num_cpus=None if workers.gpus else workers.cpus,
         num_gpus=workers.gpus or None,
     )
-    for row in dataset.iter_rows():
-        if row["error"]:
-            error = ShardError(row["error"])
-            error.add_note(row["traceback"])
-            raise error
-        yield json.loads(row["summary"])
+    yield from dataset.iter_rows()

@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from tests.lake import check_invariants, run_grepr
+from tests.lake import check_invariants, run_grepr, run_here
 
 pytestmark = pytest.mark.slow
 
@@ -31,9 +31,10 @@ def test_demo_puts_most_originals_above_their_distorted_versions(tmp_path: Path)
 
 
 @pytest.mark.photos
+@pytest.mark.usefixtures("warm_process")
 def test_evaluation_on_real_photographs(photos: Path, tmp_path: Path):
     pd.read_csv(photos / "rated.csv").iloc[::2].to_csv(tmp_path / "half.csv", index=False)
-    code, out, err = run_grepr(
+    code, out, err = run_here(
         *("evaluate", tmp_path / "half.csv", "--images", photos / "rated"),
         *("--labels", "50,200,400", "--splits", "10", "--no-zero-shot", "--json"),
     )

@@ -8,6 +8,7 @@ import tarfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import s3fs
@@ -15,7 +16,6 @@ import s3fs
 from grepr_core.storage import Folder
 from pipelines.lake.manifest import write_manifest
 from pipelines.lake.sources import Entry
-from pipelines.running.session import ray_session
 from tests.fault_proxy import KINDS, FaultProxy, fault_proxy
 from tests.lake import jpeg, make_lake, photo, run_here, scores
 from tests.s3_server import ALL, s3_server
@@ -29,7 +29,9 @@ ONE = ("--workers", "1")
 
 
 @pytest.fixture(scope="module", params=ALL or ["s3rver" if shutil.which("s3rver") else "moto"])
-def store(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[FaultProxy]:
+def store(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, shared_ray: ModuleType
+) -> Iterator[FaultProxy]:
     folder = tmp_path_factory.mktemp("store")
     with s3_server(folder, request.param) as server, fault_proxy(server["AWS_ENDPOINT_URL"]) as proxy:
         fs = s3fs.S3FileSystem()
@@ -40,8 +42,7 @@ def store(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         for i in range(8):
             fs.pipe_file(f"few/photos/{i}.jpg", jpeg(photo(i)))
         proxy.only = ONLY
-        # Ray's processes have the environment of its start, and so the store.
-        with ray_session():
+        with shared_ray.warm_process():
             yield proxy
 
 

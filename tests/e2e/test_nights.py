@@ -8,7 +8,7 @@ import pytest
 from pipelines.lake.manifest import find_manifest
 from tests.lake import check_invariants, make_lake, run_here, scores
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_ray")]
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("warm_process")]
 
 
 def test_a_night_costs_what_has_changed(tmp_path: Path):

@@ -8,6 +8,7 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -16,15 +17,17 @@ import s3fs
 
 from grepr_core.storage import Folder
 from pipelines.scoring.score_table import read_scores
-from tests.lake import grepr, jpeg, photo, run_grepr
+from tests.lake import grepr, jpeg, photo, run_here
 from tests.s3_server import ALL, s3_server
 
 pytestmark = [pytest.mark.slow, pytest.mark.s3]
 
 
 @pytest.fixture(scope="module", params=ALL or ["moto"])
-def store(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    with s3_server(tmp_path_factory.mktemp("store"), request.param) as environment:
+def store(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, shared_ray: ModuleType
+) -> Iterator[dict[str, str]]:
+    with s3_server(tmp_path_factory.mktemp("store"), request.param) as environment, shared_ray.warm_process():
         yield environment
 
 
@@ -42,7 +45,7 @@ def lake(store: dict[str, str]) -> s3fs.S3FileSystem:
 
 @pytest.fixture(scope="module")
 def undisturbed(lake: s3fs.S3FileSystem) -> pa.Table:
-    code, out, err = run_grepr("score", "s3://lake/photos", "s3://scores/all")
+    code, out, err = run_here("score", "s3://lake/photos", "s3://scores/all")
     assert code == 0, err
     assert "121 images: 120 scored, 1 unreadable" in out
     return read_scores(Folder("s3://scores/all"))
@@ -61,7 +64,7 @@ def test_a_prefix_is_scored_into_another(store: dict[str, str], lake: s3fs.S3Fil
 
 
 def test_a_killed_run_goes_on(lake: s3fs.S3FileSystem, undisturbed: pa.Table):
-    process = grepr("score", "s3://lake/photos/*/*.jpg", "s3://scores/killed", "--shard-size", "4")
+    process = grepr("score", "s3://lake/photos/*/*.jpg", "s3://scores/killed", "--shard-size", "4", "--workers", "1")
     deadline = time.monotonic() + 90
     while len(lake.find("scores/killed/scores")) < 3:
         assert time.monotonic() < deadline
@@ -71,17 +74,17 @@ def test_a_killed_run_goes_on(lake: s3fs.S3FileSystem, undisturbed: pa.Table):
     os.kill(process.pid, signal.SIGKILL)
     process.communicate(timeout=60)
     assert not lake.exists("scores/killed/run.json")
-    code, _, err = run_grepr("score", "s3://lake/photos/*/*.jpg", "s3://scores/killed", "--shard-size", "4")
+    code, _, err = run_here("score", "s3://lake/photos/*/*.jpg", "s3://scores/killed", "--shard-size", "4")
     assert code == 0, err
     assert "are done already" in err
     assert read_scores(Folder("s3://scores/killed")).equals(undisturbed)
 
 
 def test_objects_that_vanish_after_the_listing_are_missing(lake: s3fs.S3FileSystem, tmp_path: Path):
-    code, _, err = run_grepr("manifest", "s3://lake/photos/1", tmp_path / "manifest")
+    code, _, err = run_here("manifest", "s3://lake/photos/1", tmp_path / "manifest")
     assert code == 0, err
     lake.rm_file("lake/photos/1/0001 ü.jpg")
-    code, out, err = run_grepr("score", tmp_path / "manifest", tmp_path / "out", "--workers", "1")
+    code, out, err = run_here("score", tmp_path / "manifest", tmp_path / "out", "--workers", "1")
     assert code == 0, err
     assert "40 images: 1 missing, 39 scored" in out
 
@@ -92,6 +95,6 @@ def test_a_source_that_is_not_there(store: dict[str, str], lake: s3fs.S3FileSyst
         ("s3://nowhere/photos", "The specified bucket does not exist"),
         ("s3://lake/**.jpg", "Invalid pattern"),
     ):
-        code, _, err = run_grepr("score", source, tmp_path / "out")
+        code, _, err = run_here("score", source, tmp_path / "out")
         assert code == 2
         assert err.startswith(f"grepr: {source}: {message}")  # and nothing of the libraries below

@@ -1,4 +1,4 @@
-"""The command ``grepr pretrain low`` as a user runs it."""
+"""The command ``grepr pretrain low`` as a user runs it; with a Ray of its own where it is interrupted."""
 
 import json
 import os
@@ -13,9 +13,9 @@ from safetensors.torch import load_file
 from grepr_core.encoders.low_level import LowLevelEncoder
 from grepr_core.storage import Folder
 from pipelines.pretraining.training_log import read_history
-from tests.lake import grepr, make_lake, run_grepr
+from tests.lake import grepr, make_lake, run_here
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_ray", "one_thread")]
 
 EPOCHS = 3
 ARGUMENTS = (
@@ -23,9 +23,6 @@ ARGUMENTS = (
     *("--batch", "4", "--micro-batch", "2", "--epochs", str(EPOCHS), "--validation-scenes", "3"),
     *("--checkpoint-steps", "1"),
 )
-#: AdamW takes a step of full size along gradients that are nothing but rounding, which differs with the number of
-#: threads; so every process has one, as each of two workers has on two cores.
-ONE_THREAD = {"OMP_NUM_THREADS": "1"}
 
 
 def losses(run: Path) -> np.ndarray:
@@ -38,9 +35,9 @@ def lake(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(lake: Path) -> Path:
+def undisturbed(lake: Path, one_ray: None, one_thread: None) -> Path:
     run = lake.parent / "undisturbed"
-    code, out, err = run_grepr("pretrain", "low", lake, "--output", run, *ARGUMENTS, env=ONE_THREAD)
+    code, out, err = run_here("pretrain", "low", lake, "--output", run, *ARGUMENTS)
     assert code == 0, err
     assert "3 epochs, 15 steps: loss" in out
     assert "order accuracy" in out
@@ -60,7 +57,7 @@ def test_a_run_leaves_weights_and_a_record(undisturbed: Path):
 def test_a_run_that_is_interrupted_in_the_middle_goes_on(lake: Path, undisturbed: Path, tmp_path: Path):
     run = tmp_path / "run"
     command = ("pretrain", "low", lake, "--output", run, *ARGUMENTS, "--num-workers", "2")
-    process = grepr(*command, env=ONE_THREAD)
+    process = grepr(*command)
     deadline = time.monotonic() + 200
     # Two are kept: the second tells that training is under way.
     while len(list((run / "checkpoints").glob("step=*"))) < 2:
@@ -74,7 +71,7 @@ def test_a_run_that_is_interrupted_in_the_middle_goes_on(lake: Path, undisturbed
     assert "the same command again" in err
     assert "Traceback" not in err
 
-    code, _, err = run_grepr(*command, env=ONE_THREAD)
+    code, _, err = run_here(*command)
     assert code == 0, err
     assert "going on from step" in err
     np.testing.assert_allclose(losses(run), losses(undisturbed), rtol=0, atol=1e-4)
@@ -82,7 +79,7 @@ def test_a_run_that_is_interrupted_in_the_middle_goes_on(lake: Path, undisturbed
 
 def test_the_same_command_on_a_finished_run_does_nothing(lake: Path, undisturbed: Path):
     before = (undisturbed / "low_level.safetensors").stat().st_mtime_ns
-    code, out, err = run_grepr("pretrain", "low", lake, "--output", undisturbed, *ARGUMENTS)
+    code, out, err = run_here("pretrain", "low", lake, "--output", undisturbed, *ARGUMENTS)
     assert code == 0
     assert "finished already" in err
     assert "15 steps" in out
@@ -90,6 +87,6 @@ def test_the_same_command_on_a_finished_run_does_nothing(lake: Path, undisturbed
 
 
 def test_other_options_on_the_same_output_are_refused(lake: Path, undisturbed: Path):
-    code, _, err = run_grepr("pretrain", "low", lake, "--output", undisturbed, *ARGUMENTS, "--temperature", "0.4")
+    code, _, err = run_here("pretrain", "low", lake, "--output", undisturbed, *ARGUMENTS, "--temperature", "0.4")
     assert code == 2
     assert "temperature 0.5 became 0.4" in err

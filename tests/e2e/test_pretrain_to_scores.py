@@ -13,7 +13,7 @@ from grepr_core.bundles.bundle import load_bundle
 from grepr_core.encoders.low_level import LowLevelEncoder
 from tests.lake import check_invariants, run_here
 
-pytestmark = [pytest.mark.slow, pytest.mark.photos, pytest.mark.timeout(600), pytest.mark.usefixtures("one_ray")]
+pytestmark = [pytest.mark.slow, pytest.mark.photos, pytest.mark.timeout(600), pytest.mark.usefixtures("warm_process")]
 
 UNRATED, RATED, TESTED = 24, 60, 20
 

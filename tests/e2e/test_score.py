@@ -1,4 +1,4 @@
-"""The command ``grepr score`` as a user runs it, with a Ray of its own."""
+"""The command ``grepr score`` as a user runs it; with a Ray of its own where it is started, stopped or disturbed."""
 
 import contextlib
 import json
@@ -7,14 +7,15 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
 import pytest
 
-from tests.lake import check_invariants, grepr, make_lake, run_grepr, scores
+from tests.lake import check_invariants, grepr, make_lake, run_grepr, run_here, scores
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("warm_process")]
 
 
 def wait_for_shards(output: Path, n: int, seconds: float = 90) -> None:
@@ -62,7 +63,8 @@ def test_a_run_tells_what_it_did(undisturbed: Path):
 def test_a_run_that_is_stopped_in_the_middle_goes_on(
     lake: Path, undisturbed: Path, tmp_path: Path, how: signal.Signals
 ):
-    process = grepr("score", lake, tmp_path / "out", "--shard-size", "8", env={"MARK": str(tmp_path)})
+    command = ("score", lake, tmp_path / "out", "--shard-size", "8", "--workers", "1")
+    process = grepr(*command, env={"MARK": str(tmp_path)})
     wait_for_shards(tmp_path / "out", 3)
     assert ray_processes(str(tmp_path))
     os.kill(process.pid, how)
@@ -81,7 +83,7 @@ def test_a_run_that_is_stopped_in_the_middle_goes_on(
     if how == signal.SIGTERM:
         return  # all that is left to do is as after the others
 
-    code, _, err = run_grepr("score", lake, tmp_path / "out", "--shard-size", "8")
+    code, _, err = run_here(*command)
     assert code == 0, err
     assert "images are done already" in err
     assert check_invariants(tmp_path / "out").equals(scores(undisturbed))
@@ -89,7 +91,7 @@ def test_a_run_that_is_stopped_in_the_middle_goes_on(
 
 def test_the_same_command_on_a_finished_run_does_nothing(lake: Path, undisturbed: Path):
     written = {path: path.stat().st_mtime_ns for path in undisturbed.rglob("*")}
-    code, out, err = run_grepr("score", lake, undisturbed, "--shard-size", "8")
+    code, out, err = run_here("score", lake, undisturbed, "--shard-size", "8")
     assert code == 0
     assert "finished already" in err
     assert "400 scored" in out
@@ -97,14 +99,14 @@ def test_the_same_command_on_a_finished_run_does_nothing(lake: Path, undisturbed
 
 
 def test_other_options_on_the_same_output_are_refused(lake: Path, undisturbed: Path):
-    code, _, err = run_grepr("score", lake, undisturbed, "--max-pixels", "5000")
+    code, _, err = run_here("score", lake, undisturbed, "--max-pixels", "5000")
     assert code == 2
     assert "max_pixels" in err
     assert "another output" in err
 
 
 def test_one_worker_or_two_and_any_order_give_the_same_rows(lake: Path, undisturbed: Path, tmp_path: Path):
-    code, _, err = run_grepr("score", lake, tmp_path / "out", "--shard-size", "8", "--workers", "1")
+    code, _, err = run_here("score", lake, tmp_path / "out", "--shard-size", "8", "--workers", "1")
     assert code == 0, err
     assert scores(tmp_path / "out").equals(scores(undisturbed))
 
@@ -140,13 +142,18 @@ def test_clocks_that_disagree_do_no_harm(lake: Path, undisturbed: Path, tmp_path
 
 def test_files_deleted_while_scoring_cost_their_own_rows(tmp_path: Path):
     lake = make_lake(tmp_path / "photos", 400)
+
+    def delete_some() -> None:
+        wait_for_shards(tmp_path / "out", 1)
+        for i in range(300, 400):
+            (lake / f"{i:04d}.jpg").unlink()
+
     options = ("--shard-size", "8", "--max-failed-fraction", "1", "--workers", "1")
-    process = grepr("score", lake, tmp_path / "out", *options)
-    wait_for_shards(tmp_path / "out", 1)
-    for i in range(300, 400):
-        (lake / f"{i:04d}.jpg").unlink()
-    _, err = process.communicate(timeout=240)
-    assert process.returncode == 0, err
+    with ThreadPoolExecutor(1) as pool:
+        deleted = pool.submit(delete_some)
+        code, _, err = run_here("score", lake, tmp_path / "out", *options)
+        deleted.result()
+    assert code == 0, err
     statuses = check_invariants(tmp_path / "out")["status"].to_pylist()
     assert statuses[:300] == ["scored"] * 300
     assert statuses.count("missing") > 50
@@ -156,7 +163,7 @@ def test_files_deleted_while_scoring_cost_their_own_rows(tmp_path: Path):
 def test_a_second_command_on_the_same_output_is_refused(lake: Path, undisturbed: Path, tmp_path: Path):
     first = grepr("score", lake, tmp_path / "out", "--shard-size", "8", "--workers", "1")
     wait_for_shards(tmp_path / "out", 1)
-    code, _, err = run_grepr("score", lake, tmp_path / "out", "--shard-size", "8")
+    code, _, err = run_here("score", lake, tmp_path / "out", "--shard-size", "8")
     assert code == 2
     assert f"process {first.pid} on" in err
     _, err = first.communicate(timeout=240)
@@ -196,13 +203,13 @@ def test_a_full_disk_ends_with_one_line_and_damages_nothing(lake: Path, undistur
     if mounted.returncode != 0:
         pytest.skip("mounting a small file system takes root")
     try:
-        code, _, err = run_grepr("score", lake, tmp_path / "out", "--shard-size", "8", "--workers", "1")
+        code, _, err = run_here("score", lake, tmp_path / "out", "--shard-size", "8", "--workers", "1")
         assert code == 1
         assert "No space left on device" in err
         assert "Traceback" not in err
         assert not (tmp_path / "out/run.json").exists()
         subprocess.run(["mount", "-o", "remount,size=50m", tmp_path / "out"], check=True)
-        code, _, err = run_grepr("score", lake, tmp_path / "out", "--shard-size", "8", "--workers", "1")
+        code, _, err = run_here("score", lake, tmp_path / "out", "--shard-size", "8", "--workers", "1")
         assert code == 0, err
         assert check_invariants(tmp_path / "out").equals(scores(undisturbed))
     finally:
@@ -215,7 +222,7 @@ def test_an_output_that_cannot_be_written_to_is_named(lake: Path, tmp_path: Path
     if mounted.returncode != 0:
         pytest.skip("mounting a read-only file system takes root")
     try:
-        code, _, err = run_grepr("score", lake, tmp_path / "out")
+        code, _, err = run_here("score", lake, tmp_path / "out")
         assert code == 2
         assert err == f"grepr: {tmp_path}/out: cannot be written to: Read-only file system\n"
     finally:

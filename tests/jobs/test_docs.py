@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from unittest import mock
 
 import duckdb
@@ -22,7 +22,6 @@ from grepr_core.storage import Folder
 from jobs import cli
 from jobs.exit_codes import DONE
 from pipelines.options import SubmitOptions
-from pipelines.running.session import ray_session
 from pipelines.scoring.score_table import read_scores
 from tests.jobs.documented import PAGES, ROOT, blocks, commands
 from tests.lake import make_lake, run_here
@@ -46,7 +45,7 @@ def test_grepr_takes_every_command(page: str, arguments: list[str]):
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def home(tmp_path_factory: pytest.TempPathFactory, shared_ray: ModuleType) -> Iterator[Path]:
     """A folder with photographs, ratings and metadata, the buckets of the guide, and a Ray that can reach them."""
     home = tmp_path_factory.mktemp("home")
     lake = make_lake(home / "Pictures", 60)
@@ -65,9 +64,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
             for prefix in ("bucket/photos", "lake/2026"):
                 fs.put_file(str(lake / name), f"{prefix}/{name}")
         patch.chdir(home)
-        # A process that scores takes longer to start than so few photos to score.
-        patch.setattr("pipelines.running.session.available_cores", lambda: 1)
-        with ray_session():
+        with shared_ray.warm_process():
             yield home
 
 

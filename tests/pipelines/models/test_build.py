@@ -58,7 +58,7 @@ def rated(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("local_ray")
+@pytest.mark.usefixtures("warm_process")
 def test_one_command_puts_clip_beside_a_low_level_encoder(
     published: Published, lite: str, rated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -110,7 +110,7 @@ def _decoded(path: Path) -> np.ndarray:
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("local_ray")
+@pytest.mark.usefixtures("warm_process")
 def test_a_bundle_without_a_score_is_for_fitting(rated: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture):
     model = str(tmp_path / "lite0")
     with caplog.at_level("INFO", "pipelines"):

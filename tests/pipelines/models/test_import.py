@@ -135,7 +135,7 @@ def test_the_bundle_says_how_it_scores(bundle: Bundle):
     assert set(bundle.card["sha256"]) == {"low", "high", "pristine"}
 
 
-@pytest.mark.usefixtures("local_ray")
+@pytest.mark.usefixtures("warm_process")
 def test_the_command_scores_in_float32_and_says_so(
     imported: Path, bundle: Bundle, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ):

@@ -132,7 +132,7 @@ def test_an_image_has_one_uri_however_it_is_spelled(images: str, image: str, uri
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("local_ray")
+@pytest.mark.usefixtures("warm_process")
 def test_fitting_makes_a_bundle_that_knows_the_ratings(rated: Path, tmp_path: Path):
     options = FitOptions(
         ratings=f"{rated}/ratings.csv", images=str(rated), output=str(tmp_path / "noise-meter"), workers=1
@@ -160,7 +160,7 @@ def test_fitting_makes_a_bundle_that_knows_the_ratings(rated: Path, tmp_path: Pa
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("local_ray")
+@pytest.mark.usefixtures("warm_process")
 def test_ratings_are_weighed_by_their_noise(rated: Path, tmp_path: Path):
     ratings = pd.read_csv(rated / "ratings.csv").query("split == 'train'")
     # A third of the ratings is all noise, and says so.
@@ -182,7 +182,7 @@ def test_ratings_are_weighed_by_their_noise(rated: Path, tmp_path: Path):
     assert correlation["told"] > correlation["untold"] + 0.1
 
 
-@pytest.mark.usefixtures("local_ray")
+@pytest.mark.usefixtures("warm_process")
 def test_too_few_ratings_to_fit_or_to_cross_validate(rated: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture):
     ratings = pd.read_csv(rated / "ratings.csv")
     few = ratings.assign(split=["train"] * 19 + ["val"] * 41)
@@ -203,7 +203,7 @@ def test_too_few_ratings_to_fit_or_to_cross_validate(rated: Path, tmp_path: Path
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("local_ray")
+@pytest.mark.usefixtures("warm_process")
 def test_evaluating_draws_from_train_and_tests_on_the_rest(rated: Path):
     options = EvaluateOptions(
         ratings=f"{rated}/ratings.csv", images=str(rated), labels="20,45", splits=4, zero_shot=False, workers=1
@@ -221,14 +221,14 @@ def test_evaluating_draws_from_train_and_tests_on_the_rest(rated: Path):
     assert evaluate.to_json(evaluation)["few_labels"][0]["labels"] == 20
 
 
-@pytest.mark.usefixtures("local_ray")
+@pytest.mark.usefixtures("warm_process")
 @pytest.mark.parametrize(("labels", "message"), [("20,99", "45"), ("many", "--labels")])
 def test_more_labels_than_there_are(rated: Path, labels: str, message: str):
     with pytest.raises(UserError, match=message):
         evaluate.run(EvaluateOptions(ratings=f"{rated}/ratings.csv", images=str(rated), labels=labels))
 
 
-@pytest.mark.usefixtures("local_ray")
+@pytest.mark.usefixtures("warm_process")
 def test_rated_images_that_are_not_there_are_named(rated: Path, tmp_path: Path):
     rows = "\n".join(f"{i:03d}.jpg,{i}" for i in range(0, 60, 2))
     ratings = read_ratings(ratings_file(tmp_path, f"image,mos\n{rows}\nnowhere.jpg,3\n"))

@@ -52,7 +52,7 @@ def lake(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def options(architecture: str, lake: Path, tmp_path_factory: pytest.TempPathFactory, local_ray: None):
+def options(architecture: str, lake: Path, tmp_path_factory: pytest.TempPathFactory, warm_process: None):
     """Makes options for runs that share their manifest and crops, which take the most time."""
     prepared = tmp_path_factory.mktemp("prepared")
 

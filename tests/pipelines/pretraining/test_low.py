@@ -1,6 +1,5 @@
 """The low-level stage, on scenes of small photographs."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -143,20 +142,8 @@ def test_ratings_that_cannot_be_used_are_refused_before_training(rated: Path, tm
         open_probe(f"{tmp_path}/few.csv", str(rated), {})
 
 
-@pytest.fixture
-def one_thread() -> Iterator[None]:
-    """AdamW steps in full along gradients that are nothing but rounding, which differs with the number of threads.
-
-    Each of two workers has one thread on two cores.
-    """
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.mark.slow
-@pytest.mark.usefixtures("local_ray", "one_thread")
+@pytest.mark.usefixtures("one_ray", "one_thread")
 def test_two_workers_equal_one(store: SceneStore, tmp_path: Path):
     for workers in (0, 2):
         options = replace(OPTIONS, output=str(tmp_path / str(workers)), num_workers=workers)

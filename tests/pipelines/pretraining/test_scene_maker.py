@@ -41,7 +41,7 @@ def test_options_know_what_the_method_offers():
         SceneOptions(source="", output="", kinds=23)
 
 
-@pytest.mark.usefixtures("local_ray")
+@pytest.mark.usefixtures("warm_process")
 def test_every_photograph_that_can_be_used_becomes_a_scene(
     lake: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ):

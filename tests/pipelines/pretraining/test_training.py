@@ -91,7 +91,7 @@ def test_a_run_killed_in_the_middle_goes_on_exactly(undisturbed: Path, tmp_path:
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("local_ray")
+@pytest.mark.usefixtures("one_ray")
 def test_a_worker_that_dies_is_replaced_and_two_workers_equal_one(undisturbed: Path, tmp_path: Path):
     stage = TinyStage(dies_at=(1, 7), mark=str(tmp_path / "mark"))
     train(stage, replace(OPTIONS, output=str(tmp_path / "run"), num_workers=2))
@@ -102,7 +102,7 @@ def test_a_worker_that_dies_is_replaced_and_two_workers_equal_one(undisturbed: P
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("local_ray")
+@pytest.mark.usefixtures("one_ray")
 def test_two_workers_equal_one_where_the_loss_is_over_the_whole_batch(tmp_path: Path):
     stage = TinyStage(whole_batch=True, micro_batch=None)
     for workers in (0, 2):
@@ -111,7 +111,7 @@ def test_two_workers_equal_one_where_the_loss_is_over_the_whole_batch(tmp_path: 
     torch.testing.assert_close(weights(tmp_path / "2"), weights(tmp_path / "0"), rtol=0, atol=1e-4)
 
 
-@pytest.mark.usefixtures("local_ray")
+@pytest.mark.usefixtures("one_ray")
 def test_workers_that_cannot_be_had_are_refused(tmp_path: Path):
     options = replace(OPTIONS, output=str(tmp_path / "run"))
     with pytest.raises(UserError, match=r"--num-workers 3: the 2 micro-batches of a batch cannot be divided"):

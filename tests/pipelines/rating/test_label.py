@@ -41,7 +41,7 @@ def noisy(i: int) -> bytes:
 
 
 @pytest.fixture(scope="module")
-def lake(tmp_path_factory: pytest.TempPathFactory, local_ray: None) -> Path:
+def lake(tmp_path_factory: pytest.TempPathFactory, warm_process: None) -> Path:
     """Photographs, one that is none, and their scores with features."""
     folder = tmp_path_factory.mktemp("lake")
     (folder / "photos/sub").mkdir(parents=True)

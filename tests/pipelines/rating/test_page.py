@@ -112,7 +112,7 @@ def rate_all(page: Page, served: Served) -> None:
 
 
 @pytest.mark.slow
-def test_rate_undo_reload_finish_fit(page: Page, served: Served, tmp_path: Path, local_ray: None):
+def test_rate_undo_reload_finish_fit(page: Page, served: Served, tmp_path: Path, warm_process: None):
     look(page, "name")
     start(page, "Ann")
     expect_place(page, 1)

@@ -14,7 +14,7 @@ from pipelines.scoring.score_table import read_scores
 from tests.grepr_core.models import full_bundle
 from tests.lake import check_invariants, jpeg, make_lake, photo
 
-pytestmark = pytest.mark.usefixtures("local_ray")
+pytestmark = pytest.mark.usefixtures("one_ray")
 
 
 @pytest.fixture(scope="module")

@@ -550,7 +550,7 @@ def tar_contents(folder: Path) -> dict[str, bytes]:
     return found
 
 
-@pytest.mark.usefixtures("local_ray")
+@pytest.mark.usefixtures("warm_process")
 def test_tars_hold_bytes_as_they_are_and_scores(lake: tuple[Path, dict[tuple[str, str | None], bytes]], tmp_path: Path):
     folder, contents = lake
     record = select(folder / "scores", tmp_path / "out", top=16, format="webdataset", shard_size=9)
@@ -567,7 +567,7 @@ def test_tars_hold_bytes_as_they_are_and_scores(lake: tuple[Path, dict[tuple[str
     assert not (tmp_path / "out/in-progress").exists()
 
 
-@pytest.mark.usefixtures("local_ray")
+@pytest.mark.usefixtures("warm_process")
 def test_copies_keep_their_paths(lake: tuple[Path, dict[tuple[str, str | None], bytes]], tmp_path: Path):
     folder, contents = lake
     # A selection of a selection, whose images are where the manifest of the first says.
@@ -603,7 +603,7 @@ def write_photos(folder: Path, n: int) -> list[dict[str, Any]]:
     return rows
 
 
-@pytest.mark.usefixtures("local_ray")
+@pytest.mark.usefixtures("warm_process")
 @pytest.mark.parametrize("kind", ["webdataset", "copy"])
 def test_images_that_cannot_be_read_are_listed(tmp_path: Path, kind: str):
     rows = write_photos(tmp_path / "lake", 10)
@@ -671,7 +671,7 @@ program.run(FilterOptions(scores=sys.argv[1], output=sys.argv[2], min_score=0, *
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("local_ray")
+@pytest.mark.usefixtures("warm_process")
 def test_a_killed_selection_goes_on(tmp_path: Path):
     rows = write_photos(tmp_path / "lake", 12)
     write_scores(tmp_path / "scores", rows)
@@ -703,7 +703,7 @@ def test_a_killed_selection_goes_on(tmp_path: Path):
 
 
 @pytest.mark.s3
-@pytest.mark.usefixtures("local_ray")
+@pytest.mark.usefixtures("warm_process")
 def test_from_and_to_an_object_store(tmp_path: Path):
     with s3_server(tmp_path) as environment:
         fs = s3fs.S3FileSystem()
