@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -13,6 +14,29 @@ from playwright.sync_api import Browser, sync_playwright
 # to ten times as long as one each. Where a command gives a process more threads, they wait asleep.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Makes a group of each module's tests, which run in one process.
+
+    Those of a module that share nothing slow with its others may be a group of their own, by
+    ``pytest.mark.xdist_group``.
+    """
+    if item.get_closest_marker("xdist_group") is None:
+        item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Puts groups of many slow tests first, where tests run side by side, so that both processes end together."""
+    if hasattr(config, "workerinput"):
+        slow = Counter(group_of(item) for item in items if item.get_closest_marker("slow"))
+        items.sort(key=lambda item: -slow[group_of(item)])
+
+
+def group_of(item: pytest.Item) -> str:
+    marker = item.get_closest_marker("xdist_group")
+    assert marker is not None
+    return str(marker.args[0])
 
 
 @pytest.fixture(scope="session")

@@ -118,8 +118,9 @@ class ScoringOptions(StoredOptions):
     """Scale larger images down to this many pixels; by default what the model was made for."""
 
     gpu_decode: bool = False
-    """Decode JPEGs on the GPU. Its pixels differ a little from those of the CPU, and scores likewise; what it cannot
-    decode alike (CMYK, colour profiles, other formats, damaged files) is decoded on the CPU still."""
+    """Decode JPEGs on the GPU; not to be trusted yet: it was found to garble some photos while the GPU is busy. Its
+    pixels differ a little from those of the CPU, and scores likewise; what it cannot decode alike (CMYK, colour
+    profiles, other formats, damaged files) is decoded on the CPU still."""
 
     max_image_pixels: int = 250_000_000
     """Refuse images of more pixels (decompression bombs) as too_large."""

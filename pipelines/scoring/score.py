@@ -196,8 +196,8 @@ def score_manifest(
     if len(todo):
         with ray_session(options.address), closing(Progress(manifest.images, before.images)) as shown:
             workers = cluster_workers(options.device, options.workers, autoscaling=options.autoscaling)
-            if options.gpu_decode and not workers.gpus:
-                raise UserError("--gpu-decode: Ray has no GPU here; leave it out, or add a GPU node")
+            if options.gpu_decode:
+                _check_gpu_decode(workers)
             old = ray.put(OldScores.read(since)) if since is not None else None
             job = _job(manifest, output, model, options, workers, features, retry, old)
             for row in map_shards(ShardScorer, job, todo, workers):
@@ -216,6 +216,12 @@ def score_manifest(
         notes.delete(name)
     output.write_json(RUN_FILE, asdict(record))
     return record
+
+
+def _check_gpu_decode(workers: Workers) -> None:
+    if not workers.gpus:
+        raise UserError("--gpu-decode: Ray has no GPU here; leave it out, or add a GPU node")
+    log.warning("--gpu-decode: found to garble some photos while the GPU is busy; do not trust these scores")
 
 
 def _unfinished(manifest: Manifest, scores: Folder, retry: bool) -> tuple[ShardSummary, NDArray[np.int64]]:

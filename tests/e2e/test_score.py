@@ -114,6 +114,11 @@ def test_one_worker_or_two_and_any_order_give_the_same_rows(lake: Path, undistur
 FAULTS = Path(__file__).parent.parent / "faults"
 
 
+#: They share no photographs with the others, whose first run takes long.
+apart = pytest.mark.xdist_group("scoring without a run to compare with")
+
+
+@apart
 def test_images_that_kill_or_keep_the_process_cost_a_row_each(tmp_path: Path):
     lake = make_lake(tmp_path / "photos", 24)
     expected = {
@@ -140,6 +145,7 @@ def test_clocks_that_disagree_do_no_harm(lake: Path, undisturbed: Path, tmp_path
     assert check_invariants(tmp_path / "out").equals(scores(undisturbed))
 
 
+@apart
 def test_files_deleted_while_scoring_cost_their_own_rows(tmp_path: Path):
     lake = make_lake(tmp_path / "photos", 400)
 
@@ -171,6 +177,7 @@ def test_a_second_command_on_the_same_output_is_refused(lake: Path, undisturbed:
     assert check_invariants(tmp_path / "out").equals(scores(undisturbed))
 
 
+@apart
 def test_a_machine_with_one_core(tmp_path: Path):
     lake = make_lake(tmp_path / "photos", 20)
     code, _, err = run_grepr("score", lake, tmp_path / "out", prefix=["taskset", "-c", "0"])
@@ -180,6 +187,7 @@ def test_a_machine_with_one_core(tmp_path: Path):
     assert record["workers"] == {"count": 1, "cpus": 1, "gpus": 0}
 
 
+@apart
 def test_a_machine_with_more_cores_than_this(tmp_path: Path):
     """More as far as Ray knows; short of memory for as many processes, each gets several threads."""
     lake = make_lake(tmp_path / "photos", 40)
