@@ -10,10 +10,10 @@ demo: $(INSTALLED)  ## score a small lake of sample photos
 	$(BIN)/grepr demo demo
 
 test: $(INSTALLED)  ## all tests
-	$(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-fast: $(INSTALLED)  ## all tests but the slow ones
-	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadgroup --no-loadscope-reorder
+	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: $(INSTALLED)  ## style, format, types, and what may import what
 	$(BIN)/ruff check .

@@ -16,27 +16,11 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 
-def pytest_itemcollected(item: pytest.Item) -> None:
-    """Makes a group of each module's tests, which run in one process.
-
-    Those of a module that share nothing slow with its others may be a group of their own, by
-    ``pytest.mark.xdist_group``.
-    """
-    if item.get_closest_marker("xdist_group") is None:
-        item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
-
-
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Puts groups of many slow tests first, where tests run side by side, so that both processes end together."""
+    """Puts modules of many slow tests first, where modules run side by side, so that all processes end together."""
     if hasattr(config, "workerinput"):
-        slow = Counter(group_of(item) for item in items if item.get_closest_marker("slow"))
-        items.sort(key=lambda item: -slow[group_of(item)])
-
-
-def group_of(item: pytest.Item) -> str:
-    marker = item.get_closest_marker("xdist_group")
-    assert marker is not None
-    return str(marker.args[0])
+        slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
+        items.sort(key=lambda item: -slow[item.path])
 
 
 @pytest.fixture(scope="session")
