@@ -8,7 +8,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser, expect, sync_playwright
 
 # Tests run side by side: threads of several processes that wait for one another by spinning on the same cores take up
 # to ten times as long as one each. Where a command gives a process more threads, they wait asleep.
@@ -74,6 +74,8 @@ def browser() -> Iterator[Browser]:
     chromium = shutil.which("chromium") or shutil.which("chromium-browser")
     if chromium is None:
         pytest.skip("no chromium on the path; install Debian's package of that name")
+    # A photograph of many megapixels takes more than the usual 5 seconds to be shown where the cores are busy.
+    expect.set_options(timeout=30_000)
     # Its sandbox does not work for root, as whom containers run.
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, chromium_sandbox=os.geteuid() != 0)
