@@ -1,1 +1,4 @@
-"""The command ``grepr`` by the name of a module, ``python -m grepr``, where the command itself is not installed."""
+"""The command ``grepr`` by the name of a module, where the command itself is not installed.
+
+In come the words after ``python -m grepr``. Out goes what the command does.
+"""

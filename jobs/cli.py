@@ -305,3 +305,7 @@ def _complain(message: str, code: int) -> int:
 
 def _print(text: str) -> None:
     print(text, flush=True)  # noqa: T201
+
+
+if __name__ == "__main__":  # scripts of before call it so; python -m grepr is its name now
+    main()

@@ -6,6 +6,7 @@ To start Ray, and then a process that imports PyTorch and loads a model, takes t
 import contextlib
 import os
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any
 from unittest import mock
 
@@ -44,9 +45,12 @@ def disconnect() -> None:
     _running.close()
 
 
-@ray.remote(num_cpus=0)
+@ray.remote(num_cpus=0, max_concurrency=8)
 class _WarmProcess:
-    """Makes one worker of shards after another, where Ray Data makes each in a process of its own."""
+    """Makes one worker of shards after another, where Ray Data makes each in a process of its own.
+
+    What threads a worker has, it keeps until the process ends.
+    """
 
     def __init__(self) -> None:
         self._worker: ShardWorker | None = None
@@ -73,8 +77,13 @@ def warm_process() -> Iterator[None]:
         kind: type[ShardWorker], job: object, shards: NDArray[np.int64], workers: Workers
     ) -> Iterator[dict[str, str]]:
         ray.get(process.begin.remote(kind, job))
-        for shard in shards.tolist():
-            yield {name: column[0] for name, column in ray.get(process.work.remote(shard)).items()}
+        rest, in_hand = iter(shards.tolist()), []
+        while True:
+            in_hand += [process.work.remote(shard) for shard in islice(rest, kind.at_once - len(in_hand))]
+            if not in_hand:
+                return
+            (done,), in_hand = ray.wait(in_hand)
+            yield {name: column[0] for name, column in ray.get(done).items()}
 
     with mock.patch("pipelines.running.shard_pool._rows", rows):
         yield

@@ -1,4 +1,8 @@
-"""The options of every command, from which the command line is made. Imports nothing heavy, so help is instant."""
+"""Options: those of every command, from which the command line is made.
+
+In come the words of a command line, or arguments of Python. Out goes a frozen dataclass a command, of which every value
+is in range; nothing heavy is imported for it, so help is instant.
+"""
 
 from pipelines.options.jobs import SubmitOptions
 from pipelines.options.models import (

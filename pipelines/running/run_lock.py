@@ -50,9 +50,9 @@ class _Holder:
 class RunLock:
     """Held by the command that is writing to an output."""
 
-    def __init__(self, folder: Folder, note: _Holder) -> None:
+    def __init__(self, folder: Folder, holder: _Holder) -> None:
         self._folder = folder
-        self._note = note
+        self._holder = holder
         self._lost = False
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._beat, name="run-lock", daemon=True)
@@ -79,11 +79,11 @@ class RunLock:
             # A store that is away for a while costs a beat, no more.
             with contextlib.suppress(Exception):
                 found = _read(self._folder)
-                if found is not None and found.token != self._note.token:
+                if found is not None and found.token != self._holder.token:
                     self._lost = True
                     return
-                self._note = replace(self._note, beat=self._note.beat + 1)
-                _write(self._folder, self._note)
+                self._holder = replace(self._holder, beat=self._holder.beat + 1)
+                _write(self._folder, self._holder)
 
 
 @contextlib.contextmanager
@@ -129,10 +129,10 @@ def _wait_until_stale(folder: Folder, found: _Holder) -> None:
             raise _busy(folder, now)
 
 
-def _busy(folder: Folder, note: _Holder) -> UserError:
-    where = note.machine.partition("/")[0]
+def _busy(folder: Folder, holder: _Holder) -> UserError:
+    where = holder.machine.partition("/")[0]
     return UserError(
-        f"{folder.url}: another command (process {note.pid} on {where}) is writing to it; wait for its end, or name "
+        f"{folder.url}: another command (process {holder.pid} on {where}) is writing to it; wait for its end, or name "
         "another output"
     )
 
@@ -146,13 +146,13 @@ def _machine() -> str:
     return "/".join(parts)
 
 
-def _has_ended(note: _Holder) -> bool:
-    if note.machine != _machine():
+def _has_ended(holder: _Holder) -> bool:
+    if holder.machine != _machine():
         return False
     try:
-        process = psutil.Process(note.pid)
+        process = psutil.Process(holder.pid)
         # The time comes out a little different when the clock has been set meanwhile.
-        other = abs(process.create_time() - note.process_began) > SAME_PROCESS_SECONDS
+        other = abs(process.create_time() - holder.process_began) > SAME_PROCESS_SECONDS
         return other or process.status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return True
@@ -166,5 +166,5 @@ def _read(folder: Folder) -> _Holder | None:
         return None
 
 
-def _write(folder: Folder, note: _Holder) -> None:
-    folder.write(LOCK_FILE, json.dumps(asdict(note)).encode())
+def _write(folder: Folder, holder: _Holder) -> None:
+    folder.write(LOCK_FILE, json.dumps(asdict(holder)).encode())

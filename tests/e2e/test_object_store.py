@@ -64,7 +64,7 @@ def test_a_prefix_is_scored_into_another(store: dict[str, str], lake: s3fs.S3Fil
 
 
 def test_a_killed_run_goes_on(lake: s3fs.S3FileSystem, undisturbed: pa.Table):
-    process = grepr("score", "s3://lake/photos/*/*.jpg", "s3://scores/killed", "--shard-size", "4", "--workers", "1")
+    process = grepr("score", "s3://lake/photos/*/*.jpg", "s3://scores/killed", "--shard-size", "4")
     deadline = time.monotonic() + 90
     while len(lake.find("scores/killed/scores")) < 3:
         assert time.monotonic() < deadline

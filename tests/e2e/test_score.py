@@ -61,7 +61,7 @@ def test_a_run_tells_what_it_did(undisturbed: Path):
 def test_a_run_that_is_stopped_in_the_middle_goes_on(
     lake: Path, undisturbed: Path, tmp_path: Path, how: signal.Signals
 ):
-    command = ("score", lake, tmp_path / "out", "--shard-size", "8", "--workers", "1")
+    command = ("score", lake, tmp_path / "out", "--shard-size", "8")
     process = grepr(*command, env={"MARK": str(tmp_path)})
     wait_for_shards(tmp_path / "out", 3)
     assert ray_processes(str(tmp_path))
@@ -136,7 +136,7 @@ def test_a_full_disk_ends_with_one_line_and_damages_nothing(lake: Path, undistur
     if mounted.returncode != 0:
         pytest.skip("mounting a small file system takes root")
     try:
-        code, _, err = run_here("score", lake, tmp_path / "out", "--shard-size", "8", "--workers", "1")
+        code, _, err = run_grepr("score", lake, tmp_path / "out", "--shard-size", "8", "--workers", "1")
         assert code == 1
         assert "No space left on device" in err
         assert "Traceback" not in err
