@@ -20,7 +20,7 @@ from pipelines.scoring.score_table import read_scores
 from tests.lake import grepr, jpeg, photo, run_here
 from tests.s3_server import ALL, s3_server
 
-pytestmark = [pytest.mark.slow, pytest.mark.s3]
+pytestmark = [pytest.mark.slow, pytest.mark.s3, pytest.mark.timeout(600)]
 
 
 @pytest.fixture(scope="module", params=ALL or ["moto"])
@@ -65,7 +65,7 @@ def test_a_prefix_is_scored_into_another(store: dict[str, str], lake: s3fs.S3Fil
 
 def test_a_killed_run_goes_on(lake: s3fs.S3FileSystem, undisturbed: pa.Table):
     process = grepr("score", "s3://lake/photos/*/*.jpg", "s3://scores/killed", "--shard-size", "4")
-    deadline = time.monotonic() + 90
+    deadline = time.monotonic() + 200
     while len(lake.find("scores/killed/scores")) < 3:
         assert time.monotonic() < deadline
         assert process.poll() is None, process.communicate()

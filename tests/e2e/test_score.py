@@ -13,10 +13,10 @@ import pytest
 
 from tests.lake import check_invariants, grepr, make_lake, run_grepr, run_here, scores
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("warm_process")]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600), pytest.mark.usefixtures("warm_process")]
 
 
-def wait_for_shards(output: Path, n: int, seconds: float = 90) -> None:
+def wait_for_shards(output: Path, n: int, seconds: float = 200) -> None:
     deadline = time.monotonic() + seconds
     while len(list((output / "scores").glob("shard=*"))) < n:
         assert time.monotonic() < deadline, "no shard was finished in time"

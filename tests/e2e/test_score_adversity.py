@@ -12,7 +12,7 @@ import pytest
 from tests.e2e.test_score import FAULTS, wait_for_shards
 from tests.lake import check_invariants, make_lake, run_grepr, run_here
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 
 def test_images_that_kill_or_keep_the_process_cost_a_row_each(tmp_path: Path):
