@@ -67,7 +67,7 @@ def run_grepr(
 ) -> tuple[int, str, str]:
     """Runs the command line; gives exit code, standard output and standard error."""
     process = grepr(*arguments, env=env, prefix=prefix)
-    out, err = process.communicate(timeout=240)
+    out, err = process.communicate(timeout=500)
     return process.returncode, out, err
 
 
