@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, OmitSubcommandPrefixes
 from tyro.extras import subcommand_cli_from_dict
 
-from grepr_core.errors import UserError
+from grepr_core.errors import Unavailable, UserError
 from jobs.exit_codes import DONE, FAILED, INTERRUPTED, TOO_MANY_FAILED, WRONG_USAGE
 from pipelines.options import (
     DemoOptions,
@@ -272,7 +272,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     try:
         code = program(options)
     except UserError as error:
-        code = _complain(str(error), WRONG_USAGE)
+        code = _complain(str(error), FAILED if isinstance(error, Unavailable) else WRONG_USAGE)
     except KeyboardInterrupt:
         code = _complain("interrupted; the same command again goes on where this one ended", INTERRUPTED)
     except Exception as error:

@@ -15,8 +15,9 @@ import ray
 import torch
 from numpy.typing import NDArray
 
-from pipelines.running.session import Workers, ray_session
+from pipelines.running.session import ray_session
 from pipelines.running.shard_pool import ShardWorker
+from pipelines.running.workers import Workers
 
 _running = contextlib.ExitStack()
 _started_for: dict[str, str] | None = None

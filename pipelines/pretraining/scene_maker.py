@@ -32,9 +32,10 @@ from pipelines.pretraining.scene_store import (
     write_scenes,
 )
 from pipelines.running.progress import Progress
-from pipelines.running.session import cluster_workers, ray_session
+from pipelines.running.session import ray_session
 from pipelines.running.shard_files import finished_shards
 from pipelines.running.shard_pool import ShardWorker, map_shards
+from pipelines.running.workers import cluster_workers
 
 log = logging.getLogger(__name__)
 

@@ -45,8 +45,9 @@ from pipelines.pretraining.checkpoints import Position, load_checkpoint, save_ch
 from pipelines.pretraining.training_log import EPOCHS_FILE, TrainingLog
 from pipelines.running.cores import available_cores
 from pipelines.running.run_files import RUN_FILE
-from pipelines.running.session import Workers, cluster_address, cluster_workers, ray_session
+from pipelines.running.session import cluster_address, ray_session
 from pipelines.running.settings import check_settings
+from pipelines.running.workers import Workers, cluster_workers
 
 log = logging.getLogger(__name__)
 

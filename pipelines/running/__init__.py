@@ -5,4 +5,4 @@ Ray session with as many workers as the cluster carries, a lock and settings on 
 whole or absent, and progress.
 """
 
-__all__ = ["cores", "progress", "run_files", "run_lock", "session", "settings", "shard_files", "shard_pool"]
+__all__ = ["cores", "progress", "run_files", "run_lock", "session", "settings", "shard_files", "shard_pool", "workers"]

@@ -15,7 +15,7 @@ import pyarrow as pa
 import ray
 from numpy.typing import NDArray
 
-from pipelines.running.session import Workers
+from pipelines.running.workers import Workers
 
 #: Ray tracks every task; a task of several shards is dearer to repeat, but there are never more than this.
 MOST_TASKS = 10_000

@@ -11,7 +11,8 @@ from pipelines.lake.manifest import MANIFEST_FOLDER, Manifest, write_manifest
 from pipelines.lake.sources import Entry
 from pipelines.options import ScoreOptions
 from pipelines.running.run_lock import run_lock
-from pipelines.running.session import cluster_workers, ray_session
+from pipelines.running.session import ray_session
+from pipelines.running.workers import cluster_workers
 from pipelines.scoring.score import open_manifest, score_manifest, scoring_model
 
 SAMPLE_FOLDER = "plan-sample"

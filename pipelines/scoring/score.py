@@ -30,10 +30,11 @@ from pipelines.options import ScoreOptions, ScoringOptions
 from pipelines.running.progress import Progress
 from pipelines.running.run_files import RUN_FILE
 from pipelines.running.run_lock import RunLock, run_lock
-from pipelines.running.session import Workers, cluster_workers, ray_session
+from pipelines.running.session import ray_session
 from pipelines.running.settings import check_settings
 from pipelines.running.shard_files import finished_shards
 from pipelines.running.shard_pool import map_shards
+from pipelines.running.workers import Workers, cluster_workers
 from pipelines.scoring.old_scores import OldScores, check_old_settings
 from pipelines.scoring.score_table import (
     SCORES_FOLDER,

@@ -25,10 +25,11 @@ from pipelines.options import FilterOptions
 from pipelines.running.progress import Progress
 from pipelines.running.run_files import FILTER_FILE
 from pipelines.running.run_lock import LOCK_FILE, RunLock, run_lock
-from pipelines.running.session import cluster_workers, ray_session
+from pipelines.running.session import ray_session
 from pipelines.running.settings import changes
 from pipelines.running.shard_files import finished_shards, read_footers
 from pipelines.running.shard_pool import map_shards
+from pipelines.running.workers import cluster_workers
 from pipelines.scoring.score_table import SCORES_FOLDER, read_shard
 from pipelines.selection.copies import IMAGES_FOLDER, Copier, NameCheck
 from pipelines.selection.criteria import Counts, Criteria

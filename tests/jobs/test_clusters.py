@@ -21,7 +21,7 @@ from ray.autoscaler._private.util import prepare_config, validate_config
 from jobs.cli import parse
 from jobs.submit import check_places, check_secrets, own_folders
 from pipelines.options import NightlyOptions, ScoreOptions, SubmitOptions
-from pipelines.running.session import plan_workers
+from pipelines.running.workers import plan_workers
 from pipelines.scoring.nightly import night_options
 from tests.jobs.documented import ROOT, commands
 from tests.jobs.kuberay_fields import resource

@@ -1,7 +1,7 @@
 import pytest
 
 from grepr_core.errors import UserError
-from pipelines.running.session import Workers, plan_workers
+from pipelines.running.workers import Workers, plan_workers
 
 GIB = 2**30
 
