@@ -21,7 +21,7 @@ from ray.autoscaler._private.util import prepare_config, validate_config
 from jobs.cli import parse
 from jobs.submit import check_places, check_secrets, own_folders
 from pipelines.options import NightlyOptions, ScoreOptions, SubmitOptions
-from pipelines.running.workers import plan_workers
+from pipelines.running.workers import Node, plan_workers
 from pipelines.scoring.nightly import night_options
 from tests.jobs.documented import ROOT, commands
 from tests.jobs.kuberay_fields import resource
@@ -127,9 +127,7 @@ def test_grepr_takes_every_entry_point_and_the_cluster_has_room_for_it(path: Pat
     cpus, gpus = int(limits["cpu"]), int(limits.get("nvidia.com/gpu", 0))
     training = getattr(options, "stage", None)
     workers = plan_workers(
-        node_cpus=[0] + [cpus] * group["replicas"],
-        gpus=gpus * group["replicas"],
-        memory=group["replicas"] * 40 * 2**30,
+        nodes=[Node(0, 0, 0), *[Node(cpus, gpus, 40 * 2**30)] * group["replicas"]],
         device=training.device if training else options.device,
         requested=training.num_workers if training else options.workers,
     )

@@ -1,74 +1,110 @@
 import pytest
 
 from grepr_core.errors import UserError
-from pipelines.running.workers import Workers, plan_workers
+from pipelines.running.workers import WORKER_BYTES, Node, Workers, plan_workers
 
 GIB = 2**30
+HEAD = Node(0, 0, 8 * GIB)  # does no work
+SMALL, LARGE, GPU = Node(8, 0, 32 * GIB), Node(32, 0, 45 * GIB), Node(16, 1, 45 * GIB)
+UNLIKE = [Node(3, 0, 8 * GIB), Node(1, 1, 8 * GIB)]
+
+
+def planned(count: int, cpus: int, gpus: int, *, most: int | None = None, memory: float = 2) -> Workers:
+    return Workers(count, cpus, gpus, int(memory * GIB), most)
 
 
 @pytest.mark.parametrize(
-    ("node_cpus", "gpus", "memory", "device", "requested", "expected"),
+    ("nodes", "device", "requested", "expected"),
     [
-        ([1], 0, 8, "auto", None, Workers(1, 1, 0)),
-        ([2], 0, 8, "auto", None, Workers(2, 1, 0)),
-        ([16], 0, 64, "auto", None, Workers(16, 1, 0)),
-        ([16], 0, 8, "auto", None, Workers(4, 4, 0)),  # short of memory: fewer processes with more threads
-        ([16], 0, 1, "auto", None, Workers(1, 16, 0)),
-        ([16], 0, 64, "auto", 3, Workers(3, 5, 0)),
-        ([0, 8, 8], 0, 64, "auto", None, Workers(16, 1, 0)),  # a head that does no work
-        ([8, 8], 0, 64, "auto", 1, Workers(1, 8, 0)),  # a process cannot span nodes
-        ([3, 3], 0, 64, "auto", 3, Workers(3, 1, 0)),  # two of two cores fit, but not three
-        ([16], 4, 64, "auto", None, Workers(4, 4, 1)),
-        ([16], 4, 64, "cpu", None, Workers(16, 1, 0)),
-        ([16], 4, 64, "cuda", 2, Workers(2, 8, 1)),
-        ([2], 8, 64, "auto", None, Workers(8, 1, 1)),
+        ([Node(1, 0, 8 * GIB)], "auto", None, planned(1, 1, 0)),
+        ([Node(2, 0, 8 * GIB)], "auto", None, planned(2, 1, 0)),
+        ([Node(16, 0, 64 * GIB)], "auto", None, planned(16, 1, 0)),
+        ([Node(16, 0, 8 * GIB)], "auto", None, planned(4, 4, 0)),  # short of memory: fewer processes, more threads
+        ([Node(4, 0, GIB)], "auto", None, planned(1, 4, 0, memory=1)),  # less than one needs, by the estimate
+        ([Node(4, 0, 0)], "auto", None, planned(4, 1, 0, memory=0)),  # Ray does not tell
+        ([Node(4, 0, 3 * GIB)], "auto", 4, planned(4, 1, 0, most=4, memory=0.75)),  # whoever asks knows it better
+        ([Node(16, 0, 64 * GIB)], "auto", 3, planned(3, 5, 0, most=3)),
+        ([HEAD, SMALL, SMALL], "auto", None, planned(16, 1, 0)),
+        ([SMALL, SMALL], "auto", 1, planned(1, 8, 0, most=1)),  # a process cannot span nodes
+        ([Node(3, 0, 8 * GIB)] * 2, "auto", 3, planned(3, 1, 0, most=3)),  # two of two cores fit, but not three
+        ([Node(8, 0, 4 * GIB), Node(2, 0, 64 * GIB)], "auto", None, planned(4, 1, 0)),  # memory does not cross either
+        ([HEAD, LARGE, LARGE], "auto", None, planned(44, 1, 0)),  # today 64 processes on 90 GiB
+        ([Node(16, 4, 64 * GIB)], "auto", None, planned(4, 4, 1)),
+        ([Node(16, 4, 64 * GIB)], "cpu", None, planned(16, 1, 0)),
+        ([Node(16, 4, 64 * GIB)], "cuda", 2, planned(2, 8, 1, most=2)),
+        ([Node(2, 8, 64 * GIB)], "auto", None, planned(2, 1, 1)),
+        ([HEAD, *[LARGE] * 16, *[GPU] * 8], "auto", None, planned(8, 16, 1)),  # the machines of cluster.yaml
+        ([HEAD, *[LARGE] * 16, *[GPU] * 8], "cuda", 8, planned(8, 16, 1, most=8)),
+        ([GPU, Node(4, 1, 8 * GIB)], "auto", None, planned(2, 4, 1)),
+        (UNLIKE, "auto", None, planned(1, 1, 1)),
+        (UNLIKE, "cuda", None, planned(1, 1, 1)),
+        (UNLIKE, "cpu", None, planned(4, 1, 0)),
+        ([HEAD, SMALL], "auto", 20, planned(8, 1, 0, most=20)),  # others begin when nodes join
+        ([HEAD, LARGE], "auto", 32, planned(22, 1, 0, most=32)),
     ],
 )
-def test_processes_fill_the_cluster_and_never_more(
-    node_cpus: list[int], gpus: int, memory: int, device: str, requested: int | None, expected: Workers
+def test_processes_fill_the_nodes_and_never_more(
+    nodes: list[Node], device: str, requested: int | None, expected: Workers
 ):
-    workers = plan_workers(node_cpus=node_cpus, gpus=gpus, memory=memory * GIB, device=device, requested=requested)
+    workers = plan_workers(nodes=nodes, device=device, requested=requested)
     assert workers == expected
-    assert workers.count * workers.gpus <= gpus
-    if not workers.gpus:
-        assert sum(cpus // workers.cpus for cpus in node_cpus) >= workers.count
+    assert workers.count <= workers.places(nodes)
 
 
 @pytest.mark.parametrize(
-    ("cpus", "gpus", "device", "requested", "message"),
+    ("nodes", "device", "requested", "message"),
     [
-        (2, 0, "auto", 3, "--workers 3 needs as many CPU cores, but Ray has 2"),
-        (2, 1, "auto", 2, "--workers 2 needs as many GPUs, but Ray has 1"),
-        (2, 0, "cuda", None, "no GPU"),
-        (0, 0, "auto", None, "no CPU"),
+        ([Node(2, 0, 8 * GIB)], "auto", 3, r"--workers 3 needs as many CPU cores, but Ray has 2 places .* 2 CPU cores"),
+        ([Node(2, 1, 8 * GIB)], "auto", 2, "--workers 2 needs as many GPUs, but Ray has 1 place .* 1 GPU, 8.0 GiB"),
+        ([SMALL], "cuda", None, "no GPU"),
+        ([HEAD], "auto", None, "no CPU"),
+        ([], "auto", None, "no CPU"),
+        ([SMALL, Node(0, 1, 8 * GIB)], "cuda", None, "no node with a GPU has a CPU core"),
     ],
 )
 def test_what_the_cluster_has_not_is_refused_in_words(
-    cpus: int, gpus: int, device: str, requested: int | None, message: str
+    nodes: list[Node], device: str, requested: int | None, message: str
 ):
     with pytest.raises(UserError, match=message):
-        plan_workers(node_cpus=[cpus], gpus=gpus, memory=8 * GIB, device=device, requested=requested)
+        plan_workers(nodes=nodes, device=device, requested=requested)
+
+
+def test_processes_that_can_only_begin_together_need_their_places_now():
+    nodes = [HEAD, LARGE, GPU, GPU]
+    with pytest.raises(UserError, match="--num-workers 3 needs as many GPUs, but Ray has 2 places"):
+        plan_workers(nodes=nodes, requested=3, option="--num-workers", together=True)
+    assert plan_workers(nodes=nodes, requested=2, together=True) == planned(2, 16, 1, most=2)
+    short = [HEAD, Node(4, 0, 4 * GIB), Node(4, 0, 8 * GIB)]
+    assert plan_workers(nodes=short, requested=8, together=True) == planned(8, 1, 0, most=8, memory=1)
 
 
 @pytest.mark.parametrize(
-    ("node_cpus", "gpus", "device", "requested", "expected"),
+    ("nodes", "device", "requested", "expected"),
     [
-        ([0], 0, "auto", 8, Workers(8, 1, 0)),  # a head that waits for its first node
-        ([0, 4], 0, "auto", 8, Workers(8, 1, 0)),
-        ([0, 16], 0, "auto", 8, Workers(8, 2, 0)),  # room for all there is already
-        ([0], 0, "cuda", 8, Workers(8, 4, 1)),
-        ([0, 16], 1, "auto", 8, Workers(8, 4, 1)),
-        ([0, 16], 1, "cpu", 32, Workers(32, 1, 0)),
-        ([0, 16], 1, "auto", None, Workers(1, 16, 1)),
+        ([HEAD], "auto", 8, planned(8, 1, 0, most=8)),  # a head that waits for its first node
+        ([HEAD, Node(4, 0, 8 * GIB)], "auto", 8, planned(8, 1, 0, most=8)),
+        ([HEAD, Node(16, 0, 32 * GIB)], "auto", 8, planned(8, 2, 0, most=8)),  # room for all there is already
+        ([HEAD, LARGE], "auto", 32, planned(32, 1, 0, most=32)),  # cores for all, but not memory
+        ([HEAD], "cuda", 8, planned(8, 4, 1, most=8)),
+        ([HEAD, GPU], "auto", 8, planned(8, 4, 1, most=8)),
+        ([HEAD, LARGE, Node(2, 1, 8 * GIB)], "auto", 8, planned(8, 2, 1, most=8)),  # others of its kind fit too
+        ([HEAD, GPU], "cpu", 32, planned(32, 1, 0, most=32)),
+        ([HEAD, GPU], "auto", None, planned(1, 16, 1)),
     ],
 )
 def test_a_cluster_that_grows_is_asked_for_more_than_it_has(
-    node_cpus: list[int], gpus: int, device: str, requested: int | None, expected: Workers
+    nodes: list[Node], device: str, requested: int | None, expected: Workers
 ):
-    cluster = {"node_cpus": node_cpus, "gpus": gpus, "memory": 64 * GIB}
-    assert plan_workers(**cluster, device=device, requested=requested, autoscaling=True) == expected
+    assert plan_workers(nodes=nodes, device=device, requested=requested, autoscaling=True) == expected
 
 
 def test_how_far_a_cluster_should_grow_has_to_be_said():
     with pytest.raises(UserError, match="--workers N --autoscaling"):
-        plan_workers(node_cpus=[0], gpus=0, memory=64 * GIB, autoscaling=True)
+        plan_workers(nodes=[HEAD], autoscaling=True)
+
+
+def test_each_process_asks_ray_for_its_memory_too():
+    workers = plan_workers(nodes=UNLIKE)
+    assert workers.request == {"num_cpus": 1, "num_gpus": 1, "memory": WORKER_BYTES}
+    assert workers.bundle == {"CPU": 1.0, "GPU": 1.0, "memory": WORKER_BYTES}
+    assert plan_workers(nodes=[Node(2, 0, 0)]).bundle == {"CPU": 1.0}
