@@ -6,18 +6,16 @@ To start Ray, and then a process that imports PyTorch and loads a model, takes t
 import contextlib
 import os
 from collections.abc import Iterator
-from itertools import islice
+from concurrent.futures import Future
 from typing import Any
 from unittest import mock
 
-import numpy as np
 import ray
 import torch
-from numpy.typing import NDArray
 
 from pipelines.running.session import ray_session
-from pipelines.running.shard_pool import ShardWorker
-from pipelines.running.workers import Workers
+from pipelines.running.shard_pool import remote
+from pipelines.running.shard_worker import PoolProcess, ShardWorker
 
 _running = contextlib.ExitStack()
 _started_for: dict[str, str] | None = None
@@ -46,23 +44,21 @@ def disconnect() -> None:
     _running.close()
 
 
-@ray.remote(num_cpus=0, max_concurrency=8)
+@ray.remote(num_cpus=0)
 class _WarmProcess:
     """Makes one worker of shards after another, where Ray Data makes each in a process of its own.
 
     What threads a worker has, it keeps until the process ends.
     """
 
-    def __init__(self) -> None:
-        self._worker: ShardWorker | None = None
+    def work(self, kind: type[ShardWorker], job: Any, queue: Any) -> None:
+        def worker() -> ShardWorker:
+            made = kind(job)
+            torch.set_num_threads(1)  # the cores are those of all tests
+            return made
 
-    def begin(self, kind: type[ShardWorker], job: Any) -> None:
-        self._worker = kind(job)
-        torch.set_num_threads(1)  # the cores are those of all tests
-
-    def work(self, shard: int) -> dict[str, list[str]]:
-        assert self._worker is not None
-        return self._worker({"shard": np.array([shard])})
+        node = ray.get_runtime_context().get_node_id()
+        PoolProcess(worker, kind.at_once, remote(queue), "warm", node).work()
 
 
 @contextlib.contextmanager
@@ -74,17 +70,9 @@ def warm_process() -> Iterator[None]:
         _process = _WarmProcess.remote()  # type: ignore[attr-defined]
     process = _process
 
-    def rows(
-        kind: type[ShardWorker], job: object, shards: NDArray[np.int64], workers: Workers
-    ) -> Iterator[dict[str, str]]:
-        ray.get(process.begin.remote(kind, job))
-        rest, in_hand = iter(shards.tolist()), []
-        while True:
-            in_hand += [process.work.remote(shard) for shard in islice(rest, kind.at_once - len(in_hand))]
-            if not in_hand:
-                return
-            (done,), in_hand = ray.wait(in_hand)
-            yield {name: column[0] for name, column in ray.get(done).items()}
+    def start(kind: type[ShardWorker], job: Any, queue: Any, *_: Any) -> "Future[None]":
+        done: Future[None] = process.work.remote(kind, job, queue).future()
+        return done
 
-    with mock.patch("pipelines.running.shard_pool._rows", rows):
+    with mock.patch("pipelines.running.shard_pool._start_pool", start):
         yield

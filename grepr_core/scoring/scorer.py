@@ -1,5 +1,6 @@
 """Encoded images in, scores out: the only thing a pipeline needs to know of the method."""
 
+import math
 import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -22,6 +23,7 @@ from grepr_core.encoders.inference import optimise_for_inference, resolve_device
 from grepr_core.encoders.low_level import LowLevelEncoder
 from grepr_core.encoders.precision import Precision
 from grepr_core.scoring.image_score import ImageScore
+from grepr_core.scoring.model_errors import check_device, free_memory, is_out_of_memory, model_failure_words
 from grepr_core.zero_shot.gaussian import DISTANCES, GaussianAccumulator
 from grepr_core.zero_shot.patches import patch_batches
 from grepr_core.zero_shot.scores import combined_score, high_level_score, low_level_score
@@ -131,13 +133,17 @@ class Scorer:
     def score(self, encoded: Iterable[bytes | Failure]) -> list[ImageScore]:
         """Scores images.
 
-        Images are taken from the iterable as they are needed, and few are held decoded at a time.
+        Images are taken from the iterable as they are needed, and few are held decoded at a time. Where the model
+        raises an exception, it is tried with fewer of them; one that fails alone is ``crashed``.
 
         Args:
             encoded: The content of each image's file, or why it could not be read.
 
         Returns:
             One result for each, in order.
+
+        Raises:
+            DeviceLostError: The device can be used no more.
         """
         scores: dict[int, ImageScore] = {}
         under_way: deque[_Batch] = deque()
@@ -150,9 +156,9 @@ class Scorer:
         for group in groups:
             under_way.append(self._start(group))
             if len(under_way) > self._transfer.batches_in_flight:
-                scores |= self._finish(under_way.popleft())
+                self._finish_next(under_way, scores)
         while under_way:
-            scores |= self._finish(under_way.popleft())
+            self._finish_next(under_way, scores)
         return [scores[index] for index in range(len(scores))]
 
     def _photos(self, encoded: Iterable[bytes | Failure], scores: dict[int, ImageScore]) -> Iterator[_Waiting]:
@@ -204,8 +210,11 @@ class Scorer:
             self.seconds[step] += time.perf_counter() - began
 
     def _start(self, group: list[_Waiting]) -> "_Batch":
-        """Has a group encoded; a GPU only begins with it."""
-        return _Batch(group, self._timed("model", lambda: self._encode([waiting.photo for waiting in group])))
+        """Has a group encoded; a GPU only begins with it. What is raised is raised with the results."""
+        try:
+            return _Batch(group, self._timed("model", lambda: self._encode([waiting.photo for waiting in group])))
+        except Exception as error:
+            return _Batch(group, _raising(error))
 
     @torch.inference_mode()
     def _encode(self, photos: Sequence[Photo | DevicePhoto]) -> Callable[[], list[Tensor]]:
@@ -232,6 +241,30 @@ class Scorer:
 
     def _encode_patches(self, encoder: LowLevelEncoder, image: Tensor) -> Tensor:
         return torch.cat([encoder(batch) for batch in patch_batches(image, batch_size=self._patches)])
+
+    def _finish_next(self, under_way: "deque[_Batch]", scores: dict[int, ImageScore]) -> None:
+        """Adds the scores of the batch that was started first, and where it failed, those of its parts."""
+        batch = under_way.popleft()
+        try:
+            scores |= self._finish(batch)
+        except Exception as error:
+            why = error.with_traceback(None)  # which would hold the tensors of the batch
+        else:
+            return
+        if not is_out_of_memory(why):
+            check_device(self._device)
+        # The others' memory is free again after this.
+        while under_way:
+            self._finish_next(under_way, scores)
+        if len(batch.group) == 1:
+            (waiting,) = batch.group
+            failure = Failure(Status.CRASHED, model_failure_words(why), waiting.photo.width, waiting.photo.height)
+            scores[waiting.index] = ImageScore.from_failure(failure, waiting.size)
+            return
+        part = math.ceil(len(batch.group) / 2) if is_out_of_memory(why) else 1
+        for first in range(0, len(batch.group), part):
+            free_memory(self._device)
+            self._finish_next(deque([self._start(batch.group[first : first + part])]), scores)
 
     def _finish(self, batch: "_Batch") -> dict[int, ImageScore]:
         predictions = self._timed("model", lambda: self._predict(*(tensor.numpy() for tensor in batch.results())))
@@ -268,6 +301,13 @@ class Scorer:
 class _Batch:
     group: list[_Waiting]
     results: Callable[[], list[Tensor]]
+
+
+def _raising(error: Exception) -> Callable[[], list[Tensor]]:
+    def results() -> list[Tensor]:
+        raise error.with_traceback(None)
+
+    return results
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,7 +34,8 @@ from pipelines.pretraining.scene_store import (
 from pipelines.running.progress import Progress
 from pipelines.running.session import ray_session
 from pipelines.running.shard_files import finished_shards
-from pipelines.running.shard_pool import ShardWorker, map_shards
+from pipelines.running.shard_pool import ShardRun
+from pipelines.running.shard_worker import ShardWorker
 from pipelines.running.workers import cluster_workers
 
 log = logging.getLogger(__name__)
@@ -165,7 +166,7 @@ def _work_through(
     ):
         # Distorting and comparing is work for CPUs.
         workers = cluster_workers("cpu", job.options.workers, autoscaling=job.options.autoscaling)
-        for row in map_shards(maker, job, np.array(todo), workers):
+        for row in ShardRun(maker, job, np.array(todo), workers):
             summaries.append(ScenesSummary(**row))
             failed = len(summaries[-1].failures)
             shown.update(summaries[-1].scenes + failed, failed)

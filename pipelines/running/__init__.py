@@ -5,4 +5,15 @@ Ray session with as many workers as the cluster carries, a lock and settings on 
 whole or absent, and progress.
 """
 
-__all__ = ["cores", "progress", "run_files", "run_lock", "session", "settings", "shard_files", "shard_pool", "workers"]
+__all__ = [
+    "cores",
+    "progress",
+    "run_files",
+    "run_lock",
+    "session",
+    "settings",
+    "shard_files",
+    "shard_pool",
+    "shard_worker",
+    "workers",
+]

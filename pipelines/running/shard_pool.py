@@ -1,114 +1,219 @@
 """A pool of processes that work through shards, on Ray Data.
 
-What crosses from one process to another are shard numbers and summaries. What a shard is made into, its worker writes.
+Ray Data's pool of actors holds the processes: it places them, starts those that died anew, and adds some where nodes
+join. What each does next it takes from a queue (:mod:`pipelines.running.shard_queue`), since what Ray Data has given to
+an actor stays with it, even if its node is lost and no other has room. What crosses from one process to another are
+shard numbers and summaries; what a shard is made into, its worker writes.
 """
 
-import json
+import contextlib
 import logging
-import traceback
-from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from typing import Any
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, wait
+from threading import Event, Thread
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
 import ray
 from numpy.typing import NDArray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from pipelines.running.shard_queue import News, ShardFailure, ShardQueue
+from pipelines.running.shard_worker import PoolProcess, ShardWorker
 from pipelines.running.workers import Workers
 
-#: Ray tracks every task; a task of several shards is dearer to repeat, but there are never more than this.
-MOST_TASKS = 10_000
+log = logging.getLogger(__name__)
+
+#: Seconds between two looks at what the processes have done, and at which nodes live.
+NEWS_SECONDS, NODES_SECONDS = 0.1, 2.0
+#: Processes that a pool can grow to as nodes join; each of them is given two blocks of one row to begin with.
+MOST_PROCESSES = 4000
+#: Seconds that the pool is given to end by itself.
+END_SECONDS = 5.0
+#: Failed shards that a message tells of.
+SHOWN = 5
 
 
 class ShardError(Exception):
-    """A shard could not be worked on or written, for a reason that is no image's."""
+    """Shards could not be worked on or written, for a reason that is no image's."""
 
 
-class ShardWorker(ABC):
-    """Works on shards; Ray Data makes one in every process of its actor pool.
+class ShardRun:
+    """Work on shards, under way while it is iterated over.
 
     Attributes:
-        at_once: Shards that it has in hand at a time, each in a thread of its own.
+        processes: Processes that have worked on it so far.
     """
 
-    at_once = 1
-
-    @abstractmethod
-    def process(self, shard: int) -> dict[str, Any]:
-        """Works on a shard and writes what it is made into.
+    def __init__(self, worker: type[ShardWorker], job: object, shards: NDArray[np.int64], workers: Workers) -> None:
+        """Starts nothing yet.
 
         Args:
-            shard: Its number.
-
-        Returns:
-            Its summary, in JSON's types.
+            worker: Kind of worker, made from the job.
+            job: All that a worker needs to know.
+            shards: Numbers of the shards.
+            workers: The processes.
         """
+        self._worker = worker
+        self._job = job
+        self._shards = shards
+        self._workers = workers
+        self.processes = 0
 
-    def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, list[str]]:
-        """Works on a shard.
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        """Works through the shards.
 
-        What keeps it from doing so, such as a full disk, is handed back as text: Ray would wrap an exception in pages
-        of its own.
+        Yields:
+            The summaries, in the order in which shards are finished.
 
-        Args:
-            batch: Column ``shard`` with one shard's number.
-
-        Returns:
-            Columns ``summary`` (JSON), ``error`` and ``traceback``; either the first is empty or the other two are.
+        Raises:
+            ShardError: No process could start, or what keeps one shard from being worked on or written would keep all;
+                or, at the end, some shards failed wherever they were tried. The others are finished.
         """
-        (shard,) = batch["shard"].tolist()
-        try:
-            summary = self.process(shard)
-        except Exception as error:
-            message = f"shard {shard}: {type(error).__name__}: {error}"
-            return {"summary": [""], "error": [message], "traceback": [traceback.format_exc()]}
-        return {"summary": [json.dumps(summary)], "error": [""], "traceback": [""]}
+        with _processes(self._worker, self._job, self._shards, self._workers) as ask:
+            news = ask()
+            while True:
+                self.processes = news.processes
+                yield from news.summaries
+                if news.over:
+                    break
+                time.sleep(NEWS_SECONDS)
+                news = ask()
+        if news.cause is not None:
+            raise _error(news.cause.message, news.cause)
+        if news.failures:
+            raise _error(_list(news.failures, len(self._shards)), *news.failures.values())
 
 
-def map_shards(worker: type[ShardWorker], job: object, shards: NDArray[np.int64], workers: Workers) -> Iterator[Any]:
-    """Works through shards.
-
-    Args:
-        worker: Kind of worker, made from the job.
-        job: All that a worker needs to know.
-        shards: Numbers of the shards.
-        workers: The processes.
-
-    Yields:
-        The summaries, in the order in which shards are finished.
-
-    Raises:
-        ShardError: A worker could not do its work.
-    """
-    for row in _rows(worker, job, shards, workers):
-        if row["error"]:
-            error = ShardError(row["error"])
-            error.add_note(row["traceback"])
-            raise error
-        yield json.loads(row["summary"])
+def _list(failures: dict[int, ShardFailure], total: int) -> str:
+    shown = "; ".join(failures[shard].message for shard in sorted(failures)[:SHOWN])
+    more = "; ..." if len(failures) > SHOWN else ""
+    return (
+        f"{len(failures)} of {total} shards failed wherever they were tried; the others are done, and the same command "
+        f"tries these again: {shown}{more}"
+    )
 
 
-def _rows(
+def _error(message: str, *failures: ShardFailure) -> ShardError:
+    error = ShardError(message)
+    for failure in failures[:SHOWN]:
+        error.add_note(failure.traceback)
+    return error
+
+
+@contextlib.contextmanager
+def _processes(
     worker: type[ShardWorker], job: object, shards: NDArray[np.int64], workers: Workers
-) -> Iterator[dict[str, str]]:
-    """Has workers called in processes of their own; gives what :meth:`ShardWorker.__call__` does, a row a shard."""
-    ray.data.DataContext.get_current().enable_progress_bars = False
+) -> Iterator[Callable[[], News]]:
+    """Has processes work through shards; gives a function that tells what has become of them."""
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    actor: Any = ray.remote(ShardQueue).options(num_cpus=0, scheduling_strategy=here).remote(shards)
+    over = Event()
+    pool = _start_pool(worker, job, actor, len(shards), workers, over)
+    looked = time.monotonic()
+
+    def ask() -> News:
+        nonlocal looked
+        if time.monotonic() - looked >= NODES_SECONDS:
+            looked = time.monotonic()
+            nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+            actor.keep.remote({node["NodeID"] for node in nodes if node["Alive"]})
+        news: News = ray.get(actor.news.remote())
+        if not news.over and pool.done():
+            pool.result()
+            raise RuntimeError("all processes ended before all shards were done; run the same command again")
+        return news
+
+    try:
+        yield ask
+    finally:
+        # Processes that find no shard left give their rows back, and with the first of them all ends.
+        over.set()
+        wait([pool], END_SECONDS)
+
+
+def _start_pool(
+    worker: type[ShardWorker],
+    job: object,
+    queue: Any,  # noqa: ANN401 - a Ray actor
+    shards: int,
+    workers: Workers,
+    over: Event,
+) -> "Future[None]":
+    """Has Ray Data hold the processes, in a thread, until all is over."""
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    # What becomes of shards, the queue knows; the rows that are lost with a node carry nothing.
+    context.max_errored_blocks = -1
+    # A night may wait for its first node, or for one long shard.
+    context.execution_no_progress_timeout_s = -1
     # Making the context has set this logger up anew.
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
-    blocks = np.array_split(shards, min(len(shards), MOST_TASKS))
-    dataset = ray.data.from_arrow([pa.table({"shard": block}) for block in blocks]).map_batches(
-        worker,
-        fn_constructor_args=(job,),
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)
+    first = min(workers.count, shards)
+    most = min(workers.most or MOST_PROCESSES, shards, MOST_PROCESSES)
+    # A process takes two; Ray Data enlarges a pool only while there are more.
+    rows = ray.data.from_arrow([pa.table({"row": [row]}) for row in range(2 * most)])
+    # By the worker's name, which a process shows.
+    process = type(worker.__name__, (_RayProcess,), {})
+    dataset = rows.map_batches(
+        process,
+        fn_constructor_args=(worker, job, queue),
         batch_size=1,
         compute=ray.data.ActorPoolStrategy(
-            size=min(workers.count, len(shards)),
+            min_size=first if most == first else 1,
+            initial_size=first,
+            max_size=most,
             max_tasks_in_flight_per_actor=2,
-            max_concurrent_calls_per_actor=worker.at_once,
-            enable_true_multi_threading=worker.at_once > 1,
+            max_concurrent_calls_per_actor=1,
         ),
         # Ray advises against asking for both.
         num_cpus=None if workers.gpus else workers.cpus,
         num_gpus=workers.gpus or None,
+        memory=workers.memory or None,
     )
-    yield from dataset.iter_rows()
+    done: Future[None] = Future()
+
+    def execute() -> None:
+        try:
+            for _ in dataset.iter_rows():
+                if over.is_set():
+                    break
+        except BaseException as error:
+            done.set_exception(error)
+        else:
+            done.set_result(None)
+
+    Thread(target=execute, name="pool", daemon=True).start()
+    return done
+
+
+class _RayProcess:
+    """Is made by Ray Data in every process."""
+
+    def __init__(self, worker: type[ShardWorker], job: object, queue: Any) -> None:  # noqa: ANN401 - a Ray actor
+        context = ray.get_runtime_context()
+        self._process = PoolProcess(
+            lambda: worker(job), worker.at_once, remote(queue), str(context.get_actor_id()), context.get_node_id()
+        )
+
+    def __call__(self, row: dict[str, NDArray[np.int64]]) -> dict[str, NDArray[np.int64]]:
+        self._process.work()
+        return row
+
+
+class _Remote:
+    """Calls the methods of an actor and waits for the answer."""
+
+    def __init__(self, actor: Any) -> None:  # noqa: ANN401 - a Ray actor
+        self._actor = actor
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        method = getattr(self._actor, name)
+        return lambda *arguments, **options: ray.get(method.remote(*arguments, **options))
+
+
+def remote(queue: Any) -> ShardQueue:  # noqa: ANN401 - a Ray actor
+    """Gives a queue that is an actor as what it is to its callers."""
+    return cast(ShardQueue, _Remote(queue))

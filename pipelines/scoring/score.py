@@ -33,7 +33,7 @@ from pipelines.running.run_lock import RunLock, run_lock
 from pipelines.running.session import ray_session
 from pipelines.running.settings import check_settings
 from pipelines.running.shard_files import finished_shards
-from pipelines.running.shard_pool import map_shards
+from pipelines.running.shard_pool import ShardRun
 from pipelines.running.workers import Workers, cluster_workers
 from pipelines.scoring.old_scores import OldScores, check_old_settings
 from pipelines.scoring.score_table import (
@@ -201,7 +201,8 @@ def score_manifest(
                 _check_gpu_decode(workers)
             old = ray.put(OldScores.read(since)) if since is not None else None
             job = _job(manifest, output, model, options, workers, features, retry, old)
-            for row in map_shards(ShardScorer, job, todo, workers):
+            run = ShardRun(ShardScorer, job, todo, workers)
+            for row in run:
                 if lock is not None:
                     lock.check()
                 summary = ShardSummary(**row)

@@ -1,8 +1,9 @@
 """The actor that scores shards: reads, decodes, runs the model and writes, all in one process."""
 
+import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
@@ -13,13 +14,14 @@ import ray
 from grepr_core.decoding.images import Failure, Limits, Status
 from grepr_core.encoders.precision import Precision
 from grepr_core.scoring.image_score import ImageScore
+from grepr_core.scoring.model_errors import DeviceLostError
 from grepr_core.storage import Folder
 from pipelines.lake.fetch import Fetcher
 from pipelines.lake.image_reader import Fetched
 from pipelines.lake.manifest import ENTRY_COLUMNS, Manifest
 from pipelines.lake.sources import Entry
 from pipelines.running.shard_files import shard_name
-from pipelines.running.shard_pool import ShardWorker
+from pipelines.running.shard_worker import ShardWorker
 from pipelines.scoring.crash_journal import CrashJournal, crash_journal
 from pipelines.scoring.kept_rows import KeptRows
 from pipelines.scoring.old_scores import OldScores
@@ -33,7 +35,7 @@ from pipelines.scoring.score_table import (
     read_summary,
     write_shard,
 )
-from pipelines.scoring.watchdog import Watchdog, nothing
+from pipelines.scoring.watchdog import EXIT_CODE, Watchdog
 
 JOURNAL_FOLDER = "in-progress"
 
@@ -183,52 +185,55 @@ class ShardScorer(ShardWorker):
         fetched = self._fetcher.read([] if journal.suspicious else entries)
         etags: list[str | None] = []
         with self._model_turn:
+            journal.begin()
             began = time.time()
             self._scorer.seconds.clear()
             if not journal.suspicious:
-                scores = self._score_watched(fetched, etags)
+                scores = self._score_watched(fetched, rows, journal, etags)
             else:
-                scores = self._score_one_by_one(entries, rows, journal, etags)
+                scores = self._score_in_groups(dict(zip(rows, entries, strict=True)), journal, etags)
             return scores, etags, dict(self._scorer.seconds), began
 
-    def _score_one_by_one(
-        self, entries: list[Entry], rows: list[int], journal: CrashJournal, etags: list[str | None]
+    def _score_in_groups(
+        self, entries: dict[int, Entry], journal: CrashJournal, etags: list[str | None]
     ) -> list[ImageScore]:
-        scores: list[ImageScore] = []
-        for row, entry in zip(rows, entries, strict=True):
-            if row in journal.convicted:
-                scores.append(ImageScore.from_failure(self._sentence(journal.convicted[row])))
-                etags.append(None)
-            else:
-                journal.begin_image(row)
-                scores += self._score_watched(
-                    self._fetcher.read([entry]), etags, before_exit=partial(journal.convict_hung, row)
-                )
-        return scores
+        scores = {row: ImageScore.from_failure(self._sentence(status)) for row, status in journal.convicted.items()}
+        read: dict[int, str | None] = dict.fromkeys(scores)
+        for group in journal.groups([row for row in entries if row not in scores]):
+            found: list[str | None] = []
+            fetched = self._fetcher.read([entries[row] for row in group])
+            scores |= zip(group, self._score_watched(fetched, group, journal, found), strict=True)
+            read |= zip(group, found, strict=True)
+        etags += [read[row] for row in entries]
+        return [scores[row] for row in entries]
 
     def _score_watched(
-        self, fetched: Iterable[Fetched], etags: list[str | None], *, before_exit: Callable[[], None] = nothing
+        self, fetched: Iterable[Fetched], rows: Sequence[int], journal: CrashJournal, etags: list[str | None]
     ) -> list[ImageScore]:
         """Scores images under the eye of the watchdog, and adds the ETags they were read with."""
 
         def contents() -> Iterator[bytes | Failure]:
-            for content, etag in fetched:
+            row = rows[0]
+            for row, (content, etag) in zip(rows, fetched, strict=True):
                 etags.append(etag)
                 # The clock stands still while the next image is waited for.
-                self._watchdog.arm(before_exit)
+                self._watchdog.arm(partial(journal.hangs, row))
                 yield content
                 self._watchdog.disarm()
-            self._watchdog.arm(before_exit)  # for those that still wait for others of their size
+            self._watchdog.arm(partial(journal.hangs, row))  # for those that still wait for others of their size
 
         try:
-            return self._scorer.score(contents())
+            return self._scorer.score(contents()) if rows else []
+        except DeviceLostError:
+            # Nor can any other image be scored by this process. Another will take its place, and find its note.
+            os._exit(EXIT_CODE)
         finally:
             self._watchdog.disarm()
 
     def _sentence(self, status: Status) -> Failure:
         if status == Status.TIMEOUT:
             return Failure(status, f"decoding and scoring it took more than {self._job.hang_timeout:g} seconds")
-        return Failure(status, "the process died twice while it scored this image")
+        return Failure(status, "processes died while they scored this image")
 
 
 def _with_etags(images: pa.Table, etags: list[str | None]) -> pa.Table:

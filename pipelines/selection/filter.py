@@ -28,7 +28,7 @@ from pipelines.running.run_lock import LOCK_FILE, RunLock, run_lock
 from pipelines.running.session import ray_session
 from pipelines.running.settings import changes
 from pipelines.running.shard_files import finished_shards, read_footers
-from pipelines.running.shard_pool import map_shards
+from pipelines.running.shard_pool import ShardRun
 from pipelines.running.workers import cluster_workers
 from pipelines.scoring.score_table import SCORES_FOLDER, read_shard
 from pipelines.selection.copies import IMAGES_FOLDER, Copier, NameCheck
@@ -270,7 +270,7 @@ def _write_images(options: FilterOptions, decision: Decision, output: Folder, lo
         progress = Progress(decision.chosen.selected, before.images + before.failed, what="writing")
         with ray_session(options.address), closing(progress):
             workers = cluster_workers("cpu", options.workers)
-            for row in map_shards(WRITERS[options.format], job, todo, workers):  # type: ignore[type-abstract]
+            for row in ShardRun(WRITERS[options.format], job, todo, workers):  # type: ignore[type-abstract]
                 lock.check()
                 progress.update(row["images"] + row["failed"], row["failed"])
     written = {shard: WrittenShard(**footer) for shard, footer in read_footers(lists, sorted(finished_shards(lists)))}

@@ -15,7 +15,7 @@ from grepr_core.decoding.images import FORMATS, Failure, Limits
 from grepr_core.storage import Folder
 from pipelines.lake.sources import IMAGE_SUFFIXES, Entry
 from pipelines.running.shard_files import add_footer, read_footer, shard_name
-from pipelines.running.shard_pool import ShardWorker
+from pipelines.running.shard_worker import ShardWorker
 from pipelines.scoring.score_table import SCORES_FOLDER, read_shard
 from pipelines.selection.rows import FAILURE_SCHEMA, OFFSETS_FOLDER
 

@@ -30,11 +30,11 @@ def test_a_process_that_hangs_is_ended_after_its_last_words():
 
 def test_native_code_that_holds_the_interpreter_is_ended_too():
     # PyDLL calls with the interpreter's lock held, so that no other thread of Python can run.
-    code, _, seconds = run("dog.arm(); ctypes.PyDLL(None).sleep(60)")
+    code, _, seconds = run("dog.arm(int); ctypes.PyDLL(None).sleep(60)")
     assert code != 0
     assert seconds < 50
 
 
-@pytest.mark.parametrize("program", ["for _ in range(6): dog.arm(); time.sleep(0.2)", "dog.arm()"])
+@pytest.mark.parametrize("program", ["for _ in range(6): dog.arm(int); time.sleep(0.2)", "dog.arm(int)"])
 def test_a_process_that_gets_on_is_left_alone(program: str):
     assert run(program + "\ndog.disarm(); time.sleep(1.5); print('alive')")[:2] == (0, "alive\n")
