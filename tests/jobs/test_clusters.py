@@ -1,9 +1,12 @@
 """What the repository says to clusters: cluster.yaml, KubeRay's resources, the image, and what a job carries along."""
 
+import os
 import re
 import shlex
 import shutil
+import tomllib
 import zipfile
+from collections.abc import Callable
 from copy import deepcopy
 from datetime import UTC, datetime
 from importlib.metadata import requires
@@ -15,20 +18,26 @@ import kubernetes_validate
 import pytest
 import yaml
 from packaging.requirements import Requirement
+from ray._private.ray_constants import DEFAULT_OBJECT_STORE_MEMORY_PROPORTION
 from ray._private.runtime_env.packaging import create_package
+from ray.autoscaler._private.aws.config import _check_ami
+from ray.autoscaler._private.kuberay.autoscaling_config import _derive_autoscaling_config_from_ray_cr
 from ray.autoscaler._private.util import prepare_config, validate_config
 
 from jobs.cli import parse
 from jobs.submit import check_places, check_secrets, own_folders
 from pipelines.options import NightlyOptions, ScoreOptions, SubmitOptions
-from pipelines.running.workers import Node, plan_workers
+from pipelines.running.workers import WORKER_BYTES
 from pipelines.scoring.nightly import night_options
 from tests.jobs.documented import ROOT, commands
-from tests.jobs.kuberay_fields import resource
+from tests.jobs.kuberay_crds import validator
 
 KUBERAY = sorted((ROOT / "jobs/kuberay").glob("*.yaml"))
 PACKAGES = {"grepr", "grepr_core", "pipelines", "jobs"}
 DOCKERFILE = (ROOT / "jobs/kuberay/Dockerfile").read_text()
+#: Cores and GiB of memory of Amazon's machine types.
+MACHINES = {"c6i.8xlarge": (32, 64), "m7i.2xlarge": (8, 32), "m7i.8xlarge": (32, 128), "g6.4xlarge": (16, 64)}
+GIB = 2**30
 
 
 @pytest.fixture
@@ -57,6 +66,38 @@ def test_the_head_does_no_work_and_every_spot_group_has_a_fallback(cluster: dict
         assert fallback["priority"] < types[name]["priority"]
         assert fallback["node_config"]["InstanceType"] == types[name]["node_config"]["InstanceType"]
     assert sum(kind["max_workers"] for kind in types.values()) <= cluster["max_workers"]
+
+
+def test_every_machine_has_memory_for_a_process_a_core(cluster: dict[str, Any]):
+    head = cluster["head_node_type"]
+    for name, kind in cluster["available_node_types"].items():
+        cores, memory = MACHINES[kind["node_config"]["InstanceType"]]
+        # What Ray gives to processes of a machine that is still to come.
+        for_processes = memory * GIB * (1 - DEFAULT_OBJECT_STORE_MEMORY_PROPORTION)
+        assert name == head or for_processes >= cores * WORKER_BYTES, name
+
+
+def test_the_machine_image_is_neither_rays_old_default_nor_forgotten(cluster: dict[str, Any]):
+    configs = [kind["node_config"] for kind in cluster["available_node_types"].values()]
+    (image,) = {config["ImageId"] for config in configs}
+    config = prepare_config(cluster)
+    _check_ami(config)
+    assert {kind["node_config"]["ImageId"] for kind in config["available_node_types"].values()} == {image}
+    # EC2 refuses what is no id before it starts anything.
+    assert not re.fullmatch("ami-[0-9a-f]{8,17}", image)
+    page = (ROOT / "docs/clusters.md").read_text()
+    assert image in page
+    assert "aws ssm get-parameter" in page
+
+
+def test_machines_get_the_wheel_and_nothing_else_of_the_clone(cluster: dict[str, Any]):
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    wheel = f"grepr-{version}-py3-none-any.whl"
+    mounts = cluster["file_mounts"]
+    (mounted,) = (remote for remote, local in mounts.items() if local == f"dist/{wheel}")
+    assert mounts == {mounted: f"dist/{wheel}", "/home/ray/.ray/auth_token": "~/.ray/auth_token"}
+    assert f"pip install {mounted}" in cluster["setup_commands"]
+    assert "pip wheel --no-deps --wheel-dir dist ." in (ROOT / "docs/clusters.md").read_text()
 
 
 def test_credentials_are_roles(cluster: dict[str, Any]):
@@ -91,13 +132,111 @@ def by_name(path: Path) -> str:
     return path.stem
 
 
+@pytest.fixture(scope="module")
+def crds() -> Path:
+    """The folder of KubeRay's definitions of its resources."""
+    folder = os.environ.get("GREPR_CRDS")
+    if not folder or not Path(folder, "ray.io_rayjobs.yaml").is_file():
+        pytest.skip("GREPR_CRDS names no folder with ray.io_rayjobs.yaml and ray.io_raycronjobs.yaml of KubeRay 1.7")
+    return Path(folder)
+
+
 @pytest.mark.parametrize("path", KUBERAY, ids=by_name)
-def test_kuberay_knows_every_field(path: Path):
+def test_kuberay_takes_every_file(path: Path, crds: Path):
     written = load(path)
-    jsonschema.validate(written, resource(written["kind"]))
-    written["spec"]["backofLimit"] = 3
-    with pytest.raises(jsonschema.ValidationError, match="backofLimit"):
-        jsonschema.validate(written, resource(written["kind"]))
+    assert written["apiVersion"] == "ray.io/v1"
+    validator(crds, written["kind"]).validate(written)
+
+
+MISTAKES: dict[str, Callable[[dict[str, Any]], object]] = {
+    "backofLimit": lambda job: job.update(backofLimit=3),
+    "timezone": lambda job: job.update(timezone="Etc/UTC"),
+    "minReplica": lambda job: job["rayClusterSpec"]["workerGroupSpecs"][0].update(minReplica=0),
+    "resource": lambda job: job["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]["containers"][0].update(
+        resource={}
+    ),
+    "v3": lambda job: job["rayClusterSpec"]["autoscalerOptions"].update(version="v3"),
+    "DeletePods": lambda job: job["deletionStrategy"]["deletionRules"][0].update(policy="DeletePods"),
+    "'3'": lambda job: job.update(backoffLimit="3"),
+    "entrypoint": lambda job: job.update(entrypoint=["grepr", "demo"]),
+    "headGroupSpec": lambda job: job["rayClusterSpec"].pop("headGroupSpec"),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+@pytest.mark.parametrize("path", KUBERAY[:2], ids=by_name)
+def test_kuberay_would_refuse_a_mistake(path: Path, mistake: str, crds: Path):
+    written = load(path)
+    MISTAKES[mistake](written["spec"].get("jobTemplate", written["spec"]))
+    (refused,) = validator(crds, written["kind"]).iter_errors(written)
+    assert mistake in f"{refused.json_path}: {refused.message}"
+
+
+@pytest.mark.parametrize("path", KUBERAY, ids=by_name)
+def test_the_operator_takes_what_its_schema_does_not_say(path: Path):
+    # ValidateRayJobSpec and ValidateRayJobMetadata of KubeRay 1.7.
+    assert re.fullmatch("[a-z]([-a-z0-9]{0,45}[a-z0-9])?", load(path)["metadata"]["name"])
+    job = ray_job(path)
+    assert not job.keys() & {"shutdownAfterJobFinishes", "ttlSecondsAfterFinished"}, "not beside deletionRules"
+    ends: dict[str, dict[str, int]] = {}
+    for rule in job["deletionStrategy"]["deletionRules"]:
+        after = rule["condition"].pop("ttlSeconds")
+        (end,) = rule["condition"].values()
+        assert rule["policy"] not in ends.setdefault(end, {})
+        ends[end][rule["policy"]] = after
+    # However a job ends, the cluster goes in minutes and the job in days.
+    assert ends.keys() == {"SUCCEEDED", "Failed"}
+    for rules in ends.values():
+        assert rules.keys() == {"DeleteCluster", "DeleteSelf"}, "no DeleteWorkers beside an autoscaler"
+        assert 0 < rules["DeleteCluster"] <= 600
+        assert rules["DeleteSelf"] >= 86400
+    groups = [job["rayClusterSpec"]["headGroupSpec"], *job["rayClusterSpec"]["workerGroupSpecs"]]
+    assert all("restartPolicy" not in group["template"]["spec"] for group in groups), "the autoscaler's v2 wants Never"
+
+
+@pytest.mark.parametrize("path", KUBERAY, ids=by_name)
+def test_pods_come_by_need_and_go_soon(path: Path):
+    resource = {"metadata": {"name": "lake", "namespace": "default"}, "spec": ray_cluster(path)}
+    assert resource["spec"]["enableInTreeAutoscaling"] is True
+    assert resource["spec"]["autoscalerOptions"]["version"] == "v2"
+    config = _derive_autoscaling_config_from_ray_cr(resource)
+    (written,) = resource["spec"]["workerGroupSpecs"]
+    group = config["available_node_types"][written["groupName"]]
+    assert written["replicas"] == group["min_workers"] == 0 < group["max_workers"]
+    assert config["available_node_types"]["headgroup"]["resources"]["CPU"] == 0
+    assert config["idle_timeout_minutes"] <= 5
+    assert "--autoscaling" in shlex.split(ray_job(path)["entrypoint"])
+
+
+@pytest.mark.parametrize("path", KUBERAY, ids=by_name)
+def test_the_head_stays_where_it_is(path: Path):
+    template = ray_cluster(path)["headGroupSpec"]["template"]
+    assert template["metadata"]["annotations"] == {
+        "karpenter.sh/do-not-disrupt": "true",
+        "cluster-autoscaler.kubernetes.io/safe-to-evict": "false",
+    }
+    (term,) = template["spec"]["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"][
+        "nodeSelectorTerms"
+    ]
+    assert {(rule["key"], rule["operator"], *rule["values"]) for rule in term["matchExpressions"]} == {
+        ("karpenter.sh/capacity-type", "NotIn", "spot"),
+        ("eks.amazonaws.com/capacityType", "NotIn", "SPOT"),
+        ("cloud.google.com/gke-spot", "NotIn", "true"),
+    }
+
+
+@pytest.mark.parametrize("path", KUBERAY, ids=by_name)
+def test_no_job_waits_or_tries_for_ever(path: Path):
+    job = ray_job(path)
+    assert 0 < job["preRunningDeadlineSeconds"] <= 3600
+    assert 0 < job["backoffLimit"] <= 3
+    assert 0 < job["activeDeadlineSeconds"] <= (86400 if "score" in job["entrypoint"] else 172800)
+
+
+def test_nights_have_a_time_zone():
+    (night,) = (load(path)["spec"] for path in KUBERAY if load(path)["kind"] == "RayCronJob")
+    assert night["timeZone"] == "Etc/UTC"
+    assert night["jobTemplate"]["activeDeadlineSeconds"] < 86400
 
 
 @pytest.mark.parametrize("path", KUBERAY, ids=by_name)
@@ -119,19 +258,21 @@ def test_kubernetes_takes_every_pod(path: Path):
 
 @pytest.mark.parametrize("path", KUBERAY, ids=by_name)
 def test_grepr_takes_every_entry_point_and_the_cluster_has_room_for_it(path: Path):
-    program, *arguments = shlex.split(ray_job(path)["entrypoint"])
-    assert program == "grepr"
-    options = parse(arguments)
+    words = shlex.split(ray_job(path)["entrypoint"])
+    assert words[:3] == ["python", "-m", "jobs.unattended"]
+    options = parse(words[3:])
+    command = getattr(options, "stage", options)
+    check_places(command)
+    check_secrets(command)
     (group,) = ray_cluster(path)["workerGroupSpecs"]
-    limits = group["template"]["spec"]["containers"][0]["resources"]["limits"]
-    cpus, gpus = int(limits["cpu"]), int(limits.get("nvidia.com/gpu", 0))
-    training = getattr(options, "stage", None)
-    workers = plan_workers(
-        nodes=[Node(0, 0, 0), *[Node(cpus, gpus, 40 * 2**30)] * group["replicas"]],
-        device=training.device if training else options.device,
-        requested=training.num_workers if training else options.workers,
-    )
-    assert workers.count == (group["replicas"] if gpus else cpus * group["replicas"])
+    pod = group["template"]["spec"]
+    limits = pod["containers"][0]["resources"]["limits"]
+    cpus, gpus, pods = int(limits["cpu"]), int(limits.get("nvidia.com/gpu", 0)), group["maxReplicas"]
+    assert command.workers == cpus * pods
+    assert not gpus or (command.num_workers, command.device) == (gpus * pods, "cuda")
+    # A process a core, beside what Ray keeps in shared memory, which counts as the pod's.
+    (shared,) = (volume["emptyDir"]["sizeLimit"] for volume in pod["volumes"])
+    assert cpus * WORKER_BYTES <= (int(limits["memory"].removesuffix("Gi")) - int(shared.removesuffix("Gi"))) * GIB
 
 
 def test_the_image_holds_what_the_build_asks_for():
