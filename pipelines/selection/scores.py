@@ -13,7 +13,8 @@ from pipelines.lake.manifest import MANIFEST_FOLDER, Manifest, find_manifest
 from pipelines.running.run_files import FILTER_FILE, RUN_FILE
 from pipelines.running.shard_files import finished_shards
 from pipelines.scoring.score_table import SCORES_FOLDER
-from pipelines.stores.object_store import STORE_ERRORS, reason
+from pipelines.stores.object_store import STORE_ERRORS
+from pipelines.stores.store_errors import store_error
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ def open_scores(url: str, storage_options: Mapping[str, Any], *, unfinished: boo
         shards = sorted(finished_shards(folder))
         record = next((output.read_json(name) for name in (RUN_FILE, FILTER_FILE) if output.exists(name)), None)
     except STORE_ERRORS as error:
-        raise UserError(f"{url}: {reason(error)}") from error
+        raise store_error(url, error) from error
     if not shards:
         raise UserError(f"{url}: holds no scores; name a folder that 'grepr score' or 'grepr filter' wrote to")
     here = output.child(MANIFEST_FOLDER).url

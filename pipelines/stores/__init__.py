@@ -4,4 +4,4 @@ In come URLs and storage options. Out go clients of obstore, keys listed side by
 key, a file or a row means is not known here.
 """
 
-__all__ = ["object_listing", "object_store", "row_groups"]
+__all__ = ["object_listing", "object_store", "row_groups", "store_errors"]

@@ -9,10 +9,10 @@ import obstore
 from fsspec.core import url_to_fs
 from obstore.store import ObjectStore
 
-from grepr_core.errors import UserError
 from grepr_core.storage import is_local
 from pipelines.lake.sources.entry import Entry, path_to_uri, uri_to_path
-from pipelines.stores.object_store import STORE_ERRORS, is_object_store, open_store, reason
+from pipelines.stores.object_store import STORE_ERRORS, is_object_store, open_store
+from pipelines.stores.store_errors import store_error
 
 #: Seconds for one request.
 TIMEOUT = 60.0
@@ -73,7 +73,7 @@ def open_file(uri: str, storage_options: Mapping[str, Any], *, block: int = 2**2
         fs, name = url_to_fs(uri, **storage_options)
         return cast(BinaryIO, fs.open(name, "rb", block_size=block))
     except STORE_ERRORS as error:
-        raise UserError(f"{uri}: {reason(error)}") from error
+        raise store_error(uri, error) from error
 
 
 def resolve(reference: str, container: str) -> str:

@@ -17,7 +17,8 @@ from pipelines.lake.sources.entry import Entry, NameFilter
 from pipelines.lake.sources.files import TIMEOUT
 from pipelines.lake.sources.versions import object_etag, plain_etag
 from pipelines.stores.object_listing import list_objects
-from pipelines.stores.object_store import STORE_ERRORS, is_object_store, open_store, reason
+from pipelines.stores.object_store import STORE_ERRORS, is_object_store, open_store
+from pipelines.stores.store_errors import store_error
 
 if TYPE_CHECKING:
     from obstore import ObjectMeta
@@ -51,7 +52,7 @@ def list_remote(source: str, names: NameFilter, storage_options: Mapping[str, An
             nothing = False
             yield entry
     except STORE_ERRORS as error:  # no such bucket; a pattern that is none
-        raise UserError(f"{source}: {reason(error)}") from error
+        raise store_error(source, error) from error
     if nothing and not names.skipped:
         raise UserError(f"{source}: nothing there")
 

@@ -19,10 +19,11 @@ import pyarrow.orc
 import pyarrow.parquet as pq
 import pytest
 from adlfs import AzureBlobFileSystem
+from obstore.exceptions import GenericError
 from obstore.store import MemoryStore
 
 from grepr_core.decoding.images import Failure, Limits, Status
-from grepr_core.errors import UserError
+from grepr_core.errors import Unavailable, UserError
 from grepr_core.storage import Folder, MissingDriver
 from pipelines.lake.fetch import Fetcher
 from pipelines.lake.sources import Entry, Listing
@@ -30,6 +31,7 @@ from pipelines.lake.sources.image_table import ImageTableReader
 from pipelines.stores import object_listing
 from pipelines.stores.object_listing import list_objects
 from pipelines.stores.object_store import open_store
+from pipelines.stores.store_errors import store_error
 from tests.azure_server import azurite
 from tests.pipelines.lake.test_tar import make_tar
 from tests.s3_server import s3_server
@@ -328,3 +330,28 @@ def test_options_under_the_names_of_fsspec_open_every_store(url: str, options: d
 def test_an_option_that_no_store_knows_is_named():
     with pytest.raises(UserError, match=r"s3://box/p: .*colour"):
         list(Listing("s3://box/p", storage_options={"colour": "red", "anon": True, "region": "eu-west-1"}))
+
+
+@pytest.mark.parametrize(
+    ("error", "passing"),
+    [
+        (TimeoutError(), True),
+        (ConnectionRefusedError("refused"), True),
+        (GenericError("Server returned non-2xx status code: 503 Service Unavailable: <Code>SlowDown</Code>"), True),
+        (GenericError("Server returned non-2xx status code: 403 Forbidden: <Code>AccessDenied</Code>"), False),
+        (PermissionError("no AWS credentials"), False),
+        (FileNotFoundError("no such bucket"), False),
+        (ValueError("no pattern"), False),
+    ],
+)
+def test_what_a_store_answers_later_is_no_wrong_usage(error: Exception, passing: bool):
+    told = store_error("s3://box/p", error)
+    assert isinstance(told, Unavailable) == passing
+    assert str(told).startswith("s3://box/p: ")
+
+
+def test_a_store_that_is_away_while_it_is_listed_is_no_wrong_usage(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("pipelines.lake.sources.remote.TIMEOUT", 0.1)
+    nothing_listens = {"endpoint_url": "http://127.0.0.1:9", "key": "k", "secret": "s"}
+    with pytest.raises(Unavailable, match="s3://away/p: "):
+        list(Listing("s3://away/p", storage_options=nothing_listens))
