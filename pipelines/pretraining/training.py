@@ -44,6 +44,7 @@ from pipelines.pretraining.batch_norm import RunningStatistics
 from pipelines.pretraining.checkpoints import Position, load_checkpoint, save_checkpoint
 from pipelines.pretraining.training_log import EPOCHS_FILE, TrainingLog
 from pipelines.running.cores import available_cores
+from pipelines.running.placement import PlacementWatch
 from pipelines.running.run_files import RUN_FILE
 from pipelines.running.session import cluster_address, ray_session
 from pipelines.running.settings import check_settings
@@ -205,7 +206,7 @@ def train(stage: Stage, options: TrainingOptions) -> TrainingRecord:
         if workers is None:
             _trainer(job, name).fit()
         else:
-            _fit_on_ray(job, name)
+            _fit_on_ray(job, workers, name)
     record = TrainingRecord(
         format_version=FORMAT_VERSION,
         settings=settings,
@@ -252,7 +253,9 @@ def _workers(stage: Stage, options: TrainingOptions) -> Iterator[Workers | None]
         else:
             count = options.num_workers
         _check_share(stage, options, count)
-        yield cluster_workers(options.device, count, option="--num-workers", autoscaling=options.autoscaling)
+        yield cluster_workers(
+            options.device, count, option="--num-workers", autoscaling=options.autoscaling, together=True
+        )
 
 
 def _check_batch(stage: Stage, options: TrainingOptions) -> None:
@@ -281,7 +284,7 @@ def _trainer(job: _Job, name: str, lines: Queue | None = None) -> TorchTrainer:
         scaling_config=ScalingConfig(
             num_workers=workers.count if workers else 0,
             use_gpu=bool(workers and workers.gpus),
-            resources_per_worker={"CPU": workers.cpus, "GPU": workers.gpus} if workers else None,
+            resources_per_worker=workers.bundle if workers else None,
         ),
         run_config=RunConfig(
             name=name,
@@ -294,8 +297,8 @@ def _trainer(job: _Job, name: str, lines: Queue | None = None) -> TorchTrainer:
     )
 
 
-def _fit_on_ray(job: _Job, name: str) -> None:
-    """Trains on Ray and passes on what the workers log.
+def _fit_on_ray(job: _Job, workers: Workers, name: str) -> None:
+    """Trains on Ray, passes on what the workers log, and says what they wait for where they cannot begin.
 
     The trainer runs in a thread, since in the main thread it would take Ctrl-C for itself and end with exit code 0.
     """
@@ -311,11 +314,29 @@ def _fit_on_ray(job: _Job, name: str) -> None:
             done.set_result(None)
 
     threading.Thread(target=fit, daemon=True).start()
+    watch = PlacementWatch(workers)
     while not done.done() or not lines.empty():
-        with contextlib.suppress(queue.Empty):
+        try:
             log.info("%s", lines.get(timeout=0.5))
+        except queue.Empty:
+            if (placed := _placed()) is not None:
+                watch.look(workers.count if placed else 0)
     lines.shutdown()
     done.result()
+
+
+def _placed() -> bool | None:
+    """Tells whether the workers of this job have their places; None while Ray Train does not ask for any.
+
+    It gives up every minute, asks again soon, and is silent about it.
+    """
+    own = ray.get_runtime_context().get_job_id()
+    groups = ray.util.placement_group_table().values()
+    # The id of a placement group ends with its job's.
+    states = {group["state"] for group in groups if group["placement_group_id"].endswith(own)}
+    if "CREATED" in states:
+        return True
+    return False if states & {"PENDING", "RESCHEDULING"} else None
 
 
 class _LinesHandler(logging.Handler):

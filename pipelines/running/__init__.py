@@ -7,6 +7,7 @@ whole or absent, and progress.
 
 __all__ = [
     "cores",
+    "placement",
     "progress",
     "run_files",
     "run_lock",

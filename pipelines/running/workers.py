@@ -1,9 +1,9 @@
 """How many processes, threads and GPUs the machines of a Ray cluster carry."""
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import ray
 
@@ -30,6 +30,11 @@ class Node:
     cpus: int
     gpus: int
     memory: int
+
+    @classmethod
+    def from_resources(cls, resources: Mapping[str, float]) -> Self:
+        """Takes what matters here from what Ray says that a node has, or has free."""
+        return cls(*(int(resources.get(name, 0)) for name in ("CPU", "GPU", "memory")))
 
     def places(self, cpus: int, gpus: int, memory: int) -> int:
         """Counts the processes of some size, in CPU cores of at least one, GPUs and bytes, that it holds at a time."""
@@ -164,11 +169,7 @@ def cluster_workers(
 def cluster_nodes() -> list[Node]:
     """Lists the nodes of the Ray cluster that is connected, with all that they have, be it in use or not."""
     nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
-    resources: list[dict[str, float]] = [node["Resources"] for node in nodes if node["Alive"]]
-    return [
-        Node(cpus=int(node.get("CPU", 0)), gpus=int(node.get("GPU", 0)), memory=int(node.get("memory", 0)))
-        for node in resources
-    ]
+    return [Node.from_resources(node["Resources"]) for node in nodes if node["Alive"]]
 
 
 def _places(nodes: Sequence[Node], cpus: int, gpus: int, memory: int) -> int:

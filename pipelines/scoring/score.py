@@ -80,7 +80,7 @@ class RunRecord:
     images_here: int
     wall_seconds: float
     images_per_second: float | None
-    workers: dict[str, int] | None
+    workers: dict[str, int | None] | None
     finished: str
     changed: int = 0
 

@@ -60,8 +60,8 @@ def test_a_machine_with_one_core(tmp_path: Path):
     code, _, err = run_grepr("score", lake, tmp_path / "out", prefix=["taskset", "-c", "0"])
     assert code == 0, err
     check_invariants(tmp_path / "out")
-    record = json.loads((tmp_path / "out/run.json").read_text())
-    assert record["workers"] == {"count": 1, "cpus": 1, "gpus": 0}
+    workers = json.loads((tmp_path / "out/run.json").read_text())["workers"]
+    assert (workers["count"], workers["cpus"], workers["gpus"]) == (1, 1, 0)
 
 
 def test_a_machine_with_more_cores_than_this(tmp_path: Path):

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import ray
 import torch
 from fsspec.implementations.memory import MemoryFileSystem
 from safetensors.torch import load_file
@@ -23,6 +24,7 @@ from pipelines.options import TrainingOptions
 from pipelines.pretraining.batch_norm import RunningStatistics
 from pipelines.pretraining.training import learning_rate, train
 from pipelines.pretraining.training_log import read_history
+from pipelines.running import placement
 from pipelines.running.cores import available_cores
 from tests.pipelines.tiny_stage import OPTIONS, TinyStage
 
@@ -119,6 +121,37 @@ def test_workers_that_cannot_be_had_are_refused(tmp_path: Path):
     many = available_cores() + 1
     with pytest.raises(UserError, match=rf"--num-workers {many} needs as many CPU cores"):
         train(TinyStage(), replace(options, output=str(tmp_path / "many"), num_workers=many, batch=2 * many))
+
+
+@ray.remote
+class Holder:
+    """Holds what it was started with."""
+
+
+class Release(logging.Handler):
+    """Ends the holder of a place as soon as somebody says that it is missed."""
+
+    def __init__(self, holder: ray.actor.ActorHandle) -> None:
+        super().__init__()
+        self._holder, self.said = holder, ""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if not self.said:
+            self.said = record.getMessage()
+            ray.kill(self._holder)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("one_ray")
+def test_workers_that_have_no_place_say_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(placement, "EVERY", 0.0)
+    holder = Holder.options(num_cpus=available_cores()).remote()
+    ray.get(holder.__ray_ready__.remote())
+    release = Release(holder)
+    monkeypatch.setattr(placement.log, "handlers", [release])
+    assert train(TinyStage(), replace(OPTIONS, output=str(tmp_path), epochs=1, num_workers=1)).epochs
+    assert release.said.startswith("1 of 1 processes wait for a place: each needs ")
+    assert "places free now: 0" in release.said
 
 
 def test_batches_that_cannot_be_made_are_refused_and_can_be_mended(tmp_path: Path):
