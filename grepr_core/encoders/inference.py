@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from grepr_core.encoders.fused import can_fuse, fuse
-from grepr_core.encoders.precision import Precision
+from grepr_core.encoders.precision import Precision, has_bf16
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
@@ -47,12 +47,7 @@ def resolve_dtype(precision: Precision, device: torch.device) -> torch.dtype:
     """
     if precision != "auto":
         return torch.bfloat16 if precision == "bf16" else torch.float32
-    if device.type == "cuda":
-        native = torch.cuda.is_bf16_supported(including_emulation=False)
-    else:
-        capabilities = torch.cpu.get_capabilities()
-        native = bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") or capabilities.get("bf16"))
-    return torch.bfloat16 if native else torch.float32
+    return torch.bfloat16 if has_bf16(device.type) else torch.float32
 
 
 def optimise_for_inference(module: ModuleT, device: torch.device, dtype: torch.dtype) -> ModuleT:

@@ -102,7 +102,7 @@ class TrainingOptions(RunOptions):
     """Of AdamW."""
 
     precision: Precision = "auto"
-    """Arithmetic of the model; auto takes bf16 where the hardware has it."""
+    """Arithmetic of the model; auto goes on as the output was begun, or takes bf16 where all machines have it."""
 
     device: Device = "auto"
     """Where the model is trained; auto takes GPUs where there are any."""

@@ -98,7 +98,7 @@ class ScoringOptions(StoredOptions):
     """Where the model runs; auto takes GPUs where there are any."""
 
     precision: Precision = "auto"
-    """Arithmetic of the model; auto takes bf16 where the hardware has it."""
+    """Arithmetic of the model; auto goes on as the output was begun, or takes bf16 where all machines have it."""
 
     workers: int | None = None
     """Processes; by default one a GPU, or else one a CPU core."""

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from grepr_core.decoding.images import Limits
 from grepr_core.encoders.high_level import HighLevelEncoder
-from grepr_core.encoders.inference import optimise_for_inference, resolve_dtype
+from grepr_core.encoders.inference import optimise_for_inference
 from grepr_core.pretraining.group_contrast import GroupContrast, centre_crop
 from grepr_core.pretraining.scenes import Scene, SceneRecipe
 from grepr_core.storage import Folder
@@ -94,10 +94,9 @@ class HighLevelStage(Stage):
         loss: Tensor = model(_as_images(batch[0])).loss
         return loss
 
-    def validate(self, module: nn.Module) -> dict[str, float]:
+    def validate(self, module: nn.Module, dtype: torch.dtype) -> dict[str, float]:
         """Measures how far apart the pseudo-labels lie and, with ratings, the SROCC of the linear probe."""
         device = next(module.parameters()).device
-        dtype = resolve_dtype(self._options.precision, device)
         model = cast(GroupContrast, module)
         encoder = optimise_for_inference(model.encoder, device, dtype)
         watched, labels = min(WATCHED, self.examples), []

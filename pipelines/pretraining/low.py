@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from grepr_core.encoders.inference import optimise_for_inference, resolve_dtype
+from grepr_core.encoders.inference import optimise_for_inference
 from grepr_core.encoders.low_level import LowLevelEncoder, contrastive_views
 from grepr_core.errors import UserError
 from grepr_core.pretraining.losses import quality_aware_contrastive_loss
@@ -91,10 +91,9 @@ class LowLevelStage(Stage):
         anchors, augmented = model(images).unflatten(0, views.shape[:3]).unbind(1)
         return quality_aware_contrastive_loss(anchors, augmented, similarity, temperature=self._options.temperature)
 
-    def validate(self, module: nn.Module) -> dict[str, float]:
+    def validate(self, module: nn.Module, dtype: torch.dtype) -> dict[str, float]:
         """Measures order accuracy on held-out scenes and, with ratings, the SROCC of the linear probe."""
         device = next(module.parameters()).device
-        dtype = resolve_dtype(self._options.precision, device)
         encoder = optimise_for_inference(cast(LowLevelEncoder, module), device, dtype)
         scenes = map(self._store.read, self._validation)
         metrics = {

@@ -45,6 +45,7 @@ from pipelines.pretraining.checkpoints import Position, load_checkpoint, save_ch
 from pipelines.pretraining.training_log import EPOCHS_FILE, TrainingLog
 from pipelines.running.cores import available_cores
 from pipelines.running.placement import PlacementWatch
+from pipelines.running.precision import recorded_precision, settle_precision
 from pipelines.running.run_files import RUN_FILE
 from pipelines.running.session import cluster_address, ray_session
 from pipelines.running.settings import check_settings
@@ -118,11 +119,12 @@ class Stage(ABC):
         """
 
     @abstractmethod
-    def validate(self, module: nn.Module) -> dict[str, float]:
+    def validate(self, module: nn.Module, dtype: torch.dtype) -> dict[str, float]:
         """Measures quality at the end of an epoch, in one worker. Leaves the module as it is.
 
         Args:
             module: The module, not wrapped.
+            dtype: What the run computes in.
 
         Returns:
             Metrics by name.
@@ -193,7 +195,8 @@ def train(stage: Stage, options: TrainingOptions) -> TrainingRecord:
     # Before settings are written, so that a better try may use the same output.
     _check_batch(stage, options)
     output = Folder(options.output, options.storage_options)
-    settings = _settings(stage, options)
+    precision = recorded_precision(options.precision, output)
+    settings = _settings(stage, replace(options, precision=precision))
     check_settings(output, settings, holds="a run")
     if output.exists(RUN_FILE):
         log.info("%s: finished already; name another output to train anew", output.url)
@@ -201,7 +204,8 @@ def train(stage: Stage, options: TrainingOptions) -> TrainingRecord:
     # Ray Train tells of each report, and that it runs in this process.
     logging.getLogger("ray").setLevel(logging.ERROR)
     with _workers(stage, options) as workers:
-        job = _Job(stage, options, output, workers)
+        precision = settle_precision(output, settings, workers or resolve_device(options.device).type)
+        job = _Job(stage, replace(options, precision=precision), output, workers)
         name = f"{stage.name}-{hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]}"
         if workers is None:
             _trainer(job, name).fit()
@@ -435,7 +439,7 @@ class _Worker:
         after = Position(self._position.epoch + 1, 0, self._position.total)
         if self._log:
             self._log.flush(self._position.epoch)
-            record = self._log.epoch(self._position, self._stage.validate(self._module))
+            record = self._log.epoch(self._position, self._stage.validate(self._module, self._dtype))
             self._stage.save(self._module, self._output)
             save_checkpoint(self._checkpoints, after, self._module, self._optimizer)
         self._position = after

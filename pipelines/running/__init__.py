@@ -8,6 +8,7 @@ whole or absent, and progress.
 __all__ = [
     "cores",
     "placement",
+    "precision",
     "progress",
     "run_files",
     "run_lock",

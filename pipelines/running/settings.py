@@ -6,10 +6,14 @@ from grepr_core.errors import UserError
 from grepr_core.storage import Folder
 
 SETTINGS_FILE = "settings.json"
+#: A setting that the machines decide.
+AUTO = "auto"
 
 
 def check_settings(output: Folder, settings: dict[str, Any], *, holds: str) -> None:
     """Writes ``settings.json`` where there is none, and otherwise checks that it says the same.
+
+    Nothing is written while a setting is ``auto``, which is to be settled once for the whole run.
 
     Args:
         output: Folder of the result.
@@ -20,7 +24,8 @@ def check_settings(output: Folder, settings: dict[str, Any], *, holds: str) -> N
         UserError: The result was made with other settings; names those that changed.
     """
     if not output.exists(SETTINGS_FILE):
-        output.write_json(SETTINGS_FILE, settings)
+        if AUTO not in settings.values():
+            output.write_json(SETTINGS_FILE, settings)
         return
     before = output.read_json(SETTINGS_FILE)
     if changed := changes(before, settings):

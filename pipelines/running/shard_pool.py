@@ -11,6 +11,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, wait
+from dataclasses import replace
 from threading import Event, Thread
 from typing import Any, cast
 
@@ -20,6 +21,7 @@ import ray
 from numpy.typing import NDArray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from pipelines.running.placement import PlacementWatch
 from pipelines.running.shard_queue import News, ShardFailure, ShardQueue
 from pipelines.running.shard_worker import PoolProcess, ShardWorker
 from pipelines.running.workers import Workers
@@ -74,7 +76,9 @@ class ShardRun:
         """
         with _processes(self._worker, self._job, self._shards, self._workers) as ask:
             news = ask()
+            watch = PlacementWatch(replace(self._workers, count=min(self._workers.count, len(self._shards))))
             while True:
+                watch.look(news.placed)
                 self.processes = news.processes
                 yield from news.summaries
                 if news.over:

@@ -66,7 +66,7 @@ class News:
         failures: At the end, the shards that could not be worked on.
         cause: Why all is over before the end: what would fail for every shard, or why no process can start.
         processes: Those that have started so far, whether they live or not.
-        working: Those that are starting or working now.
+        placed: Those that have a place on the cluster now, whether they work, start or cannot.
     """
 
     summaries: list[dict[str, Any]]
@@ -74,7 +74,7 @@ class News:
     failures: dict[int, ShardFailure]
     cause: ShardFailure | None
     processes: int
-    working: int
+    placed: int
 
 
 class ShardQueue:
@@ -237,4 +237,6 @@ class ShardQueue:
         if self._open and not working and _State.BROKEN in states:
             self._cause = self._cause or self._start_failure
         failures = self._failures if self.over() else {}
-        return News(summaries, self.over(), failures, self._cause, len(self._started), working)
+        return News(
+            summaries, self.over(), failures, self._cause, len(self._started), working + states.count(_State.BROKEN)
+        )

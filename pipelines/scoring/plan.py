@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -10,6 +10,7 @@ from grepr_core.storage import Folder
 from pipelines.lake.manifest import MANIFEST_FOLDER, Manifest, write_manifest
 from pipelines.lake.sources import Entry
 from pipelines.options import ScoreOptions
+from pipelines.running.precision import recorded_precision
 from pipelines.running.run_lock import run_lock
 from pipelines.running.session import ray_session
 from pipelines.running.workers import cluster_workers
@@ -65,6 +66,7 @@ def run(options: ScoreOptions) -> Plan:
     """
     output = Folder(options.output, options.storage_options)
     sample = output.child(SAMPLE_FOLDER)
+    options = replace(options, precision=recorded_precision(options.precision, output))
     with run_lock(output), ray_session(options.address):
         manifest = open_manifest(options, output)
         workers = cluster_workers(options.device, options.workers, autoscaling=options.autoscaling)

@@ -12,7 +12,7 @@ import logging
 import platform
 import time
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any
@@ -23,10 +23,12 @@ from numpy.typing import NDArray
 
 from grepr_core.bundles.bundle_files import BundleFiles, BundleHeader, bundle_address
 from grepr_core.decoding.images import Limits, Status
+from grepr_core.encoders.precision import Precision
 from grepr_core.errors import UserError
 from grepr_core.storage import Folder
 from pipelines.lake.manifest import Manifest, find_or_make_manifest
 from pipelines.options import ScoreOptions, ScoringOptions
+from pipelines.running.precision import recorded_precision, settle_precision
 from pipelines.running.progress import Progress
 from pipelines.running.run_files import RUN_FILE
 from pipelines.running.run_lock import RunLock, run_lock
@@ -179,9 +181,10 @@ def score_manifest(
     Returns:
         The record that ``run.json`` holds.
     """
-    settings = _settings(manifest, model, options, features)
     if (precision := model.resolve_precision(options.precision)) != options.precision != "auto":
         log.warning("%s scores in %s always; --precision %s is ignored", model.name, precision, options.precision)
+    precision = recorded_precision(precision, output, since)
+    settings = _settings(manifest, model, replace(options, precision=precision), features)
     check_settings(output, settings, holds="scores")
     if output.exists(RUN_FILE):
         if not retry:
@@ -199,8 +202,9 @@ def score_manifest(
             workers = cluster_workers(options.device, options.workers, autoscaling=options.autoscaling)
             if options.gpu_decode:
                 _check_gpu_decode(workers)
+            precision = settle_precision(output, settings, workers)
             old = ray.put(OldScores.read(since)) if since is not None else None
-            job = _job(manifest, output, model, options, workers, features, retry, old)
+            job = _job(manifest, output, model, options, precision, workers, features, retry, old)
             run = ShardRun(ShardScorer, job, todo, workers)
             for row in run:
                 if lock is not None:
@@ -267,6 +271,7 @@ def _job(
     output: Folder,
     model: BundleHeader,
     options: ScoringOptions,
+    precision: Precision,
     workers: Workers,
     features: bool,
     retry: bool,
@@ -278,7 +283,7 @@ def _job(
         model=bundle_address(options.model),
         model_id=model.model_id,
         device="cuda" if workers.gpus else "cpu",
-        precision=options.precision,
+        precision=precision,
         threads=workers.cpus,
         limits=_limits(options),
         max_pixels=options.max_pixels,

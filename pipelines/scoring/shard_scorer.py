@@ -20,6 +20,7 @@ from pipelines.lake.fetch import Fetcher
 from pipelines.lake.image_reader import Fetched
 from pipelines.lake.manifest import ENTRY_COLUMNS, Manifest
 from pipelines.lake.sources import Entry
+from pipelines.running.precision import check_precision
 from pipelines.running.shard_files import shard_name
 from pipelines.running.shard_worker import ShardWorker
 from pipelines.scoring.crash_journal import CrashJournal, crash_journal
@@ -49,8 +50,8 @@ class ScoringJob:
         output: Folder of the run.
         model: Bundle, by name or URL.
         model_id: Its hash, as the driver found it.
-        device: ``auto``, ``cpu`` or ``cuda``.
-        precision: ``auto``, ``fp32`` or ``bf16``.
+        device: ``cpu`` or ``cuda``.
+        precision: ``fp32`` or ``bf16``, the same in all processes.
         threads: CPU threads of the process that compute.
         limits: Of the images.
         max_pixels: Scale larger images down to this; None takes what the bundle says.
@@ -97,6 +98,7 @@ class ShardScorer(ShardWorker):
 
         Raises:
             RuntimeError: This machine has another model of that name.
+            UserError: It has no such arithmetic.
         """
         # The driver needs this class too, but not the seconds that it takes to import PyTorch and the networks.
         import torch  # noqa: PLC0415
@@ -104,6 +106,7 @@ class ShardScorer(ShardWorker):
         from grepr_core.bundles.bundle import load_bundle  # noqa: PLC0415
         from grepr_core.scoring.scorer import Scorer  # noqa: PLC0415
 
+        check_precision(job.precision, job.device)
         torch.set_num_threads(job.threads)
         self._job = job
         bundle = load_bundle(job.model)

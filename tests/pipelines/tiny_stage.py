@@ -72,7 +72,7 @@ class TinyStage(Stage):
             return torch.cdist(gather(guess), gather(colour)).logsumexp(dim=0).sum()
         return (guess - colour).square().mean()
 
-    def validate(self, module: nn.Module) -> dict[str, float]:
+    def validate(self, module: nn.Module, dtype: torch.dtype) -> dict[str, float]:
         with torch.inference_mode():
             module.eval()
             answer = module(torch.linspace(0, 1, 3 * 16 * 16).reshape(1, 3, 16, 16)).sum().item()

@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 
+from grepr_core.encoders.precision import has_bf16
 from grepr_core.errors import UserError
 from grepr_core.storage import Folder
 from pipelines.options import TrainingOptions
@@ -75,6 +76,16 @@ def test_other_options_on_the_same_output_are_refused(undisturbed: Path):
         train(TinyStage(), replace(OPTIONS, output=str(undisturbed), learning_rate=0.02))
     with pytest.raises(UserError, match="whole_batch False became True"):
         train(TinyStage(whole_batch=True), replace(OPTIONS, output=str(undisturbed)))
+
+
+def test_a_run_goes_on_in_the_precision_it_was_begun_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    options = replace(OPTIONS, output=str(tmp_path), epochs=1, precision="auto")
+    train(TinyStage(), options)
+    settings = json.loads((tmp_path / "settings.json").read_text())
+    assert settings["precision"] == ("bf16" if has_bf16("cpu") else "fp32")
+    (tmp_path / "run.json").unlink()
+    monkeypatch.setattr("pipelines.running.precision.has_bf16", lambda _device: not has_bf16("cpu"))
+    assert train(TinyStage(), options).settings == settings
 
 
 def test_a_run_killed_in_the_middle_goes_on_exactly(undisturbed: Path, tmp_path: Path):

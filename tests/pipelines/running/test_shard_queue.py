@@ -57,7 +57,7 @@ def test_what_a_lost_node_had_in_hand_goes_to_the_next_that_asks(clock: Clock):
     queue.keep({"node of b", "another"})
     assert sorted([queue.take("b"), queue.take("b")]) == [0, 1]
     assert queue.take("b") == 3
-    assert queue.news().working == 1
+    assert queue.news().placed == 1
 
 
 def test_what_is_finished_by_a_process_thought_lost_counts_once(clock: Clock):

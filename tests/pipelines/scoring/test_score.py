@@ -1,10 +1,15 @@
 """The scoring pipeline on a real Ray, in this process."""
 
+import json
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from grepr_core.bundles.bundle import save_bundle
+from grepr_core.encoders.precision import has_bf16
 from grepr_core.errors import UserError
 from grepr_core.storage import Folder
 from pipelines.lake.manifest import run as make_manifest
@@ -80,3 +85,31 @@ def test_nothing_but_failures_is_still_a_run(tmp_path: Path):
     assert record.counts == {"unreadable": 3}
     assert record.failed_fraction == 1
     check_invariants(tmp_path / "out")
+
+
+def test_a_run_has_one_precision_and_keeps_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "one").mkdir()
+    (tmp_path / "one/a.jpg").write_bytes(jpeg(photo(0)))
+    options = ScoreOptions(source=str(tmp_path / "one"), output=str(tmp_path / "out"), workers=1)
+
+    def stopped(*_: object) -> Iterator[dict[str, Any]]:
+        raise KeyboardInterrupt
+        yield {}
+
+    # A machine of another kind begins and is stopped; this one goes on.
+    with monkeypatch.context() as patches:
+        patches.setattr("pipelines.scoring.score.map_shards", stopped)
+        patches.setattr("pipelines.running.precision.has_bf16", lambda _device: not has_bf16("cpu"))
+        with pytest.raises(KeyboardInterrupt):
+            run(options)
+    other = "fp32" if has_bf16("cpu") else "bf16"
+    settings = json.loads((tmp_path / "out/settings.json").read_text())
+    assert settings["precision"] == other
+    with pytest.raises(UserError, match=f"precision '{other}' became"):
+        run(replace(options, precision="bf16" if other == "fp32" else "fp32"))
+    jobs = []
+    monkeypatch.setattr("pipelines.scoring.score.map_shards", lambda _kind, job, *_: jobs.append(job) or stopped())
+    with pytest.raises(KeyboardInterrupt):
+        run(options)
+    assert [job.precision for job in jobs] == [other]
+    assert json.loads((tmp_path / "out/settings.json").read_text()) == settings
