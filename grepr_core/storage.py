@@ -7,8 +7,9 @@ import posixpath
 import tempfile
 import uuid
 from collections.abc import Iterator, Mapping
+from dataclasses import fields
 from pathlib import Path
-from typing import Any, BinaryIO, Self
+from typing import Any, BinaryIO, Self, TypeVar
 
 import fsspec
 from fsspec.core import url_to_fs
@@ -18,6 +19,9 @@ from grepr_core.errors import UserError
 
 #: Which of the package's extras brings the driver of a scheme.
 _EXTRAS = {"gs": "gcs", "gcs": "gcs", "az": "azure", "abfs": "azure", "abfss": "azure"}
+
+
+Record = TypeVar("Record")
 
 
 class MissingDriver(UserError):  # noqa: N818 - says what is the matter
@@ -34,6 +38,23 @@ def absolute(url: str) -> str:
     if not is_local(url):
         return url
     return os.path.abspath(Path(url.removeprefix("file://")).expanduser())
+
+
+def from_record(kind: type[Record], record: Mapping[str, Any]) -> Record:
+    """Makes a dataclass of what was kept of one, perhaps by another version.
+
+    Args:
+        kind: The dataclass.
+        record: Its fields. Those that are unknown here are left out; those that are lacking have their defaults.
+
+    Returns:
+        The dataclass.
+
+    Raises:
+        TypeError: The record lacks a field that has no default.
+    """
+    known = {field.name for field in fields(kind)}  # type: ignore[arg-type]
+    return kind(**{name: value for name, value in record.items() if name in known})
 
 
 class Folder:
@@ -146,9 +167,51 @@ class Folder:
         with contextlib.suppress(FileNotFoundError):
             self.fs.rm(self._root, recursive=True)
 
+    def take_place(self, place: "Folder", *, aside: "Folder") -> None:
+        """Puts the files of this folder in the place of another's; neither has folders in it.
+
+        Local folders are renamed, so that the place holds one or the other. In a store files are copied, and those that
+        the place has besides deleted; this folder stays. Ended in the middle, it is to be called again.
+
+        Args:
+            place: A folder of the same storage, which need not exist.
+            aside: Where locally the place's own files go.
+        """
+        names = self.names()
+        if not isinstance(self.fs, LocalFileSystem):
+            self.fs.copy([self.path(name) for name in names], [place.path(name) for name in names])
+            if surplus := sorted(set(place.names()) - set(names)):
+                self.fs.rm([place.path(name) for name in surplus])
+        elif names:  # else it was renamed before
+            with contextlib.suppress(FileNotFoundError):
+                os.rename(place._root, aside._root)
+            os.rename(self._root, place._root)
+
     def read_json(self, name: str) -> Any:  # noqa: ANN401 - JSON is any value
-        """Reads a JSON file."""
-        return json.loads(self.read(name))
+        """Reads a JSON file.
+
+        Raises:
+            UserError: It is none; names it.
+        """
+        try:
+            return json.loads(self.read(name))
+        except ValueError as error:
+            raise self._broken(name, f"not JSON ({error})") from error
+
+    def read_record(self, name: str, kind: type[Record]) -> Record:
+        """Reads a dataclass from a JSON file, as :func:`from_record` does.
+
+        Raises:
+            UserError: The file holds none; names it.
+        """
+        record = self.read_json(name)
+        try:
+            return from_record(kind, record)
+        except (AttributeError, TypeError) as error:
+            raise self._broken(name, f"not the record that belongs there ({error})") from error
+
+    def _broken(self, name: str, what: str) -> UserError:
+        return UserError(f"{self.url}/{name}: {what}; delete it and run the command that wrote it again")
 
     def write_json(self, name: str, value: object) -> None:
         """Writes a JSON file, whole or not at all."""

@@ -77,9 +77,9 @@ def _score(options: ScoreOptions) -> int:
 
         _print(plan.to_text(plan.run(options)))
         return DONE
-    from pipelines.scoring.score import run
+    from pipelines.scoring import score, update
 
-    record = run(options)
+    record = update.run(options) if options.update else score.run(options)
     counts = ", ".join(f"{count} {status}" for status, count in sorted(record.counts.items()))
     speed = f"; {record.images_per_second:.1f} images/s" if record.images_per_second else ""
     _print(f"{record.images} images: {counts}{speed}. Scores: {options.output}/scores")

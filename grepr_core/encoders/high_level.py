@@ -13,6 +13,8 @@ import torch.nn.functional as F  # noqa: N812
 from open_clip.modified_resnet import ModifiedResNet
 from torch import Tensor, nn
 
+from grepr_core.storage import from_record
+
 PROMPTS = ("a good photo.", "a bad photo.")
 
 
@@ -87,7 +89,7 @@ class HighLevelEncoder(nn.Module):
         Raises:
             RuntimeError: Keys are missing, unexpected or of another shape; the message names them.
         """
-        encoder = cls(TowerConfig(**config))
+        encoder = cls(from_record(TowerConfig, config))
         encoder.load_state_dict(state, strict=True)
         return encoder.eval()
 

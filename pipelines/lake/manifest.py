@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from grepr_core.errors import UserError
-from grepr_core.storage import Folder, MissingDriver, absolute
+from grepr_core.storage import Folder, MissingDriver, absolute, from_record
 from pipelines.lake.sources import Entry, Listing
 from pipelines.options import ManifestOptions
 from pipelines.stores.row_groups import read_file_metadata, read_row_group
@@ -211,11 +211,11 @@ def find_manifest(url: str, storage_options: Mapping[str, Any] | None = None) ->
     if not folder.exists(MANIFEST_FILE):
         return None
     record = folder.read_json(MANIFEST_FILE)
-    if "format_version" not in record:
+    if not isinstance(record, dict) or "format_version" not in record:
         return None  # S3 Inventory has a file of that name too
     if record["format_version"] != FORMAT_VERSION:
         raise UserError(f"{url}: manifest format {record['format_version']} is unknown here; update grepr")
-    files = tuple(ManifestFile(**file) for file in record["files"])
+    files = tuple(from_record(ManifestFile, file) for file in record["files"])
     return Manifest(folder, record["source"], record["images"], record["skipped"], files)
 
 
@@ -231,16 +231,31 @@ def run(options: ManifestOptions) -> Manifest:
     Raises:
         UserError: The source holds no image, or the output holds the manifest of another source.
     """
+    manifest, listed = _find_or_list(options)
+    if not listed:
+        log.info("%s: complete already; name another folder to list %s anew", options.manifest, manifest.source)
+    return manifest
+
+
+def _find_or_list(options: ManifestOptions) -> tuple[Manifest, bool]:
+    """Gives the manifest that is there, or lists the source; tells whether it did."""
     source = absolute(options.source)
     found = find_manifest(options.manifest, options.storage_options)
     if found is not None:
         if found.source != source:
             raise UserError(f"{options.manifest}: holds the manifest of {found.source}; name another folder")
-        log.info("%s: complete already; delete it to list %s again", options.manifest, source)
-        return found
+        return found, False
     listing = Listing(source, all_files=options.all_files, storage_options=options.storage_options)
     folder = Folder(options.manifest, options.storage_options)
-    return write_manifest(listing, folder, source=source, largest_shard=options.shard_size)
+    return write_manifest(listing, folder, source=source, largest_shard=options.shard_size), True
+
+
+def given_manifest(source: str, storage_options: Mapping[str, Any]) -> Manifest | None:
+    """Opens the manifest that a command's source is; None where it is anything else."""
+    try:
+        return find_manifest(source, storage_options)
+    except MissingDriver:
+        return None  # images can be listed and read without it
 
 
 def find_or_make_manifest(
@@ -261,16 +276,13 @@ def find_or_make_manifest(
     Raises:
         UserError: The source holds no image, or the output holds the manifest of another source.
     """
-    try:
-        found = find_manifest(source, storage_options)
-    except MissingDriver:
-        found = None  # images can be listed and read without it
-    return found or run(
-        ManifestOptions(
-            source=source,
-            manifest=f"{output.url}/{MANIFEST_FOLDER}",
-            all_files=all_files,
-            shard_size=shard_size,
-            storage_options=storage_options,
-        )
+    if (given := given_manifest(source, storage_options)) is not None:
+        return given
+    options = ManifestOptions(
+        source=source,
+        manifest=f"{output.url}/{MANIFEST_FOLDER}",
+        all_files=all_files,
+        shard_size=shard_size,
+        storage_options=storage_options,
     )
+    return _find_or_list(options)[0]

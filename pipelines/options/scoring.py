@@ -52,11 +52,29 @@ class ScoreOptions(LakeOptions):
     """Output of an earlier, finished run: rows of images whose ETag (or time and size) is the same are taken over from
     it, so that only new and changed images cost anything."""
 
+    update: bool = False
+    """Bring a finished output up to date in place: list the source anew, score what is new or has changed, take over
+    the other rows, drop those of images that are gone. Until all is done, the output stays as it was."""
+
     plan: bool = False
     """Score nothing but a sample, and print how fast that was and what the whole takes."""
 
     within: Duration = 10 * 3600.0
     """With --plan: time that all images are to be scored in, such as 10h."""
+
+    def __post_init__(self) -> None:
+        """Checks what does not go together.
+
+        Raises:
+            ValueError: Names the options.
+        """
+        super().__post_init__()
+        if self.update and self.since is not None:
+            raise ValueError("--update takes over the output's own rows; leave --since out, or name another output")
+        if self.update and self.plan:
+            raise ValueError("--plan scores nothing but a sample; leave --update out")
+        if self.update and self.retry_failed:
+            raise ValueError("--update retries what failed in passing by itself; leave --retry-failed out")
 
 
 @dataclass(frozen=True, kw_only=True)

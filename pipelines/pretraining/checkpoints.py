@@ -14,7 +14,7 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from grepr_core.storage import Folder
+from grepr_core.storage import Folder, from_record
 
 #: Older checkpoints are deleted.
 KEPT = 2
@@ -95,4 +95,4 @@ def _names(folder: Folder) -> list[str]:
 
 def _position(content: bytes) -> Position:
     header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
-    return Position(**json.loads(header["__metadata__"]["position"]))
+    return from_record(Position, json.loads(header["__metadata__"]["position"]))

@@ -21,7 +21,7 @@ from pipelines.pretraining.scene_maker import SceneMaker, make_scenes
 from pipelines.pretraining.scene_store import SceneStore
 from pipelines.pretraining.training import Batch, Stage, TrainingRecord, train
 from pipelines.running.run_files import HIGH_CONFIG_FILE, HIGH_WEIGHTS_FILE
-from pipelines.running.settings import SETTINGS_FILE, check_settings
+from pipelines.running.settings import SETTINGS_FILE, check_settings, option_defaults
 
 #: The tower as it was before training, so that workers need neither open_clip's files nor a network.
 INITIAL_FOLDER = "initial"
@@ -140,7 +140,7 @@ def _provide_initial(options: PretrainHighOptions) -> None:
     initial = Folder(options.output, options.storage_options).child(INITIAL_FOLDER)
     settings = {"architecture": options.architecture, "pretrained": options.pretrained}
     if initial.exists(HIGH_WEIGHTS_FILE):
-        check_settings(initial, settings, holds="weights")
+        check_settings(initial, settings, defaults=option_defaults(PretrainHighOptions), holds="weights")
         return
     named = f"--architecture {options.architecture} --pretrained {options.pretrained}"
     encoder = load_clip(options.architecture, options.pretrained, named=named)

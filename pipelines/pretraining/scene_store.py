@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from grepr_core.pretraining.scenes import Scene, SceneRecipe
-from grepr_core.storage import Folder
+from grepr_core.storage import Folder, from_record
 from pipelines.running.shard_files import add_footer, read_footer, shard_name
 from pipelines.stores.row_groups import read_file_metadata, read_row_group
 
@@ -94,7 +94,7 @@ def _row(uri: str, scene: Scene) -> dict[str, object]:
 
 def read_summary(folder: Folder, shard: int) -> ScenesSummary:
     """Reads what became of a finished shard's images."""
-    return ScenesSummary(**read_footer(folder, shard))
+    return from_record(ScenesSummary, read_footer(folder, shard))
 
 
 def write_index(folder: Folder, recipe: SceneRecipe, source: str, summaries: Iterable[ScenesSummary]) -> None:
@@ -134,7 +134,7 @@ class SceneStore:
         """
         index = folder.read_json(INDEX_FILE)
         self.folder = folder
-        self.recipe = SceneRecipe(**index["recipe"])
+        self.recipe = from_record(SceneRecipe, index["recipe"])
         self.source: str = index["source"]
         self._shards = [shard for shard, scenes in index["scenes"] if scenes]
         self._ends = list(itertools.accumulate(scenes for _, scenes in index["scenes"] if scenes))

@@ -48,7 +48,7 @@ from pipelines.running.placement import PlacementWatch
 from pipelines.running.precision import recorded_precision, settle_precision
 from pipelines.running.run_files import RUN_FILE
 from pipelines.running.session import cluster_address, ray_session
-from pipelines.running.settings import check_settings
+from pipelines.running.settings import check_settings, option_defaults
 from pipelines.running.workers import Workers, cluster_workers
 
 log = logging.getLogger(__name__)
@@ -197,10 +197,10 @@ def train(stage: Stage, options: TrainingOptions) -> TrainingRecord:
     output = Folder(options.output, options.storage_options)
     precision = recorded_precision(options.precision, output)
     settings = _settings(stage, replace(options, precision=precision))
-    check_settings(output, settings, holds="a run")
+    check_settings(output, settings, defaults=option_defaults(type(options)), holds="a run")
     if output.exists(RUN_FILE):
         log.info("%s: finished already; name another output to train anew", output.url)
-        return TrainingRecord(**output.read_json(RUN_FILE))
+        return output.read_record(RUN_FILE, TrainingRecord)
     # Ray Train tells of each report, and that it runs in this process.
     logging.getLogger("ray").setLevel(logging.ERROR)
     with _workers(stage, options) as workers:

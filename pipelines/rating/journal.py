@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from grepr_core.errors import UserError
-from grepr_core.storage import Folder
+from grepr_core.storage import Folder, from_record
 from pipelines.lake.sources import Entry
 from pipelines.models.rated_features import PLACE_COLUMNS
 
@@ -240,7 +240,7 @@ class RatingJournal:
             case "photos":
                 self.settings = event["settings"]
                 first = len(self.photos)
-                self.photos += [Photo(photo["image"], Entry(**photo["entry"])) for photo in event["photos"]]
+                self.photos += [Photo(photo["image"], from_record(Entry, photo["entry"])) for photo in event["photos"]]
                 self.slots += sequence(range(first, len(self.photos)), event["repeats"])
             case "rating" | "skip":
                 self._rater(event["rater"]).decided[range(len(self.slots))[event["slot"]]] = event.get("rating")

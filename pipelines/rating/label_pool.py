@@ -21,6 +21,7 @@ from pipelines.models.rated_features import score_entries
 from pipelines.options import LARGEST_SHARD, LabelOptions
 from pipelines.running.run_files import RUN_FILE
 from pipelines.running.settings import SETTINGS_FILE
+from pipelines.scoring.current import current_folder
 from pipelines.scoring.score_table import SCORES_FOLDER, read_shard
 
 log = logging.getLogger(__name__)
@@ -70,13 +71,13 @@ def find_pool(options: LabelOptions, bundle: Bundle) -> Pool:
         record = folder.read_json(RUN_FILE)
         manifest = _manifest_of_scores(folder, record["options"]["source"], options)
         settings = record["settings"]
-        if settings["features"] and settings["model_id"] == bundle.model_id:
+        if settings.get("features") and settings["model_id"] == bundle.model_id:
             rows = _sample(manifest, options)
             entries = _take(rows, manifest.read_shard, ENTRY_COLUMNS)
-            scores = folder.child(SCORES_FOLDER)
+            scores = current_folder(folder, SCORES_FOLDER)
             table = _take(rows, lambda shard: read_shard(scores, shard, SCORE_COLUMNS), SCORE_COLUMNS)
             return _pool(manifest.source, entries, table)
-        why = "are of another model" if settings["features"] else "hold no features"
+        why = "are of another model" if settings.get("features") else "hold no features"
         log.info("%s: its scores %s, so a sample of its photos is scored with %s", folder.url, why, bundle.name)
         return _scored(manifest, bundle, options)
     if folder.exists(SCORES_FOLDER) and folder.exists(SETTINGS_FILE):
@@ -86,7 +87,7 @@ def find_pool(options: LabelOptions, bundle: Bundle) -> Pool:
 
 def _manifest_of_scores(folder: Folder, source: str, options: LabelOptions) -> Manifest:
     """Opens the manifest that scores were made from: the one below them, or the one that their command was given."""
-    for url in (f"{folder.url}/{MANIFEST_FOLDER}", absolute(source)):
+    for url in (current_folder(folder, MANIFEST_FOLDER).url, absolute(source)):
         if (found := find_manifest(url, options.storage_options)) is not None:
             return found
     raise UserError(f"{folder.url}: the manifest it was scored from, {source}, is gone; name a manifest or the photos")

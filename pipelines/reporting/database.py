@@ -13,6 +13,7 @@ import pyarrow as pa
 from grepr_core.errors import UserError
 from grepr_core.storage import Folder
 from pipelines.running.shard_files import finished_shards
+from pipelines.scoring.current import current_folder
 from pipelines.scoring.score_table import SCORES_FOLDER, read_shard, schema
 
 #: What the statistics look at; features, the bulk where there are any, stay unread.
@@ -57,7 +58,7 @@ def load_scores(connection: duckdb.DuckDBPyConnection, table: str, output: Folde
     Raises:
         UserError: There are no scores.
     """
-    scores = output.child(SCORES_FOLDER)
+    scores = current_folder(output, SCORES_FOLDER)
     shards = sorted(finished_shards(scores))
     if not shards:
         raise UserError(f"{output.url}: holds no scores; name the folder that 'grepr score' wrote to")

@@ -20,7 +20,8 @@ from pipelines.reporting.statistics import QUANTILES, ShownPhoto, Statistics, co
 from pipelines.reporting.thumbnails import Thumbnail, make_thumbnails
 from pipelines.running.run_files import RUN_FILE
 from pipelines.running.settings import SETTINGS_FILE, changes
-from pipelines.scoring.score import RunRecord
+from pipelines.scoring.current import current_folder
+from pipelines.scoring.score import DEFAULTS, RunRecord
 from pipelines.stores.object_store import STORE_ERRORS
 
 #: Photographs shown: the worst, the best, of each tenth, and of those that rose and fell most.
@@ -65,7 +66,7 @@ class _Run:
     @classmethod
     def read(cls, url: str, storage_options: Mapping[str, Any]) -> Self:
         output = Folder(url, storage_options)
-        record = RunRecord(**output.read_json(RUN_FILE)) if output.exists(RUN_FILE) else None
+        record = output.read_record(RUN_FILE, RunRecord) if output.exists(RUN_FILE) else None
         if record is not None:
             return cls(output, record, record.settings)
         return cls(output, None, output.read_json(SETTINGS_FILE) if output.exists(SETTINGS_FILE) else {})
@@ -77,7 +78,7 @@ class _Run:
 
     def find_manifest(self) -> Manifest | None:
         """Opens the manifest; None where it is gone."""
-        places = [f"{self.output.url}/{MANIFEST_FOLDER}"]
+        places = [current_folder(self.output, MANIFEST_FOLDER).url]
         if self.record is not None and "source" in self.record.options:
             places.append(self.record.options["source"])
         for place in places:
@@ -201,7 +202,7 @@ def _about_models(this: _Run, old: _Run, other_model: bool) -> str:
             "the models, and their scales may differ; photos and statuses can be compared all the same."
         )
     same = {key: value for key, value in this.settings.items() if key not in ("source", "images", "model")}
-    if changed := changes(dict(old.settings), same):
+    if changed := changes(old.settings, same, DEFAULTS):
         return f"Both runs were scored by the same model, but otherwise: {changed}."
     return "Both runs were scored by the same model in the same way."
 

@@ -17,7 +17,6 @@ import uuid
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import psutil
 
@@ -160,8 +159,7 @@ def _has_ended(holder: _Holder) -> bool:
 
 def _read(folder: Folder) -> _Holder | None:
     try:
-        record: dict[str, Any] = folder.read_json(LOCK_FILE)
-        return _Holder(**record)
+        return folder.read_record(LOCK_FILE, _Holder)
     except FileNotFoundError:
         return None
 

@@ -1,5 +1,8 @@
 """What a result depends on, kept beside it so that no other command goes on with it."""
 
+from collections.abc import Mapping
+from dataclasses import MISSING, fields
+from types import MappingProxyType
 from typing import Any
 
 from grepr_core.errors import UserError
@@ -10,7 +13,7 @@ SETTINGS_FILE = "settings.json"
 AUTO = "auto"
 
 
-def check_settings(output: Folder, settings: dict[str, Any], *, holds: str) -> None:
+def check_settings(output: Folder, settings: dict[str, Any], *, defaults: Mapping[str, Any], holds: str) -> None:
     """Writes ``settings.json`` where there is none, and otherwise checks that it says the same.
 
     Nothing is written while a setting is ``auto``, which is to be settled once for the whole run.
@@ -18,6 +21,7 @@ def check_settings(output: Folder, settings: dict[str, Any], *, holds: str) -> N
     Args:
         output: Folder of the result.
         settings: What the result depends on, as JSON's types.
+        defaults: What settings are that an earlier version did not know.
         holds: What the folder holds, for the message.
 
     Raises:
@@ -27,16 +31,52 @@ def check_settings(output: Folder, settings: dict[str, Any], *, holds: str) -> N
         if AUTO not in settings.values():
             output.write_json(SETTINGS_FILE, settings)
         return
-    before = output.read_json(SETTINGS_FILE)
-    if changed := changes(before, settings):
-        raise UserError(
-            f"{output.url}: holds {holds} made otherwise ({changed}); "
-            "name another output, or use the options it was made with"
-        )
+    if changed := changes(output.read_json(SETTINGS_FILE), settings, defaults):
+        raise made_otherwise(output, holds, changed)
 
 
-def changes(before: dict[str, Any], settings: dict[str, Any]) -> str:
-    """Says which settings differ; nothing where all are the same."""
-    return "; ".join(
-        f"{key} {before.get(key)!r} became {value!r}" for key, value in settings.items() if before.get(key) != value
+def made_otherwise(output: Folder, holds: str, changed: str) -> UserError:
+    """Gives the error of a command whose output holds what was made with other settings.
+
+    Args:
+        output: The output.
+        holds: What it holds.
+        changed: What :func:`changes` says.
+
+    Returns:
+        The error, to be raised.
+    """
+    return UserError(
+        f"{output.url}: holds {holds} made otherwise ({changed}); "
+        "name another output, or use the options it was made with"
     )
+
+
+def changes(
+    before: Mapping[str, Any], settings: Mapping[str, Any], defaults: Mapping[str, Any] = MappingProxyType({})
+) -> str:
+    """Says which settings differ; nothing where all are the same.
+
+    Args:
+        before: The settings then, perhaps of another version: what it did not know was at its default, and what only it
+            knows is passed over.
+        settings: The settings now; what is ``auto`` may be anything.
+        defaults: What settings are that an earlier version did not know.
+
+    Returns:
+        What became what.
+    """
+    changed = []
+    for key, value in settings.items():
+        old = before.get(key, defaults.get(key))
+        if isinstance(value, Mapping) and isinstance(old, Mapping):
+            inner = changes(old, value, defaults.get(key, {}))
+            changed += [f"{key}: {inner}"] if inner else []
+        elif value not in (old, AUTO):
+            changed.append(f"{key} {old!r} became {value!r}")
+    return "; ".join(changed)
+
+
+def option_defaults(options: type) -> dict[str, Any]:
+    """Gives the defaults of a command's options, which settings are named after."""
+    return {field.name: field.default for field in fields(options) if field.default is not MISSING}

@@ -11,8 +11,10 @@ from typing import Any, TypeVar
 
 import pyarrow.parquet as pq
 
+from grepr_core.errors import UserError
 from grepr_core.storage import Folder, is_local
 from pipelines.running.cores import available_cores
+from pipelines.running.run_files import RUN_FILE
 from pipelines.stores.object_listing import list_objects
 from pipelines.stores.object_store import is_object_store, open_store
 
@@ -27,6 +29,18 @@ LISTING_SECONDS = 60.0
 
 Item = TypeVar("Item")
 Read = TypeVar("Read")
+
+
+class BrokenShard(UserError):  # noqa: N818 - says what is the matter
+    """A file of a shard is cut, empty, or none of grepr's."""
+
+    def __init__(self, folder: Folder, shard: int, reason: object) -> None:
+        """Says which, and what to do."""
+        self.reason = f"{folder.url}/{shard_name(shard)}: no whole file of a shard ({reason})"
+        super().__init__(
+            f"{self.reason}; delete it, and beside its folder {RUN_FILE} if it is there, and run the command that "
+            "wrote it again"
+        )
 
 
 def shard_name(shard: int) -> str:
@@ -53,13 +67,22 @@ def add_footer(writer: pq.ParquetWriter, summary: dict[str, Any]) -> None:
 
 
 def read_footer(folder: Folder, shard: int) -> Any:  # noqa: ANN401 - JSON is any value
-    """Reads what is known of a finished shard, without reading its rows: one request, two where the footer is long."""
+    """Reads what is known of a finished shard, without reading its rows: one request, two where the footer is long.
+
+    Raises:
+        BrokenShard: The file has no such footer.
+    """
     path = folder.path(shard_name(shard))
     tail = folder.fs.cat_file(path, start=-FOOTER_BYTES)
+    if len(tail) < TAIL_BYTES:
+        raise BrokenShard(folder, shard, f"{len(tail)} bytes")
     needed = TAIL_BYTES + int.from_bytes(tail[-TAIL_BYTES : -TAIL_BYTES + 4], "little")
     if needed > len(tail):
         tail = folder.fs.cat_file(path, start=-needed)
-    return json.loads(pq.read_metadata(io.BytesIO(tail)).metadata[_SUMMARY_KEY])
+    try:
+        return json.loads(pq.read_metadata(io.BytesIO(tail)).metadata[_SUMMARY_KEY])
+    except (KeyError, TypeError, ValueError) as error:
+        raise BrokenShard(folder, shard, error) from error
 
 
 def read_footers(folder: Folder, shards: Iterable[int]) -> Iterator[tuple[int, Any]]:

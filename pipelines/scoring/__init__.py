@@ -5,4 +5,4 @@ the record of the run; resuming, taking over earlier scores, and finding the ima
 to it.
 """
 
-__all__ = ["nightly", "old_scores", "plan", "score", "score_table"]
+__all__ = ["current", "nightly", "old_scores", "plan", "score", "score_table", "update"]

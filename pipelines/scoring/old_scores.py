@@ -19,6 +19,7 @@ from grepr_core.storage import Folder
 from pipelines.running.run_files import RUN_FILE
 from pipelines.running.settings import changes
 from pipelines.running.shard_files import finished_shards
+from pipelines.scoring.current import current_folder
 from pipelines.scoring.kept_rows import KeptRows
 from pipelines.scoring.score_table import SCORES_FOLDER, TRANSIENT, read_shard
 
@@ -53,7 +54,7 @@ class OldScores:
         Returns:
             The index.
         """
-        scores = output.child(SCORES_FOLDER)
+        scores = current_folder(output, SCORES_FOLDER)
         with ThreadPoolExecutor(READERS) as pool:
             shards = sorted(finished_shards(scores))
             parts = list(pool.map(lambda shard: _index_shard(scores, shard), shards))
@@ -89,12 +90,13 @@ class OldScores:
         return KeptRows(np.concatenate(positions), pa.concat_tables(tables)) if tables else KeptRows.none()
 
 
-def check_old_settings(output: Folder, settings: dict[str, Any]) -> None:
+def check_old_settings(output: Folder, settings: dict[str, Any], defaults: dict[str, Any]) -> None:
     """Makes sure that scores of an earlier run can be taken over.
 
     Args:
         output: Its folder.
         settings: What the scores of this run depend on.
+        defaults: What settings are that an earlier version did not know.
 
     Raises:
         UserError: It is not finished, or its scores were made otherwise.
@@ -102,8 +104,11 @@ def check_old_settings(output: Folder, settings: dict[str, Any]) -> None:
     if not output.exists(RUN_FILE):
         raise UserError(f"--since {output.url}: no finished run there; run its command again to finish it")
     same = {key: value for key, value in settings.items() if key not in ("source", "images")}
-    if changed := changes(output.read_json(RUN_FILE)["settings"], same):
-        raise UserError(f"--since {output.url}: its scores were made otherwise ({changed}); leave it out")
+    if changed := changes(output.read_json(RUN_FILE)["settings"], same, defaults):
+        raise UserError(
+            f"--since {output.url}: its scores were made otherwise ({changed}); leave it out, or with 'grepr nightly' "
+            "name another folder"
+        )
 
 
 def _index_shard(scores: Folder, shard: int) -> tuple[NDArray[np.uint64], NDArray[np.uint64], NDArray[np.int64]]:

@@ -14,6 +14,7 @@ from pipelines.running.precision import recorded_precision
 from pipelines.running.run_lock import run_lock
 from pipelines.running.session import ray_session
 from pipelines.running.workers import cluster_workers
+from pipelines.scoring.current import settle
 from pipelines.scoring.score import open_manifest, score_manifest, scoring_model
 
 SAMPLE_FOLDER = "plan-sample"
@@ -68,6 +69,7 @@ def run(options: ScoreOptions) -> Plan:
     sample = output.child(SAMPLE_FOLDER)
     options = replace(options, precision=recorded_precision(options.precision, output))
     with run_lock(output), ray_session(options.address):
+        settle(output)
         manifest = open_manifest(options, output)
         workers = cluster_workers(options.device, options.workers, autoscaling=options.autoscaling)
         images = min(manifest.images, workers.count * (IMAGES_A_GPU if workers.gpus else IMAGES_A_CPU))

@@ -7,12 +7,11 @@ images. A shard is finished when its file is there: resuming costs one listing, 
 for what its footer tells of it.
 """
 
-import contextlib
 import logging
 import platform
 import time
 from contextlib import closing
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any
@@ -25,30 +24,33 @@ from grepr_core.bundles.bundle_files import BundleFiles, BundleHeader, bundle_ad
 from grepr_core.decoding.images import Limits, Status
 from grepr_core.encoders.precision import Precision
 from grepr_core.errors import UserError
-from grepr_core.storage import Folder
-from pipelines.lake.manifest import Manifest, find_or_make_manifest
-from pipelines.options import ScoreOptions, ScoringOptions
+from grepr_core.storage import Folder, absolute
+from pipelines.lake.manifest import Manifest, find_or_make_manifest, given_manifest
+from pipelines.options import LakeOptions, ScoreOptions, ScoringOptions
 from pipelines.running.precision import recorded_precision, settle_precision
 from pipelines.running.progress import Progress
 from pipelines.running.run_files import RUN_FILE
 from pipelines.running.run_lock import RunLock, run_lock
 from pipelines.running.session import ray_session
-from pipelines.running.settings import check_settings
-from pipelines.running.shard_files import finished_shards
+from pipelines.running.settings import changes, check_settings, made_otherwise, option_defaults
+from pipelines.running.shard_files import BrokenShard, finished_shards, read_ahead, shard_name
 from pipelines.running.shard_pool import ShardRun
 from pipelines.running.workers import Workers, cluster_workers
+from pipelines.scoring.current import settle
 from pipelines.scoring.old_scores import OldScores, check_old_settings
 from pipelines.scoring.score_table import (
     SCORES_FOLDER,
     TRANSIENT,
     ShardSummary,
-    read_summaries,
+    read_summary,
 )
 from pipelines.scoring.shard_scorer import JOURNAL_FOLDER, ScoringJob, ShardScorer
 
 log = logging.getLogger(__name__)
 
 FORMAT_VERSION = 1
+#: What settings are that an earlier version did not know.
+DEFAULTS = option_defaults(LakeOptions) | {"limits": asdict(Limits())}
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,7 @@ class RunRecord:
         workers: Its processes.
         finished: When, in UTC.
         changed: Number of images that changed after they were listed, and have the score of their new content.
+        unsettled: Folders of the output that are below ``update`` still, in whose place they are being put.
     """
 
     format_version: int
@@ -85,6 +88,7 @@ class RunRecord:
     workers: dict[str, int | None] | None
     finished: str
     changed: int = 0
+    unsettled: list[str] = field(default_factory=list)
 
     @property
     def failed_fraction(self) -> float:
@@ -108,19 +112,68 @@ def run(options: ScoreOptions) -> RunRecord:
     """
     output = Folder(options.output, options.storage_options)
     model = scoring_model(options.model)
-    finished = output.exists(RUN_FILE) and not options.retry_failed
-    with contextlib.nullcontext() if finished else run_lock(output) as lock:
-        manifest = open_manifest(options, output)
-        return score_manifest(
-            manifest,
-            output,
-            model,
-            options,
-            features=options.features,
-            retry=options.retry_failed,
-            since=Folder(options.since, options.storage_options) if options.since else None,
-            lock=lock,
+    record = read_record(output)
+    if record is None or record.unsettled or options.retry_failed:
+        with run_lock(output) as lock:
+            settle(output)
+            record = None if options.retry_failed else read_record(output)
+            if record is None:
+                return score_listed(options, output, model, lock)
+    manifest = check_finished(record, options, output, model)
+    if manifest is not None and manifest.images != record.images:
+        raise UserError(
+            f"{output.url}: holds the scores of {record.images} images, and {options.source} has {manifest.images}; "
+            "--update takes over what has not changed and scores the others"
         )
+    what = f"another manifest of {manifest.source}" if manifest is not None else "the same command"
+    log.info("%s: finished already; %s with --update takes in what is new or has changed", output.url, what)
+    return record
+
+
+def read_record(output: Folder) -> RunRecord | None:
+    """Reads the record of a finished run; None where there is none."""
+    return output.read_record(RUN_FILE, RunRecord) if output.exists(RUN_FILE) else None
+
+
+def score_listed(options: ScoreOptions, output: Folder, model: BundleHeader, lock: RunLock) -> RunRecord:
+    """Scores a source into an output that is not finished; see :func:`run`."""
+    return score_manifest(
+        open_manifest(options, output),
+        output,
+        model,
+        options,
+        features=options.features,
+        retry=options.retry_failed,
+        since=Folder(options.since, options.storage_options) if options.since else None,
+        lock=lock,
+    )
+
+
+def check_finished(record: RunRecord, options: LakeOptions, output: Folder, model: BundleHeader) -> Manifest | None:
+    """Makes sure that a command would score as a finished run did, whatever images its source has by now.
+
+    Args:
+        record: Of the run.
+        options: Of the command.
+        output: Of the run.
+        model: What ``options.model`` names.
+
+    Returns:
+        The manifest, where the command's source is one.
+
+    Raises:
+        UserError: It would not.
+    """
+    manifest = given_manifest(options.source, options.storage_options)
+    source = manifest.source if manifest is not None else absolute(options.source)
+    if changed := scored_otherwise(record.settings, source, options, model):
+        raise made_otherwise(output, "scores", changed)
+    return manifest
+
+
+def scored_otherwise(before: dict[str, Any], source: str, options: LakeOptions, model: BundleHeader) -> str:
+    """Says which settings of a run, but for the number of images, differ from those that a command has."""
+    return changes(before, _settings(source, before.get("images"), model, options, options.features), DEFAULTS)
 
 
 def scoring_model(name_or_url: str) -> BundleHeader:
@@ -184,15 +237,11 @@ def score_manifest(
     if (precision := model.resolve_precision(options.precision)) != options.precision != "auto":
         log.warning("%s scores in %s always; --precision %s is ignored", model.name, precision, options.precision)
     precision = recorded_precision(precision, output, since)
-    settings = _settings(manifest, model, replace(options, precision=precision), features)
-    check_settings(output, settings, holds="scores")
-    if output.exists(RUN_FILE):
-        if not retry:
-            log.info("%s: finished already; name another output to list the source anew", output.url)
-            return RunRecord(**output.read_json(RUN_FILE))
-        output.delete(RUN_FILE)
+    settings = _settings(manifest.source, manifest.images, model, replace(options, precision=precision), features)
+    check_settings(output, settings, defaults=DEFAULTS, holds="scores")
+    output.delete(RUN_FILE)
     if since is not None:
-        check_old_settings(since, settings)
+        check_old_settings(since, settings, DEFAULTS)
     before, todo = _unfinished(manifest, output.child(SCORES_FOLDER), retry)
     if before.images:
         log.info("%s: %d of %d images are done already", output.url, before.images, manifest.images)
@@ -233,11 +282,20 @@ def _check_gpu_decode(workers: Workers) -> None:
 def _unfinished(manifest: Manifest, scores: Folder, retry: bool) -> tuple[ShardSummary, NDArray[np.int64]]:
     """Gives what is done, and the shards that are not, those with failures to be tried again among them."""
     done, total = np.zeros(manifest.shards, bool), ShardSummary()
-    for shard, summary in read_summaries(scores, sorted(finished_shards(scores))):
-        if not (retry and TRANSIENT & summary.counts.keys()):
+    for shard, summary in read_ahead(lambda shard: (shard, _summary(scores, shard)), sorted(finished_shards(scores))):
+        if summary is not None and not (retry and TRANSIENT & summary.counts.keys()):
             done[shard] = True
             total += summary
     return total, np.flatnonzero(~done)
+
+
+def _summary(scores: Folder, shard: int) -> ShardSummary | None:
+    try:
+        return read_summary(scores, shard)
+    except BrokenShard as error:
+        log.warning("%s. It is scored again", error.reason)
+        scores.delete(shard_name(shard))
+        return None
 
 
 def _record(
@@ -302,10 +360,12 @@ def _limits(options: ScoringOptions) -> Limits:
     return Limits(max_bytes=options.max_image_bytes, max_pixels=options.max_image_pixels, min_side=options.min_side)
 
 
-def _settings(manifest: Manifest, model: BundleHeader, options: ScoringOptions, features: bool) -> dict[str, Any]:
+def _settings(
+    source: str, images: int | None, model: BundleHeader, options: ScoringOptions, features: bool
+) -> dict[str, Any]:
     return {
-        "source": manifest.source,
-        "images": manifest.images,
+        "source": source,
+        "images": images,
         "model": model.name,
         "model_id": model.model_id,
         "precision": model.resolve_precision(options.precision),

@@ -14,8 +14,16 @@ import pyarrow.parquet as pq
 
 from grepr_core.decoding.images import Status
 from grepr_core.scoring.image_score import ImageScore
-from grepr_core.storage import Folder
-from pipelines.running.shard_files import add_footer, finished_shards, read_footer, read_footers, shard_name
+from grepr_core.storage import Folder, from_record
+from pipelines.running.shard_files import (
+    BrokenShard,
+    add_footer,
+    finished_shards,
+    read_footer,
+    read_footers,
+    shard_name,
+)
+from pipelines.scoring.current import current_folder
 
 SCORES_FOLDER = "scores"
 #: Failures whose reason may have passed by the time the images are tried again.
@@ -159,21 +167,28 @@ def write_shard(folder: Folder, shard: int, table: pa.Table, summary: ShardSumma
 
 def read_summary(folder: Folder, shard: int) -> ShardSummary:
     """Reads the summary in the footer of a finished shard's file."""
-    return ShardSummary(**read_footer(folder, shard))
+    return from_record(ShardSummary, read_footer(folder, shard))
 
 
 def read_summaries(folder: Folder, shards: Iterable[int]) -> Iterator[tuple[int, ShardSummary]]:
     """Reads the summaries of finished shards, many at a time; gives each with its shard's number, in order."""
     for shard, footer in read_footers(folder, shards):
-        yield shard, ShardSummary(**footer)
+        yield shard, from_record(ShardSummary, footer)
 
 
 def read_shard(folder: Folder, shard: int, columns: Sequence[str] | None = None) -> pa.Table:
-    """Reads the scores of a finished shard."""
+    """Reads the scores of a finished shard.
+
+    Raises:
+        BrokenShard: The file is no Parquet file, or not a whole one.
+    """
     with folder.fs.open(folder.path(shard_name(shard)), "rb") as file:
-        # Without the footer's summary, so that tables of several shards have equal schemas.
-        # By one thread, since a shard is small and callers read many at a time.
-        return pq.ParquetFile(file).read(columns, use_threads=False).replace_schema_metadata(None)
+        try:
+            # Without the footer's summary, so that tables of several shards have equal schemas.
+            # By one thread, since a shard is small and callers read many at a time.
+            return pq.ParquetFile(file).read(columns, use_threads=False).replace_schema_metadata(None)
+        except pa.ArrowInvalid as error:
+            raise BrokenShard(folder, shard, error) from error
 
 
 def read_scores(output: Folder, columns: Sequence[str] | None = None) -> pa.Table:
@@ -186,5 +201,5 @@ def read_scores(output: Folder, columns: Sequence[str] | None = None) -> pa.Tabl
     Returns:
         The rows in the order of the manifest.
     """
-    folder = output.child(SCORES_FOLDER)
+    folder = current_folder(output, SCORES_FOLDER)
     return pa.concat_tables(read_shard(folder, shard, columns) for shard in sorted(finished_shards(folder)))

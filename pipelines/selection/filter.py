@@ -20,13 +20,13 @@ import pyarrow as pa
 
 from grepr_core.decoding.images import Status
 from grepr_core.errors import UserError
-from grepr_core.storage import Folder, absolute
+from grepr_core.storage import Folder, absolute, from_record
 from pipelines.options import FilterOptions
 from pipelines.running.progress import Progress
 from pipelines.running.run_files import FILTER_FILE
 from pipelines.running.run_lock import LOCK_FILE, RunLock, run_lock
 from pipelines.running.session import ray_session
-from pipelines.running.settings import changes
+from pipelines.running.settings import changes, option_defaults
 from pipelines.running.shard_files import finished_shards, read_footers
 from pipelines.running.shard_pool import ShardRun
 from pipelines.running.workers import cluster_workers
@@ -146,7 +146,7 @@ def run(options: FilterOptions) -> FilterRecord:
         _begin(output, criteria, options)
         if output.exists(FILTER_FILE):
             log.info("%s: holds this selection already", output.url)
-            return FilterRecord(**output.read_json(FILTER_FILE))
+            return output.read_record(FILTER_FILE, FilterRecord)
         decision = _decide(options, source, output)
         written = _write(options, decision, output, lock)
         record = _record(criteria, source, decision, written, time.monotonic() - began)
@@ -188,7 +188,9 @@ def _check_own(output: Folder) -> None:
 
 def _begin(output: Folder, criteria: dict[str, Any], options: FilterOptions) -> None:
     """Makes sure that the output is of these criteria."""
-    if output.exists(CRITERIA_FILE) and (changed := changes(output.read_json(CRITERIA_FILE), criteria)):
+    if output.exists(CRITERIA_FILE) and (
+        changed := changes(output.read_json(CRITERIA_FILE), criteria, option_defaults(FilterOptions))
+    ):
         if not options.overwrite:
             raise UserError(
                 f"{output.url}: holds a selection made otherwise ({changed}); name another --output, or replace it "
@@ -208,7 +210,7 @@ def _decide(options: FilterOptions, source: ScoresFolder, output: Folder) -> Dec
     work = output.child(WORK_FOLDER)
     if work.exists(DECISION_FILE):
         found = work.read_json(DECISION_FILE)
-        return Decision(**{**found, "chosen": Counts(**found["chosen"])})
+        return from_record(Decision, {**found, "chosen": from_record(Counts, found["chosen"])})
     # Rows of a run that was killed before it was through with them.
     output.child(SCORES_FOLDER).remove()
     with tempfile.TemporaryDirectory(prefix="grepr-") as temporary, closing(Criteria(options, temporary)) as criteria:
@@ -261,7 +263,7 @@ def _write_images(options: FilterOptions, decision: Decision, output: Folder, lo
     work = output.child(WORK_FOLDER)
     lists = work.child(WRITTEN_FOLDER)
     done = finished_shards(lists)
-    before = sum((WrittenShard(**footer) for _, footer in read_footers(lists, done)), WrittenShard())
+    before = sum((from_record(WrittenShard, footer) for _, footer in read_footers(lists, done)), WrittenShard())
     todo = np.array([shard for shard in range(decision.shards) if shard not in done], np.int64)
     if len(todo) and decision.chosen.selected:
         job = ImagesJob(
@@ -273,7 +275,8 @@ def _write_images(options: FilterOptions, decision: Decision, output: Folder, lo
             for row in ShardRun(WRITERS[options.format], job, todo, workers):  # type: ignore[type-abstract]
                 lock.check()
                 progress.update(row["images"] + row["failed"], row["failed"])
-    written = {shard: WrittenShard(**footer) for shard, footer in read_footers(lists, sorted(finished_shards(lists)))}
+    footers = read_footers(lists, sorted(finished_shards(lists)))
+    written = {shard: from_record(WrittenShard, footer) for shard, footer in footers}
     failed = [shard for shard, summary in written.items() if summary.failed]
     write_failures(output, UNWRITTEN_FILE, (read_shard(lists, shard) for shard in failed))
     return sum(written.values(), WrittenShard())

@@ -12,6 +12,7 @@ from grepr_core.storage import Folder
 from pipelines.lake.manifest import MANIFEST_FOLDER, Manifest, find_manifest
 from pipelines.running.run_files import FILTER_FILE, RUN_FILE
 from pipelines.running.shard_files import finished_shards
+from pipelines.scoring.current import current_folder
 from pipelines.scoring.score_table import SCORES_FOLDER
 from pipelines.stores.object_store import STORE_ERRORS
 from pipelines.stores.store_errors import store_error
@@ -67,7 +68,7 @@ def open_scores(url: str, storage_options: Mapping[str, Any], *, unfinished: boo
         UserError: There are none, or only a part of all.
     """
     output = Folder(url, storage_options)
-    folder = output.child(SCORES_FOLDER)
+    folder = current_folder(output, SCORES_FOLDER)
     try:
         shards = sorted(finished_shards(folder))
         record = next((output.read_json(name) for name in (RUN_FILE, FILTER_FILE) if output.exists(name)), None)
@@ -75,7 +76,7 @@ def open_scores(url: str, storage_options: Mapping[str, Any], *, unfinished: boo
         raise store_error(url, error) from error
     if not shards:
         raise UserError(f"{url}: holds no scores; name a folder that 'grepr score' or 'grepr filter' wrote to")
-    here = output.child(MANIFEST_FOLDER).url
+    here = current_folder(output, MANIFEST_FOLDER).url
     if record is None:
         if not unfinished:
             raise UserError(

@@ -1,0 +1,65 @@
+"""Where in an output the manifest and the scores are that hold now, while an update is being put in their place.
+
+``grepr score --update`` builds the new state whole in a folder of its own. One write of the record then makes it the
+state that holds; only after that its files go where those of the old one are. So whatever ends the command, readers
+that come here find the old state or the new one.
+"""
+
+from typing import Any
+
+from grepr_core.storage import Folder
+from pipelines.lake.manifest import MANIFEST_FOLDER
+from pipelines.running.run_files import RUN_FILE
+from pipelines.running.settings import SETTINGS_FILE
+
+#: Where an update is built, below the output.
+UPDATE_FOLDER = "update"
+
+
+def current_folder(output: Folder, name: str) -> Folder:
+    """Finds the manifest or the scores that hold now.
+
+    Args:
+        output: Folder that ``grepr score`` wrote to, finished or not.
+        name: ``MANIFEST_FOLDER`` or ``SCORES_FOLDER``.
+
+    Returns:
+        The folder; it need not exist.
+
+    Raises:
+        UserError: The record is broken.
+    """
+    unsettled = _record(output).get("unsettled")
+    # One that is not in the update any more has been moved to its place.
+    moved = not unsettled or (name in unsettled and not output.exists(f"{UPDATE_FOLDER}/{name}"))
+    return output.child(name if moved else f"{UPDATE_FOLDER}/{name}")
+
+
+def settle(output: Folder) -> None:
+    """Puts an update that holds already where the scores before it are; does nothing where there is none.
+
+    Killed at any moment, it is to be called again. Must be called under the output's lock.
+
+    Args:
+        output: Folder that ``grepr score`` wrote to.
+    """
+    record, update = _record(output), output.child(UPDATE_FOLDER)
+    if not (unsettled := record.get("unsettled")):
+        return
+    for name in unsettled:
+        update.child(name).take_place(output.child(name), aside=update.child(f"replaced-{name}"))
+    if MANIFEST_FOLDER not in unsettled:  # then it is the one that the command was given
+        output.child(MANIFEST_FOLDER).remove()
+    output.write_json(SETTINGS_FILE, record["settings"])
+    # An update without settings is of no use to the next one; what is left of it may be a part of it.
+    update.delete(SETTINGS_FILE)
+    output.write_json(RUN_FILE, record | {"unsettled": []})
+    update.remove()
+
+
+def _record(output: Folder) -> dict[str, Any]:
+    try:
+        record = output.read_json(RUN_FILE)
+    except FileNotFoundError:
+        return {}
+    return record if isinstance(record, dict) else {}

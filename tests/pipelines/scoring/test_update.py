@@ -1,0 +1,238 @@
+"""An output that is brought up to date in place: killed at any moment it is the old state or the new one."""
+
+import contextlib
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import pyarrow as pa
+import pytest
+from fsspec.implementations.memory import MemoryFileSystem
+
+from grepr_core.bundles.bundle_files import BundleFiles
+from grepr_core.errors import UserError
+from grepr_core.storage import Folder
+from pipelines.lake import manifest as manifests
+from pipelines.lake.manifest import MANIFEST_FOLDER, find_manifest
+from pipelines.options import ManifestOptions, ScoreOptions
+from pipelines.running.shard_files import finished_shards
+from pipelines.scoring import score, update
+from pipelines.scoring.current import UPDATE_FOLDER, current_folder
+from pipelines.scoring.score_table import SCORES_FOLDER, read_scores, read_shard
+from tests.pipelines.scoring.without_ray import without_ray
+
+IMAGES = 12
+
+
+class Killed(BaseException):
+    """The process is no more."""
+
+
+@pytest.fixture(autouse=True)
+def scored_here() -> Iterator[None]:
+    lock = contextlib.nullcontext(mock.Mock())  # a killed process does not release it
+    lite = BundleFiles.read("grepr-lite")
+    with (
+        without_ray(),
+        mock.patch.object(BundleFiles, "read", return_value=lite),  # many times
+        mock.patch("os.fsync"),
+        mock.patch.object(score, "run_lock", return_value=lock),
+        mock.patch.object(update, "run_lock", return_value=lock),
+    ):
+        yield
+
+
+@pytest.fixture
+def lake(tmp_path: Path) -> Path:
+    folder = tmp_path / "lake"
+    folder.mkdir()
+    for i in range(IMAGES):
+        (folder / f"{i:04d}.jpg").write_text("old" * i)
+    return folder
+
+
+@pytest.fixture(params=["local", "store"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """Where outputs go."""
+    yield str(tmp_path) if request.param == "local" else "memory://scores"
+    MemoryFileSystem.store.clear()
+    MemoryFileSystem.pseudo_dirs[:] = [""]
+
+
+def change(lake: Path) -> None:
+    """Adds, changes and deletes photos."""
+    for i in range(IMAGES, IMAGES + 2):
+        (lake / f"{i:04d}.jpg").write_text("new" * i)
+    (lake / "0003.jpg").write_text("another")
+    for i in range(4, 11):
+        (lake / f"{i:04d}.jpg").unlink()
+
+
+def options(source: Path | str, output: str, **others: Any) -> ScoreOptions:
+    return ScoreOptions(source=str(source), output=output, **{"shard_size": 4} | others)
+
+
+def rows(folder: Folder) -> pa.Table:
+    return pa.concat_tables(read_shard(folder, shard) for shard in sorted(finished_shards(folder)))
+
+
+def copy(output: Folder, to: Folder) -> None:
+    if output.url.startswith("/"):
+        shutil.copytree(output.url, to.url)
+    for path in output.fs.find(output.path("")) if not output.url.startswith("/") else ():
+        output.fs.cp_file(path, path.replace(output.path(""), to.path("")))
+
+
+@contextlib.contextmanager
+def killed_after(steps: int) -> Iterator[list[str]]:
+    """Ends what is done inside after so many changes to files; gives those that were made."""
+    done: list[str] = []
+
+    def step(change: Callable[..., Any], what: str) -> Callable[..., Any]:
+        def changed(*arguments: Any, **named: Any) -> Any:
+            if len(done) >= steps:
+                raise Killed
+            result = change(*arguments, **named)
+            done.append(what)
+            if len(done) >= steps:
+                raise Killed
+            return result
+
+        return changed
+
+    def one_by_one(change: Callable[..., Any], what: str) -> Callable[..., Any]:
+        def changed(fs: Any, *lists: Any, **named: Any) -> Any:
+            if isinstance(lists[0], str):  # a whole folder, which is empty by now
+                return change(fs, *lists, **named)
+            for paths in zip(*lists, strict=True):
+                step(change, what)(fs, *([path] for path in paths), **named)
+            return None
+
+        return changed
+
+    def remove(folder: Folder) -> None:
+        for path in folder.fs.find(folder.path("")):
+            step(folder.fs.rm_file, "remove a file of a folder")(path)
+        real_remove(folder)
+
+    real_remove = Folder.remove
+    with (
+        mock.patch.object(Folder, "write", step(Folder.write, "write")),
+        mock.patch.object(Folder, "delete", step(Folder.delete, "delete")),
+        mock.patch.object(Folder, "remove", remove),
+        mock.patch.object(os, "rename", step(os.rename, "rename")),
+        mock.patch.object(MemoryFileSystem, "copy", one_by_one(MemoryFileSystem.copy, "copy")),
+        mock.patch.object(MemoryFileSystem, "rm", one_by_one(MemoryFileSystem.rm, "delete what is over")),
+        contextlib.suppress(Killed),
+    ):
+        yield done
+
+
+def test_killed_at_any_moment_an_output_is_the_old_or_the_new_one(lake: Path, place: str):
+    old, new, out = (Folder(f"{place}/{name}") for name in ("old", "new", "out"))
+    score.run(options(lake, old.url))
+    change(lake)
+    score.run(options(lake, new.url))
+    before, after = read_scores(old), read_scores(new)
+    assert len(before) == IMAGES
+    assert len(after) == 7
+    command, steps, seen = options(lake, out.url, update=True), 1, set()
+    while True:
+        out.remove()
+        copy(old, out)
+        with killed_after(steps) as done:
+            update.run(command)
+        found = read_scores(out)
+        assert found.equals(before) or found.equals(after), done
+        seen.add(len(found))
+        listed = find_manifest(current_folder(out, MANIFEST_FOLDER).url)
+        assert listed is not None
+        assert listed.images == len(found)
+        # The command without --update changes nothing, and leaves the scores where everyone looks for them.
+        assert score.run(options(lake, out.url)).images == len(found)
+        assert rows(out.child(SCORES_FOLDER)).equals(found)
+        assert update.run(command).counts == {"scored": 7}
+        assert rows(out.child(SCORES_FOLDER)).equals(after)
+        assert find_manifest(out.child(MANIFEST_FOLDER).url).images == 7
+        assert out.read_json("settings.json") == new.read_json("settings.json") == out.read_json("run.json")["settings"]
+        assert not out.exists(UPDATE_FOLDER)
+        if len(done) < steps:
+            break
+        steps += 1
+    assert seen == {7, IMAGES}
+    assert steps > 15
+
+
+def test_only_what_is_new_or_has_changed_is_scored(lake: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    caplog.set_level("INFO")
+    out = str(tmp_path / "out")
+    assert update.run(options(lake, out, update=True)).images_here == IMAGES  # as without, where there is nothing
+    change(lake)
+    assert score.run(options(lake, out)).images == IMAGES
+    assert "finished already; the same command with --update takes in what is new or has changed" in caplog.text
+    record = update.run(options(lake, out, update=True))
+    assert (record.images, record.images_here) == (7, 3)
+    assert update.run(options(lake, out, update=True)).images_here == 0
+
+
+def test_an_unfinished_output_is_finished_by_an_update(lake: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    caplog.set_level("INFO")
+    command = options(lake, str(tmp_path / "out"), update=True)
+    with killed_after(5):
+        update.run(command)
+    assert not (tmp_path / "out/run.json").exists()
+    assert update.run(command).images == IMAGES
+    assert "not finished yet" in caplog.text
+
+
+def test_an_update_that_was_begun_goes_on(lake: Path, tmp_path: Path):
+    command = options(lake, str(tmp_path / "out"), update=True)
+    update.run(command)
+    change(lake)
+    with killed_after(5):
+        update.run(command)
+    assert (tmp_path / "out/update/scores").exists()
+    with mock.patch.object(manifests, "Listing", side_effect=AssertionError("listed again")):
+        assert update.run(command).images == 7
+
+
+def test_an_update_by_other_options_is_refused_before_anything_is_listed(lake: Path, tmp_path: Path):
+    out = str(tmp_path / "out")
+    score.run(options(lake, out))
+    with pytest.raises(UserError, match=r"holds scores made otherwise \(max_pixels \d+ became 5000\)"):
+        update.run(options(lake, out, update=True, max_pixels=5000))
+    with pytest.raises(UserError, match=r"holds scores made otherwise \(source"):
+        update.run(options(tmp_path, out, update=True))
+    assert not (tmp_path / "out/update").exists()
+
+
+def test_a_manifest_is_followed_by_another(lake: Path, tmp_path: Path):
+    def list_lake(name: str) -> str:
+        manifests.run(ManifestOptions(source=str(lake), manifest=str(tmp_path / name), shard_size=4))
+        return str(tmp_path / name)
+
+    out = str(tmp_path / "out")
+    score.run(options(lake, out))
+    change(lake)
+    second = list_lake("second")
+    with pytest.raises(UserError, match=r"holds the scores of 12 images, and .*second has 7; --update takes over"):
+        score.run(options(second, out))
+    assert update.run(options(second, out, update=True)).images_here == 3
+    assert not (tmp_path / "out/manifest").exists()  # it would be of other images
+    assert len(read_scores(Folder(out))) == 7
+
+
+@pytest.mark.parametrize(
+    ("others", "message"),
+    [
+        ({"since": "monday"}, "leave --since out"),
+        ({"plan": True}, "--plan"),
+        ({"retry_failed": True}, "--retry-failed"),
+    ],
+)
+def test_what_does_not_go_with_an_update_is_refused(others: dict[str, Any], message: str):
+    with pytest.raises(ValueError, match=message):
+        options("lake", "out", update=True, **others)
