@@ -89,7 +89,8 @@ def _score(options: ScoreOptions) -> int:
 def _nightly(options: NightlyOptions) -> int:
     from pipelines.scoring.nightly import night_options
 
-    return _score(night_options(options, datetime.now(UTC)))
+    codes = [_score(night) for night in night_options(options, datetime.now(UTC))]
+    return codes[-1]  # of this night; photos that an earlier one lists may be gone by now
 
 
 def _failed_code(failed_fraction: float, options: ScoringOptions) -> int:

@@ -81,7 +81,8 @@ class ScoreOptions(LakeOptions):
 class NightlyOptions(LakeOptions):
     """Score a source into a folder a night, named by its date; what has not changed is taken over from the last night.
 
-    Started again in the same night, it goes on where it ended. The date is that of the noon before (UTC).
+    A night that was not finished is finished first. Started again in the same night, it goes on where it ended. Its
+    date is that of the noon before (UTC).
 
     Example: grepr nightly s3://lake/ s3://scores/nightly
     """

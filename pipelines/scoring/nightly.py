@@ -1,21 +1,30 @@
 """``grepr nightly``: every night's scores of a lake, which a cluster's clock starts.
 
 A night's scores go to ``SCORES/<date>``; images that have not changed since the last finished night are taken over from
-it. Started again in the same night, it goes on where it ended.
+it. A night that was not finished is finished first, so that a lake which takes longer than a night gets done. Started
+again in the same night, it goes on where it ended.
 """
 
+import logging
+import re
 from dataclasses import fields
 from datetime import datetime, timedelta
 
-from grepr_core.storage import Folder
+from grepr_core.storage import Folder, absolute
+from pipelines.lake.manifest import given_manifest
 from pipelines.options import LakeOptions, NightlyOptions, ScoreOptions
 from pipelines.running.run_files import RUN_FILE
+from pipelines.running.settings import SETTINGS_FILE
+from pipelines.scoring.score import scored_otherwise, scoring_model
+
+log = logging.getLogger(__name__)
 
 #: A night's date is that of the noon before it (UTC), so that a job which is started again after midnight goes on.
 NIGHT_BEGINS = timedelta(hours=12)
+_NIGHT = re.compile(r"\d{4}-\d\d-\d\d")
 
 
-def night_options(options: NightlyOptions, now: datetime) -> ScoreOptions:
+def night_options(options: NightlyOptions, now: datetime) -> list[ScoreOptions]:
     """Gives what ``grepr score`` has to do for a night.
 
     Args:
@@ -23,11 +32,44 @@ def night_options(options: NightlyOptions, now: datetime) -> ScoreOptions:
         now: Time in UTC.
 
     Returns:
-        Its options: output, earlier night, and all that the command was given.
+        Its options, one command after the other: output, earlier night, and all that the command was given. First come
+        those of the newest night that was not finished, unless it was begun otherwise or a later one was finished.
+
+    Raises:
+        UserError: The model cannot be used, or a record of a night is broken.
     """
-    night, folder = (now - NIGHT_BEGINS).date().isoformat(), Folder(options.scores, options.storage_options)
-    earlier = (name for name in reversed(folder.names()) if name < night and folder.exists(f"{name}/{RUN_FILE}"))
-    since = next(earlier, None)
+    tonight, folder = (now - NIGHT_BEGINS).date().isoformat(), Folder(options.scores, options.storage_options)
+    names = [name for name in reversed(folder.names()) if _NIGHT.fullmatch(name) and name < tonight]
+    unfinished, since = None, None
+    for name in names:
+        if folder.exists(f"{name}/{RUN_FILE}"):
+            since = name
+            break
+        # Without settings it was ended while it listed, and holds no row.
+        if unfinished is None and folder.exists(f"{name}/{SETTINGS_FILE}"):
+            unfinished = name
+    if folder.exists(f"{tonight}/{RUN_FILE}"):
+        unfinished = None
+    if unfinished is not None and (changed := _begun_otherwise(folder.child(unfinished), options)):
+        log.warning("%s/%s: was begun otherwise (%s), so it stays unfinished", folder.url, unfinished, changed)
+        unfinished = None
+    if unfinished is None:
+        return [_night(options, folder, tonight, since)]
+    log.info("%s/%s: was not finished; this is done first, and then the night %s", folder.url, unfinished, tonight)
+    return [_night(options, folder, unfinished, since), _night(options, folder, tonight, unfinished)]
+
+
+def _begun_otherwise(night: Folder, options: NightlyOptions) -> str:
+    """Says which settings of a night differ from those of the command; nothing where it can be finished."""
+    manifest = given_manifest(options.source, options.storage_options)
+    source = manifest.source if manifest is not None else absolute(options.source)
+    begun = night.read_json(SETTINGS_FILE)
+    if manifest is not None and manifest.images != begun.get("images"):
+        return f"images {begun.get('images')} became {manifest.images}"
+    return scored_otherwise(begun, source, options, scoring_model(options.model))
+
+
+def _night(options: NightlyOptions, folder: Folder, night: str, since: str | None) -> ScoreOptions:
     return ScoreOptions(
         **{field.name: getattr(options, field.name) for field in fields(LakeOptions)},
         output=f"{folder.url}/{night}",

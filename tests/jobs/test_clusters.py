@@ -8,7 +8,6 @@ import tomllib
 import zipfile
 from collections.abc import Callable
 from copy import deepcopy
-from datetime import UTC, datetime
 from importlib.metadata import requires
 from pathlib import Path
 from typing import Any
@@ -26,9 +25,8 @@ from ray.autoscaler._private.util import prepare_config, validate_config
 
 from jobs.cli import parse
 from jobs.submit import check_places, check_secrets, own_folders
-from pipelines.options import NightlyOptions, ScoreOptions, SubmitOptions
+from pipelines.options import SubmitOptions
 from pipelines.running.workers import WORKER_BYTES
-from pipelines.scoring.nightly import night_options
 from tests.jobs.documented import ROOT, commands
 from tests.jobs.kuberay_crds import validator
 
@@ -328,24 +326,3 @@ def test_grepr_takes_every_command_of_the_guide(arguments: list[str]):
         command = parse(options.command)
         check_places(command)
         check_secrets(command)
-
-
-def test_a_night_builds_on_the_last_one_that_was_finished(tmp_path: Path):
-    def night(day: int, hour: int) -> ScoreOptions:
-        options = parse(["nightly", "s3://lake/", str(tmp_path), "--workers", "8", "--features", "--shard-size", "7"])
-        assert isinstance(options, NightlyOptions)
-        return night_options(options, datetime(2026, 3, day, hour, tzinfo=UTC))
-
-    def score(*arguments: str) -> object:
-        return parse(["score", "s3://lake/", *arguments, "--workers", "8", "--features", "--shard-size", "7"])
-
-    first = f"{tmp_path}/2026-03-01"
-    assert night(1, 22) == night(2, 4) == score(first)
-    (tmp_path / "2026-03-01").mkdir()
-    (tmp_path / "2026-03-01/run.json").touch()
-    (tmp_path / "2026-03-02").mkdir()  # was not finished
-    third = night(3, 22)
-    assert third == score(f"{tmp_path}/2026-03-03", "--since", first)
-    (tmp_path / "2026-03-03").mkdir()
-    (tmp_path / "2026-03-03/run.json").touch()
-    assert night(4, 3) == third  # started again in the same night

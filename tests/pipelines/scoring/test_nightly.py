@@ -1,0 +1,126 @@
+"""Nights: what each builds on, and that a lake which takes longer than a night gets done."""
+
+import contextlib
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from unittest import mock
+
+import pytest
+
+from grepr_core.storage import Folder
+from jobs.cli import parse
+from pipelines.options import NightlyOptions, ScoreOptions
+from pipelines.scoring import score
+from pipelines.scoring.nightly import night_options
+from pipelines.scoring.score_table import read_scores
+from tests.lake import run_here
+from tests.pipelines.scoring import without_ray
+
+OPTIONS = ("--workers", "8", "--features", "--shard-size", "7")
+
+
+def night(scores: Path, day: int, hour: int = 22) -> list[ScoreOptions]:
+    options = parse(["nightly", "/lake", str(scores), *OPTIONS])
+    assert isinstance(options, NightlyOptions)
+    return night_options(options, datetime(2026, 3, day, hour, tzinfo=UTC))
+
+
+def command(scores: Path, day: int, since: int | None = None) -> object:
+    earlier = () if since is None else ("--since", f"{scores}/2026-03-{since:02d}")
+    return parse(["score", "/lake", f"{scores}/2026-03-{day:02d}", *earlier, *OPTIONS])
+
+
+def begin(scores: Path, day: int, **others: Any) -> Folder:
+    """Leaves a night as the command leaves it when it ends before its time."""
+    folder = Folder(f"{scores}/2026-03-{day:02d}")
+    (options,) = night(scores / "nowhere", day)
+    settings = score._settings("/lake", 9, score.scoring_model("grepr-lite"), options, features=True)
+    folder.write_json("settings.json", settings | others)
+    return folder
+
+
+def finish(scores: Path, day: int) -> None:
+    Folder(f"{scores}/2026-03-{day:02d}").write_json("run.json", {})
+
+
+def test_a_night_builds_on_the_last_one_that_was_finished(tmp_path: Path):
+    assert night(tmp_path, 1) == night(tmp_path, 2, hour=4) == [command(tmp_path, 1)]
+    finish(tmp_path, 1)
+    (tmp_path / "2026-03-02").mkdir()  # ended while it listed
+    assert night(tmp_path, 3) == [command(tmp_path, 3, since=1)]
+    finish(tmp_path, 3)
+    assert night(tmp_path, 4, hour=3) == [command(tmp_path, 3, since=1)]  # started again in the same night
+
+
+def test_a_night_that_was_not_finished_is_finished_first(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    caplog.set_level("INFO")
+    finish(tmp_path, 1)
+    begin(tmp_path, 2)
+    begin(tmp_path, 3)
+    (tmp_path / "2026-03-04").mkdir()
+    assert night(tmp_path, 5) == [command(tmp_path, 3, since=1), command(tmp_path, 5, since=3)]
+    assert "2026-03-03: was not finished; this is done first, and then the night 2026-03-05" in caplog.text
+    begin(tmp_path, 5)
+    assert night(tmp_path, 5) == [command(tmp_path, 3, since=1), command(tmp_path, 5, since=3)]
+    finish(tmp_path, 3)
+    assert night(tmp_path, 5) == [command(tmp_path, 5, since=3)]
+    finish(tmp_path, 5)
+    assert night(tmp_path, 6) == [command(tmp_path, 6, since=5)]  # the second is left alone
+
+
+def test_a_night_that_was_begun_otherwise_blocks_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    finish(tmp_path, 1)
+    begin(tmp_path, 2, model_id="another")
+    assert night(tmp_path, 3) == [command(tmp_path, 3, since=1)]
+    assert "2026-03-02: was begun otherwise (model_id 'another' became" in caplog.text
+
+
+def test_an_earlier_version_did_not_know_every_setting(tmp_path: Path):
+    folder = begin(tmp_path, 2)
+    settings = folder.read_json("settings.json")
+    del settings["gpu_decode"], settings["zero_shot"], settings["limits"]["min_side"]
+    folder.write_json("settings.json", settings | {"of_a_later_version": 1})
+    assert night(tmp_path, 3) == [command(tmp_path, 2), command(tmp_path, 3, since=2)]
+
+
+@contextlib.contextmanager
+def interrupted_after(shards: int) -> Iterator[None]:
+    """Ends a command so, as a cluster does whose time is up."""
+
+    def map_shards(*arguments: Any) -> Iterator[dict[str, Any]]:
+        for done, row in enumerate(without_ray.map_shards(*arguments)):
+            yield row
+            if done + 1 == shards:
+                raise KeyboardInterrupt
+
+    with mock.patch.object(score, "map_shards", map_shards):
+        yield
+
+
+def test_a_lake_that_takes_longer_than_a_night_gets_done(tmp_path: Path):
+    lake, nights = tmp_path / "lake", tmp_path / "nights"
+    lake.mkdir()
+    for i in range(40):
+        (lake / f"{i:04d}.jpg").write_text("x" * i)
+
+    def run(day: int, shards: int) -> tuple[int, str]:
+        clock = SimpleNamespace(now=lambda _: datetime(2026, 3, day, 22, tzinfo=UTC))
+        with mock.patch("jobs.cli.datetime", clock), interrupted_after(shards):
+            code, out, err = run_here("nightly", lake, nights, "--shard-size", "4", "--workers", "1")
+        return code, out + err
+
+    with without_ray.without_ray():
+        for day in (1, 2, 3):
+            assert run(day, shards=3)[0] == 130
+            (lake / f"new-{day}.jpg").write_text(f"of day {day}")
+        assert [path.name for path in sorted(nights.iterdir())] == ["2026-03-01"]
+        code, told = run(4, shards=99)
+    assert code == 0, told
+    assert "2026-03-01: was not finished; this is done first, and then the night 2026-03-04" in told
+    assert f"40 images: 40 scored; 4.0 images/s. Scores: {nights}/2026-03-01/scores" in told
+    assert f"43 images: 43 scored; 3.0 images/s. Scores: {nights}/2026-03-04/scores" in told
+    names = [Path(uri).name for uri in read_scores(Folder(f"{nights}/2026-03-04"))["uri"].to_pylist()]
+    assert names == sorted(path.name for path in lake.iterdir())
