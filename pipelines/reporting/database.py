@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from grepr_core.errors import UserError
 from grepr_core.storage import Folder
-from pipelines.running.shard_files import finished_shards
+from pipelines.running.shard_files import BrokenShard, finished_shards
 from pipelines.scoring.current import current_folder
 from pipelines.scoring.score_table import SCORES_FOLDER, read_shard, schema
 
@@ -56,21 +56,28 @@ def load_scores(connection: duckdb.DuckDBPyConnection, table: str, output: Folde
         output: Folder that ``grepr score`` wrote to.
 
     Raises:
-        UserError: There are no scores.
+        UserError: There are no scores, or a file of them is broken.
     """
     scores = current_folder(output, SCORES_FOLDER)
     shards = sorted(finished_shards(scores))
     if not shards:
         raise UserError(f"{output.url}: holds no scores; name the folder that 'grepr score' wrote to")
     fields = [schema().field(name) for name in COLUMNS] + [pa.field("shard", pa.int64())]
-    batches = _read_batches(scores, shards)
+    broken: list[BrokenShard] = []
+    batches = _read_batches(scores, shards, broken)
     reader = pa.RecordBatchReader.from_batches(pa.schema(fields), batches)
     with contextlib.closing(batches):
         folder = "CASE WHEN member IS NULL THEN regexp_replace(uri, '/[^/]*$', '') ELSE uri END"
-        connection.from_arrow(reader).project(f"*, {folder} AS folder").create(table)
+        try:
+            connection.from_arrow(reader).project(f"*, {folder} AS folder").create(table)
+        except duckdb.Error as error:
+            # Of what goes wrong in reading for it, DuckDB passes on the text alone.
+            if broken:
+                raise broken[0] from error
+            raise
 
 
-def _read_batches(scores: Folder, shards: list[int]) -> Generator[pa.RecordBatch]:
+def _read_batches(scores: Folder, shards: list[int], broken: list[BrokenShard]) -> Generator[pa.RecordBatch]:
     def read(shard: int) -> list[pa.RecordBatch]:
         table = read_shard(scores, shard, COLUMNS)
         batches: list[pa.RecordBatch] = table.append_column(
@@ -82,5 +89,9 @@ def _read_batches(scores: Folder, shards: list[int]) -> Generator[pa.RecordBatch
     with ThreadPoolExecutor(READERS) as pool:
         # A few at a time, since an executor would read on ahead of DuckDB.
         while some := list(itertools.islice(numbers, READERS)):
-            for batches in pool.map(read, some):
-                yield from batches
+            try:
+                for batches in pool.map(read, some):
+                    yield from batches
+            except BrokenShard as error:
+                broken.append(error)
+                raise

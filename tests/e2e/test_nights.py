@@ -36,6 +36,39 @@ def test_a_night_costs_what_has_changed(tmp_path: Path):
     assert "max_pixels" in err
 
 
+def test_an_output_is_brought_up_to_date_in_place(tmp_path: Path):
+    lake, out = make_lake(tmp_path / "photos", 40), tmp_path / "out"
+    command = ("score", lake, out, "--features", "--shard-size", "8", "--workers", "1")
+    assert run_here(*command)[0] == 0
+    before = scores(out)
+    (lake / "0003.jpg").unlink()
+    (lake / "0004.jpg").write_bytes((lake / "0005.jpg").read_bytes())
+    (lake / "new.jpg").write_bytes((lake / "0005.jpg").read_bytes())
+    code, told, err = run_here(*command)
+    assert (code, told[:10]) == (0, "40 images:")
+    assert "finished already; the same command with --update takes in what is new or has changed" in err
+    code, _, err = run_here(*command, "--update")
+    assert code == 0, err
+    after = check_invariants(out)
+    names = [Path(uri).name for uri in after["uri"].to_pylist()]
+    assert set(names) == {path.name for path in lake.iterdir()}
+    assert json.loads((out / "run.json").read_text())["images_here"] == 2
+    kept = [i for i, name in enumerate(names) if name not in ("0004.jpg", "new.jpg")]
+    assert after.take(kept).equals(before.take([i for i in range(40) if i not in (3, 4)]))
+    assert sorted(path.name for path in out.iterdir()) == [
+        "in-progress",
+        "manifest",
+        "run.json",
+        "scores",
+        "settings.json",
+    ]
+    assert run_here(*command)[1] == f"40 images: 40 scored; {told_speed(out)} images/s. Scores: {out}/scores\n"
+
+
+def told_speed(output: Path) -> str:
+    return f"{json.loads((output / 'run.json').read_text())['images_per_second']:.1f}"
+
+
 def test_a_plan_is_made_from_a_sample_that_leaves_nothing_behind(tmp_path: Path):
     lake = make_lake(tmp_path / "photos", 100)
     code, out, err = run_here("score", lake, tmp_path / "out", "--shard-size", "8", "--plan", "--within", "1s")
