@@ -55,18 +55,8 @@ def test_an_output_is_brought_up_to_date_in_place(tmp_path: Path):
     assert json.loads((out / "run.json").read_text())["images_here"] == 2
     kept = [i for i, name in enumerate(names) if name not in ("0004.jpg", "new.jpg")]
     assert after.take(kept).equals(before.take([i for i in range(40) if i not in (3, 4)]))
-    assert sorted(path.name for path in out.iterdir()) == [
-        "in-progress",
-        "manifest",
-        "run.json",
-        "scores",
-        "settings.json",
-    ]
-    assert run_here(*command)[1] == f"40 images: 40 scored; {told_speed(out)} images/s. Scores: {out}/scores\n"
-
-
-def told_speed(output: Path) -> str:
-    return f"{json.loads((output / 'run.json').read_text())['images_per_second']:.1f}"
+    assert not (out / "update").exists()
+    assert run_here(*command)[1].startswith("40 images: 40 scored")
 
 
 def test_a_plan_is_made_from_a_sample_that_leaves_nothing_behind(tmp_path: Path):

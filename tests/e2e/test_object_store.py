@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -79,30 +78,6 @@ def test_a_killed_run_goes_on(lake: s3fs.S3FileSystem, undisturbed: pa.Table):
     assert code == 0, err
     assert "are done already" in err
     assert read_scores(Folder("s3://scores/killed")).equals(undisturbed)
-
-
-def test_an_output_is_brought_up_to_date_in_place(lake: s3fs.S3FileSystem):
-    for i in range(20):
-        lake.pipe_file(f"lake/growing/{i:04d} ü.jpg", jpeg(photo(i)))
-    command = ("score", "s3://lake/growing", "s3://scores/growing", "--shard-size", "4", "--workers", "1")
-    assert run_here(*command)[0] == 0
-    for i in range(10):
-        lake.rm_file(f"lake/growing/{i:04d} ü.jpg")
-    lake.pipe_file("lake/growing/new.jpg", jpeg(photo(99)))
-    lake.pipe_file("lake/growing/0010 ü.jpg", jpeg(photo(98)))
-    code, out, err = run_here(*command, "--update")
-    assert code == 0, err
-    assert "11 images: 11 scored" in out
-    run_here("score", "s3://lake/growing", "s3://scores/grown", "--shard-size", "4", "--workers", "1")
-    lake.invalidate_cache()
-    for folder in ("scores", "manifest"):  # and nothing of before
-        assert len(lake.find(f"scores/growing/{folder}")) == len(lake.find(f"scores/grown/{folder}"))
-    assert lake.find("scores/growing/update") == []
-    table, anew = (read_scores(Folder(f"s3://scores/{name}")) for name in ("growing", "grown"))
-    assert table.drop_columns("score").equals(anew.drop_columns("score"))
-    assert np.allclose(table["score"], anew["score"], atol=1e-3)
-    record = json.loads(lake.cat_file("scores/growing/run.json"))
-    assert (record["images_here"], record["unsettled"]) == (2, [])
 
 
 def test_objects_that_vanish_after_the_listing_are_missing(lake: s3fs.S3FileSystem, tmp_path: Path):

@@ -10,6 +10,7 @@ from unittest import mock
 
 import pyarrow as pa
 import pytest
+import s3fs
 from fsspec.implementations.memory import MemoryFileSystem
 
 from grepr_core.bundles.bundle_files import BundleFiles
@@ -23,6 +24,7 @@ from pipelines.scoring import score, update
 from pipelines.scoring.current import UPDATE_FOLDER, current_folder
 from pipelines.scoring.score_table import SCORES_FOLDER, read_scores, read_shard
 from tests.pipelines.scoring.without_ray import without_ray
+from tests.s3_server import s3_server
 
 IMAGES = 12
 
@@ -164,6 +166,29 @@ def test_killed_at_any_moment_an_output_is_the_old_or_the_new_one(lake: Path, pl
         steps += 1
     assert seen == {7, IMAGES}
     assert steps > 15
+
+
+@pytest.mark.slow
+@pytest.mark.s3
+def test_in_an_object_store_nothing_is_left_of_before(tmp_path: Path):
+    with s3_server(tmp_path):
+        fs = s3fs.S3FileSystem()
+        fs.mkdir("lake")
+        for i in range(IMAGES):
+            fs.pipe_file(f"lake/{i:04d} ü.jpg", b"old" * i)
+        out, anew = (f"s3://lake-scores/{name}" for name in ("out", "anew"))
+        fs.mkdir("lake-scores")
+        update.run(options("s3://lake", out, update=True))
+        for i in range(8):
+            fs.rm_file(f"lake/{i:04d} ü.jpg")
+        fs.pipe_file("lake/new.jpg", b"new")
+        fs.pipe_file("lake/0009 ü.jpg", b"another")
+        assert update.run(options("s3://lake", out, update=True)).images_here == 2
+        score.run(options("s3://lake", anew))
+        assert read_scores(Folder(out)).equals(read_scores(Folder(anew)))
+        fs.invalidate_cache()
+        names = [{path.partition(name)[2] for path in fs.find(f"lake-scores/{name}")} for name in ("out", "anew")]
+        assert names[0] == names[1]
 
 
 def test_only_what_is_new_or_has_changed_is_scored(lake: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture):
