@@ -5,6 +5,7 @@ import json
 import os
 import posixpath
 import tempfile
+import urllib.parse
 import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
@@ -16,12 +17,18 @@ from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
 from grepr_core.errors import UserError
+from grepr_core.web.access import OWN_OPTIONS, WebAccess, for_reading, is_web
+from grepr_core.web.file_system import register
+
+register()
 
 #: Which of the package's extras brings the driver of a scheme.
 _EXTRAS = {"gs": "gcs", "gcs": "gcs", "az": "azure", "abfs": "azure", "abfss": "azure"}
 
 
 Record = TypeVar("Record")
+#: Schemes other than those of the web whose URLs name a host that is asked.
+_BY_HOST = frozenset({"ftp", "sftp", "ssh", "smb", "hdfs", "webhdfs", "jupyter", "jlab"})
 
 
 class MissingDriver(UserError):  # noqa: N818 - says what is the matter
@@ -57,6 +64,29 @@ def from_record(kind: type[Record], record: Mapping[str, Any]) -> Record:
     return kind(**{name: value for name, value in record.items() if name in known})
 
 
+def open_file_system(url: str, storage_options: Mapping[str, Any]) -> tuple[fsspec.AbstractFileSystem, str]:
+    """Opens the file system of a path or URL.
+
+    Args:
+        url: Of a file or folder.
+        storage_options: For fsspec; those of grepr are for the web.
+
+    Returns:
+        The file system, and the path as it writes it.
+
+    Raises:
+        LinkLocalError: The host may not be asked.
+    """
+    for part in url.split("::"):  # a chain of file systems, each within the next
+        scheme, _, rest = part.partition("://")
+        if scheme in _BY_HOST:
+            host = urllib.parse.urlsplit(f"//{rest}").hostname or ""
+            WebAccess.of(storage_options).check_host(host, resolve=True)
+    options = {name: value for name, value in storage_options.items() if is_web(url) or name not in OWN_OPTIONS}
+    fs, path = url_to_fs(url, **options)
+    return fs, path
+
+
 class Folder:
     """A folder addressed by a path or URL.
 
@@ -76,7 +106,7 @@ class Folder:
         try:
             # Other processes write here too, so what was listed once may not be taken for what is there.
             fresh = {} if is_local(self.url) else {"use_listings_cache": False}
-            fs, root = url_to_fs(self.url, **fresh, **self.storage_options)
+            fs, root = open_file_system(self.url, {**fresh, **for_reading(self.storage_options, self.url)})
         except ImportError as error:
             extra = _EXTRAS.get(self.url.partition("://")[0])
             raise MissingDriver(

@@ -5,6 +5,7 @@ import http
 import re
 
 from grepr_core.decoding.images import Failure, Status, error_words
+from grepr_core.web.access import LinkLocalError
 
 #: Answers of a server that say it is busy or unwell, or too slow for a proxy before it.
 _BUSY = frozenset({408, 425, 429})
@@ -25,6 +26,8 @@ def failure_from_exception(error: BaseException) -> Failure:
     match error:
         case FileNotFoundError() | NotADirectoryError():
             return Failure(Status.MISSING, "no such file")
+        case LinkLocalError():
+            return Failure(Status.DENIED, str(error))
         case PermissionError():
             return Failure(Status.DENIED, "permission denied")
         case IsADirectoryError():

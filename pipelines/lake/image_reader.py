@@ -1,8 +1,6 @@
 """Reading one encoded image from wherever it lies, again and again where that may help."""
 
-import functools
 import itertools
-import json
 import os
 import random
 import threading
@@ -13,17 +11,17 @@ from typing import Any, NamedTuple
 
 import obstore
 import requests
-import requests.adapters
-from fsspec.core import url_to_fs
 from obstore.exceptions import BaseError
 
 from grepr_core.decoding.images import Failure, Limits, Status
 from grepr_core.decoding.read_errors import failure_from_exception
 from grepr_core.errors import UserError
-from grepr_core.storage import is_local
+from grepr_core.storage import is_local, open_file_system
+from grepr_core.web.access import WebAccess, is_web
 from pipelines.lake.sources import Entry, uri_to_path
 from pipelines.lake.sources.image_table import ImageTableReader
 from pipelines.lake.sources.versions import file_etag, object_etag, plain_etag
+from pipelines.lake.web_session import open_web_session
 from pipelines.stores.object_store import is_object_store, open_store
 
 #: A request that has not ended after this part of an image's time is given up, so that there is time for others.
@@ -32,6 +30,11 @@ PATIENCE = 1 / 4
 FIRST_DELAY = 0.1
 LONGEST_DELAY = 10.0
 CHUNK_BYTES = 2**20
+_REFUSALS = (requests.codes.unauthorized, requests.codes.forbidden)
+_WITHHELD = (
+    "permission denied; the headers of --storage-options go to the source's host alone, and to others that its key "
+    "headers_for lists"
+)
 #: Opening a store takes long the first time, which all threads would otherwise do at once.
 _OPENING = threading.Lock()
 
@@ -66,6 +69,7 @@ class ImageReader:
         self._limits = limits
         self._timeout = timeout
         self._storage_options = dict(storage_options or {})
+        self._web = WebAccess.of(self._storage_options)
         self._tables = ImageTableReader(self._storage_options)
 
     def read(self, entry: Entry) -> Fetched:
@@ -103,7 +107,7 @@ class ImageReader:
             return self._read_row
         if is_local(entry.uri):
             return self._read_file
-        if entry.uri.startswith(("http://", "https://")):
+        if is_web(entry.uri):
             return self._read_web
         return self._read_object if is_object_store(entry.uri) else self._read_fsspec
 
@@ -163,7 +167,10 @@ class ImageReader:
         span = _span(entry)
         ranges = {"Range": f"bytes={span[0]}-{span[1] - 1}"} if span else {}
         patience = PATIENCE * self._timeout
-        with self._web_session().get(entry.uri, headers=ranges, stream=True, timeout=patience) as response:
+        session = open_web_session(self._web)
+        with session.get(entry.uri, headers=ranges, stream=True, timeout=patience) as response:
+            if response.status_code in _REFUSALS and self._web.withholds(response.url):
+                return Fetched(Failure(Status.DENIED, _WITHHELD))
             response.raise_for_status()
             if span and response.status_code != requests.codes.partial_content:
                 return Fetched(Failure(Status.UNREADABLE, "the server does not give parts of files"))
@@ -177,13 +184,8 @@ class ImageReader:
                 raise _TooLargeError(max(size, len(content)))
             return Fetched(bytes(content), plain_etag(response.headers.get("ETag")))
 
-    def _web_session(self) -> requests.Session:
-        options = self._storage_options
-        headers = {**options.get("client_kwargs", {}).get("headers", {}), **options.get("headers", {})}
-        return _open_web_session(json.dumps(headers, sort_keys=True))
-
     def _read_fsspec(self, entry: Entry) -> Fetched:
-        fs, name = url_to_fs(entry.uri, **self._storage_options)
+        fs, name = open_file_system(entry.uri, self._storage_options)
         start, end = _span(entry) or (None, self._limits.max_bytes + 1)
         content: bytes = fs.cat_file(name, start=start, end=end)
         if len(content) > self._limits.max_bytes:
@@ -221,13 +223,3 @@ def _checked(entry: Entry, fetched: Fetched) -> Fetched:
             # The same object of another length: an answer with a wrong Content-Length, which no client can tell.
             raise ConnectionError("the answer is shorter than the file")
     return fetched
-
-
-@functools.cache
-def _open_web_session(headers: str) -> requests.Session:
-    session = requests.Session()
-    # Compressed on the way, an image would be no smaller, and its length unknown.
-    session.headers.update({"Accept-Encoding": "identity", **json.loads(headers)})
-    for scheme in ("http://", "https://"):
-        session.mount(scheme, requests.adapters.HTTPAdapter(pool_connections=64, pool_maxsize=64))
-    return session

@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 
 from grepr_core.errors import UserError
 from grepr_core.storage import Folder, MissingDriver, absolute, from_record
+from grepr_core.web.access import for_reading
 from pipelines.lake.sources import Entry, Listing
 from pipelines.options import ManifestOptions
 from pipelines.stores.row_groups import read_file_metadata, read_row_group
@@ -245,7 +246,8 @@ def _find_or_list(options: ManifestOptions) -> tuple[Manifest, bool]:
         if found.source != source:
             raise UserError(f"{options.manifest}: holds the manifest of {found.source}; name another folder")
         return found, False
-    listing = Listing(source, all_files=options.all_files, storage_options=options.storage_options)
+    storage_options = for_reading(options.storage_options, source)
+    listing = Listing(source, all_files=options.all_files, storage_options=storage_options)
     folder = Folder(options.manifest, options.storage_options)
     return write_manifest(listing, folder, source=source, largest_shard=options.shard_size), True
 

@@ -14,7 +14,6 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
-from fsspec.core import url_to_fs
 from numpy.typing import NDArray
 
 from grepr_core.bundles.bundle import Bundle
@@ -22,7 +21,8 @@ from grepr_core.decoding.images import Status
 from grepr_core.errors import UserError
 from grepr_core.regression.rating_noise import model_variance, variance_of_mean
 from grepr_core.regression.regressor import Regressor, fit_ridge
-from grepr_core.storage import Folder, absolute, is_local
+from grepr_core.storage import Folder, absolute, is_local, open_file_system
+from grepr_core.web.access import for_reading
 from pipelines.lake.manifest import MANIFEST_FOLDER, write_manifest
 from pipelines.lake.sources import Entry, path_to_uri, uri_to_path
 from pipelines.options import LARGEST_SHARD, ScoringOptions
@@ -161,7 +161,7 @@ def read_ratings(path: str, images: str = ".", *, storage_options: Mapping[str, 
 def _read_table(path: str, storage_options: Mapping[str, Any] | None) -> pd.DataFrame:
     """Reads a table, its index named and counted as :func:`read_ratings` says; cells of a CSV file are text."""
     try:
-        fs, name = url_to_fs(absolute(path), **dict(storage_options or {}))
+        fs, name = open_file_system(absolute(path), for_reading(storage_options or {}, path))
         content: bytes = fs.cat_file(name)
         if content.startswith(b"PAR1"):
             file = pq.ParquetFile(io.BytesIO(content))

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from grepr_core.encoders.precision import Precision
+from grepr_core.web.access import ALLOW_LINK_LOCAL, WebAccess
 
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
@@ -60,10 +61,23 @@ class StoredOptions:
     """How files are reached."""
 
     storage_options: StorageOptions = field(default_factory=dict)
-    """Credentials and endpoints as fsspec takes them, such as '{"anon": true}'; else those of the environment count."""
+    """Credentials and endpoints as fsspec takes them, such as '{"anon": true}'; else those of the environment count.
+    'headers' go to the host of a source on the web, and to those that 'headers_for' lists, such as
+    '{"headers": {"X-Api-Key": "..."}, "headers_for": ["https://photos.example"]}'."""
+
+    allow_link_local: bool = False
+    """Read from link-local addresses (169.254.0.0/16, fe80::/10) too. Clouds hand out credentials of their machines
+    there, so what a table names there is refused."""
 
     def __post_init__(self) -> None:
-        """Has nothing to check; what inherits has."""
+        """Checks the storage options, and adds to them what whoever reads has to know.
+
+        Raises:
+            ValueError: Names the option that cannot be used.
+        """
+        if self.allow_link_local:
+            object.__setattr__(self, "storage_options", {**self.storage_options, ALLOW_LINK_LOCAL: True})
+        WebAccess.of(self.storage_options)
 
 
 @dataclass(frozen=True, kw_only=True)

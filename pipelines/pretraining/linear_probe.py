@@ -13,6 +13,7 @@ from grepr_core.decoding.images import Failure, Limits, decode
 from grepr_core.errors import UserError
 from grepr_core.regression.metrics import few_label_protocol
 from grepr_core.regression.regressor import fit_ridge
+from grepr_core.web.access import for_reading
 from pipelines.lake.fetch import Fetcher
 from pipelines.lake.sources import Entry
 from pipelines.models.rated_features import TRAIN, image_uri, read_ratings
@@ -98,6 +99,7 @@ def open_probe(ratings: str | None, images: str | None, storage_options: dict[st
     if ratings is None or images is None:
         return None
     table = read_ratings(ratings, images, storage_options=storage_options)
+    storage_options = for_reading(storage_options, images)
     if "split" in table:
         table = table[table["split"] == TRAIN]
     if len(table) < FEWEST_RATINGS:

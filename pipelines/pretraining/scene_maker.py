@@ -18,6 +18,7 @@ from grepr_core.decoding.images import Failure, Limits, Photo, decode
 from grepr_core.errors import UserError
 from grepr_core.pretraining.scenes import Scene, SceneRecipe, make_scene
 from grepr_core.storage import Folder
+from grepr_core.web.access import for_reading
 from grepr_core.zero_shot.patches import PATCH
 from pipelines.lake.fetch import Fetcher
 from pipelines.lake.manifest import ENTRY_COLUMNS, Manifest, find_or_make_manifest
@@ -79,9 +80,8 @@ class SceneMaker(ShardWorker):
         torch.set_num_threads(1)
         self._job = job
         self._limits = Limits(min_side=self.least_side)
-        self._fetcher = Fetcher(
-            limits=self._limits, timeout=job.options.timeout, storage_options=job.options.storage_options
-        )
+        storage_options = for_reading(job.options.storage_options, job.manifest.source)
+        self._fetcher = Fetcher(limits=self._limits, timeout=job.options.timeout, storage_options=storage_options)
 
     def process(self, shard: int) -> dict[str, object]:
         """Writes the scenes of a shard; returns its :class:`~pipelines.pretraining.scene_store.ScenesSummary`."""

@@ -13,6 +13,7 @@ from grepr_core.decoding.images import Limits
 from grepr_core.errors import UserError
 from grepr_core.regression.active_learning import choose
 from grepr_core.storage import absolute, is_local
+from grepr_core.web.access import ALLOW_LINK_LOCAL, for_reading
 from pipelines.lake.image_reader import ImageReader
 from pipelines.lake.sources import Entry
 from pipelines.models.fit import FEWEST_RATINGS
@@ -67,7 +68,8 @@ def run(options: LabelOptions, *, announce: Callable[[str], None]) -> LabelResul
     journal = RatingJournal(table)
     try:
         plan(journal, options)
-        reader = ImageReader(limits=_limits(options), timeout=options.timeout, storage_options=options.storage_options)
+        storage_options = for_reading(options.storage_options, journal.settings["images"])
+        reader = ImageReader(limits=_limits(options), timeout=options.timeout, storage_options=storage_options)
         try:
             serve(journal, reader, limits=_limits(options), port=options.port, announce=announce)
         except KeyboardInterrupt:
@@ -145,8 +147,11 @@ def fit_command(journal: RatingJournal, options: LabelOptions) -> str:
     words = ["grepr", "fit", options.output, "--images", journal.settings["images"]]
     if options.model != LabelOptions.model:
         words += ["--model", options.model]
-    if options.storage_options:
-        words += ["--storage-options", json.dumps(options.storage_options)]
+    # Names alone: values may be secret, and what is printed ends in logs.
+    if given := {name: "..." for name in options.storage_options if name != ALLOW_LINK_LOCAL}:
+        words += ["--storage-options", json.dumps(given)]
+    if options.allow_link_local:
+        words.append("--allow-link-local")
     return shlex.join([*words, "--output", "my-model"])
 
 

@@ -10,6 +10,7 @@ from typing import Any, Self
 from grepr_core.bundles.bundle import Bundle, load_bundle, model_card
 from grepr_core.errors import UserError
 from grepr_core.storage import Folder, absolute
+from grepr_core.web.access import for_reading
 from pipelines.lake.manifest import MANIFEST_FOLDER, Manifest, find_manifest
 from pipelines.options import ReportOptions
 from pipelines.reporting import charts
@@ -112,7 +113,8 @@ def run(options: ReportOptions) -> ReportResult:
     thumbnails: dict[str, Thumbnail] = {}
     if options.thumbnails:
         shown = _shown(statistics, comparison)
-        thumbnails = make_thumbnails(shown, this.find_manifest(), options.storage_options)
+        storage_options = for_reading(options.storage_options, this.settings.get("source"))
+        thumbnails = make_thumbnails(shown, this.find_manifest(), storage_options)
     report = _report(options, this, statistics, thumbnails)
     if old is not None and comparison is not None:
         report = _with_comparison(report, this, old, comparison)

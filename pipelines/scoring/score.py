@@ -25,6 +25,7 @@ from grepr_core.decoding.images import Limits, Status
 from grepr_core.encoders.precision import Precision
 from grepr_core.errors import UserError
 from grepr_core.storage import Folder, absolute
+from grepr_core.web.access import for_reading
 from pipelines.lake.manifest import Manifest, find_or_make_manifest, given_manifest
 from pipelines.options import LakeOptions, ScoreOptions, ScoringOptions
 from pipelines.running.precision import recorded_precision, settle_precision
@@ -350,7 +351,7 @@ def _job(
         hang_timeout=options.hang_timeout,
         zero_shot=options.zero_shot,
         gpu_decode=options.gpu_decode,
-        storage_options=options.storage_options,
+        storage_options=for_reading(options.storage_options, manifest.source),
         retry_failed=retry,
         since=since,
     )

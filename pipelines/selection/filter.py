@@ -21,6 +21,7 @@ import pyarrow as pa
 from grepr_core.decoding.images import Status
 from grepr_core.errors import UserError
 from grepr_core.storage import Folder, absolute, from_record
+from grepr_core.web.access import for_reading
 from pipelines.options import FilterOptions
 from pipelines.running.progress import Progress
 from pipelines.running.run_files import FILTER_FILE
@@ -148,7 +149,7 @@ def run(options: FilterOptions) -> FilterRecord:
             log.info("%s: holds this selection already", output.url)
             return output.read_record(FILTER_FILE, FilterRecord)
         decision = _decide(options, source, output)
-        written = _write(options, decision, output, lock)
+        written = _write(options, source, decision, output, lock)
         record = _record(criteria, source, decision, written, time.monotonic() - began)
         output.write_json(FILTER_FILE, asdict(record))
         output.child(WORK_FOLDER).remove()
@@ -246,10 +247,12 @@ def _anything(rows: pa.Table) -> None:
     """Has nothing to check."""
 
 
-def _write(options: FilterOptions, decision: Decision, output: Folder, lock: RunLock) -> WrittenShard | None:
+def _write(
+    options: FilterOptions, source: ScoresFolder, decision: Decision, output: Folder, lock: RunLock
+) -> WrittenShard | None:
     """Makes what is wanted of the selected rows; tells how many images it holds, where that is not just the rows."""
     if options.format in WRITERS:
-        return _write_images(options, decision, output, lock)
+        return _write_images(options, source, decision, output, lock)
     if options.format == "txt":
         scores = output.child(SCORES_FOLDER)
         refused = write_uris(output, (read_shard(scores, shard) for shard in range(decision.shards)))
@@ -258,7 +261,9 @@ def _write(options: FilterOptions, decision: Decision, output: Folder, lock: Run
     return None
 
 
-def _write_images(options: FilterOptions, decision: Decision, output: Folder, lock: RunLock) -> WrittenShard:
+def _write_images(
+    options: FilterOptions, source: ScoresFolder, decision: Decision, output: Folder, lock: RunLock
+) -> WrittenShard:
     """Writes the images of those shards that are not done."""
     work = output.child(WORK_FOLDER)
     lists = work.child(WRITTEN_FOLDER)
@@ -266,9 +271,8 @@ def _write_images(options: FilterOptions, decision: Decision, output: Folder, lo
     before = sum((from_record(WrittenShard, footer) for _, footer in read_footers(lists, done)), WrittenShard())
     todo = np.array([shard for shard in range(decision.shards) if shard not in done], np.int64)
     if len(todo) and decision.chosen.selected:
-        job = ImagesJob(
-            output, work, decision.root, decision.has_offsets, options.timeout, dict(options.storage_options)
-        )
+        storage_options = for_reading(options.storage_options, source.image_source())
+        job = ImagesJob(output, work, decision.root, decision.has_offsets, options.timeout, storage_options)
         progress = Progress(decision.chosen.selected, before.images + before.failed, what="writing")
         with ray_session(options.address), closing(progress):
             workers = cluster_workers("cpu", options.workers)

@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 
 from grepr_core.errors import UserError
 from grepr_core.storage import absolute
+from grepr_core.web.access import for_reading
 from pipelines.lake.sources.files import open_file, resolve
 from pipelines.lake.sources.tables import URI_COLUMNS
 from pipelines.stores.object_store import STORE_ERRORS
@@ -61,7 +62,7 @@ def read_metadata(
 
 
 def _open(url: str, storage_options: Mapping[str, Any]) -> tuple[pa.Schema, Callable[[list[str]], Iterator[pa.Table]]]:
-    file = open_file(url, storage_options)
+    file = open_file(url, for_reading(storage_options, url))
     try:
         if url.lower().endswith((".csv", ".tsv")):
             return _open_csv(file, "\t" if url.lower().endswith(".tsv") else ",")

@@ -1,5 +1,6 @@
 """The scores that a selection is made from: where they are, and whether they are all there."""
 
+import contextlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -37,6 +38,12 @@ class ScoresFolder:
     images: int | None
     finished: str | None
     manifests: tuple[str, ...]
+
+    def image_source(self) -> str | None:
+        """Gives what the images were listed from; None where the manifest that tells it is gone."""
+        with contextlib.suppress(UserError, *STORE_ERRORS):
+            return self.manifest().source
+        return None
 
     def manifest(self) -> Manifest:
         """Opens the manifest of the images.

@@ -20,6 +20,8 @@ from botocore.exceptions import BotoCoreError, ClientError
 from obstore.exceptions import BaseError
 from obstore.store import AzureStore, GCSStore, HTTPStore, ObjectStore, S3Store
 
+from grepr_core.web.access import OWN_OPTIONS
+
 SCHEMES = frozenset({"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "http", "https"})
 #: fsspec's names of options, and obstore's.
 _S3_OPTIONS = {
@@ -38,10 +40,11 @@ _CONNECTION_STRING = {
     "BlobEndpoint": "endpoint",
     "SharedAccessSignature": "sas_key",
 }
-#: What fsspec's clients take to tune themselves, and has no meaning here.
-_TUNING = frozenset(
-    {"use_ssl", "config_kwargs", "s3_additional_kwargs", "project", "use_listings_cache", "asynchronous"}
-)
+#: What fsspec's clients take to tune themselves or is for the web, and has no meaning here.
+_TUNING = OWN_OPTIONS | {
+    *("use_ssl", "config_kwargs", "s3_additional_kwargs", "project", "use_listings_cache", "asynchronous"),
+    *("headers", "cookies"),
+}
 #: What a store may raise when it is opened, listed or read; ImportError is of a driver that fsspec looks for.
 STORE_ERRORS: tuple[type[Exception], ...] = (OSError, ValueError, BaseError, BotoCoreError, ImportError)
 

@@ -6,10 +6,9 @@ from collections.abc import Mapping
 from typing import Any, BinaryIO, cast
 
 import obstore
-from fsspec.core import url_to_fs
 from obstore.store import ObjectStore
 
-from grepr_core.storage import is_local
+from grepr_core.storage import is_local, open_file_system
 from pipelines.lake.sources.entry import Entry, path_to_uri, uri_to_path
 from pipelines.stores.object_store import STORE_ERRORS, is_object_store, open_store
 from pipelines.stores.store_errors import store_error
@@ -70,7 +69,7 @@ def open_file(uri: str, storage_options: Mapping[str, Any], *, block: int = 2**2
             store, key = open_store(uri, storage_options, timeout=TIMEOUT)
             # A buffered reader has all that a binary file has, but for its declared type.
             return cast(BinaryIO, io.BufferedReader(_ObjectFile(store, key), block))
-        fs, name = url_to_fs(uri, **storage_options)
+        fs, name = open_file_system(uri, storage_options)
         return cast(BinaryIO, fs.open(name, "rb", block_size=block))
     except STORE_ERRORS as error:
         raise store_error(uri, error) from error

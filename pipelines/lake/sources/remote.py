@@ -7,12 +7,13 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import obstore
-from fsspec.core import url_to_fs
 from fsspec.utils import glob_translate
 from obstore.exceptions import InvalidPathError
 from obstore.store import ObjectStore
 
 from grepr_core.errors import UserError
+from grepr_core.storage import open_file_system
+from grepr_core.web.access import is_web
 from pipelines.lake.sources.entry import Entry, NameFilter
 from pipelines.lake.sources.files import TIMEOUT
 from pipelines.lake.sources.versions import object_etag, plain_etag
@@ -42,7 +43,7 @@ def list_remote(source: str, names: NameFilter, storage_options: Mapping[str, An
     """
     nothing = True
     try:
-        if source.startswith(("http://", "https://")):
+        if is_web(source):
             found = _list_web(source, names, storage_options)
         elif is_object_store(source) and not glob.has_magic(source.split("/")[2]):
             found = _list_store(source, names, storage_options)
@@ -100,7 +101,7 @@ def _list_web(source: str, names: NameFilter, storage_options: Mapping[str, Any]
     if "*" in source:
         yield from _list_any(source, names, storage_options)
         return
-    fs, url = url_to_fs(source, **storage_options)
+    fs, url = open_file_system(source, storage_options)
     info = fs.info(url)
     if url.endswith("/") or info.get("mimetype") == "text/html":
         yield from _list_any(url.rstrip("/") + "/", names, storage_options)
@@ -111,7 +112,7 @@ def _list_web(source: str, names: NameFilter, storage_options: Mapping[str, Any]
 def _list_any(
     source: str, names: NameFilter, storage_options: Mapping[str, Any], *, after: str = ""
 ) -> Iterator[Entry]:
-    fs, root = url_to_fs(source, **storage_options)
+    fs, root = open_file_system(source, storage_options)
     matched = glob.has_magic(root) and not fs.exists(root)
     found = fs.glob(root, detail=True) if matched else fs.find(root, detail=True)
     for path in sorted(found):
