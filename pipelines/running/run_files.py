@@ -8,3 +8,5 @@ FILTER_FILE = "filter.json"
 LOW_WEIGHTS_FILE, HIGH_WEIGHTS_FILE = "low_level.safetensors", "high_level.safetensors"
 #: The configuration of the high-level encoder.
 HIGH_CONFIG_FILE = "high_level.json"
+#: The note of the command that is writing.
+LOCK_FILE = "run.lock"

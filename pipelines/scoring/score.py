@@ -235,6 +235,7 @@ def score_manifest(
     Returns:
         The record that ``run.json`` holds.
     """
+    check = _nothing if lock is None else lock.check
     if (precision := model.resolve_precision(options.precision)) != options.precision != "auto":
         log.warning("%s scores in %s always; --precision %s is ignored", model.name, precision, options.precision)
     precision = recorded_precision(precision, output, since)
@@ -257,8 +258,7 @@ def score_manifest(
             job = _job(manifest, output, model, options, precision, workers, features, retry, old)
             run = ShardRun(ShardScorer, job, todo, workers)
             for row in run:
-                if lock is not None:
-                    lock.check()
+                check()
                 summary = ShardSummary(**row)
                 here += summary
                 shown.update(summary.images, summary.images - summary.counts.get(Status.SCORED, 0))
@@ -270,8 +270,13 @@ def score_manifest(
     notes = output.child(JOURNAL_FOLDER)
     for name in notes.names():  # of processes that died between writing a shard and removing its note
         notes.delete(name)
+    check()  # before what tells that the run is done
     output.write_json(RUN_FILE, asdict(record))
     return record
+
+
+def _nothing() -> None:
+    """Has nothing to check."""
 
 
 def _check_gpu_decode(workers: Workers) -> None:

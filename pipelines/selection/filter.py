@@ -24,8 +24,8 @@ from grepr_core.storage import Folder, absolute, from_record
 from grepr_core.web.access import for_reading
 from pipelines.options import FilterOptions
 from pipelines.running.progress import Progress
-from pipelines.running.run_files import FILTER_FILE
-from pipelines.running.run_lock import LOCK_FILE, RunLock, run_lock
+from pipelines.running.run_files import FILTER_FILE, LOCK_FILE
+from pipelines.running.run_lock import RunLock, run_lock
 from pipelines.running.session import ray_session
 from pipelines.running.settings import changes, option_defaults
 from pipelines.running.shard_files import finished_shards, read_footers
@@ -151,6 +151,7 @@ def run(options: FilterOptions) -> FilterRecord:
         decision = _decide(options, source, output)
         written = _write(options, source, decision, output, lock)
         record = _record(criteria, source, decision, written, time.monotonic() - began)
+        lock.check()
         output.write_json(FILTER_FILE, asdict(record))
         output.child(WORK_FOLDER).remove()
     return record

@@ -53,7 +53,7 @@ class Server:
                 if self.command == "GET":
                     self.wfile.write(body)
 
-            do_HEAD = do_GET
+            do_HEAD = do_GET  # noqa: N815
 
             def log_message(self, *arguments: object):
                 pass
@@ -153,7 +153,7 @@ def test_hosts_are_told_apart_by_scheme_name_and_port():
 
 
 def test_a_host_that_is_none_is_wrong_usage():
-    with pytest.raises(ValueError, match="headers_for holds 'photos.example'; expected is https://HOST"):
+    with pytest.raises(ValueError, match=r"headers_for holds 'photos.example'; expected is https://HOST"):
         ScoreOptions(source="a", output="b", storage_options={"headers_for": ["photos.example"]})
 
 
@@ -208,9 +208,9 @@ def test_so_is_a_name_that_leads_there(monkeypatch: pytest.MonkeyPatch):
     result = read("http://photos.example/a.jpg", {})
     assert isinstance(result, Failure)
     assert result.status == Status.DENIED
-    with pytest.raises(LinkLocalError, match="photos.example"):
+    with pytest.raises(LinkLocalError, match=r"photos\.example"):
         list(Listing("http://photos.example/photos.csv"))
-    with pytest.raises(LinkLocalError, match="photos.example"):
+    with pytest.raises(LinkLocalError, match=r"photos\.example"):
         open_file_system("ftp://photos.example/a.jpg", {})
 
 

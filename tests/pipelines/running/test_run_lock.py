@@ -1,5 +1,7 @@
+import contextlib
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -9,10 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from grepr_core.errors import UserError
+from grepr_core.errors import Unavailable, UserError
 from grepr_core.storage import Folder
 from pipelines.running import run_lock as module
-from pipelines.running.run_lock import LOCK_FILE, run_lock
+from pipelines.running.lock_note import Holder, Note, OvertakenError, open_note
+from pipelines.running.run_files import LOCK_FILE
+from pipelines.running.run_lock import RunLock, run_lock
+from tests.s3_server import s3_server
 
 
 @pytest.fixture(autouse=True)
@@ -31,7 +36,7 @@ def test_nothing_is_left_behind(tmp_path: Path):
 def test_a_second_command_is_refused_with_the_first_ones_name(tmp_path: Path):
     folder = Folder(str(tmp_path))
     with run_lock(folder):
-        with pytest.raises(UserError, match=rf"process {os.getpid()} on {socket.gethostname()}"), run_lock(folder):
+        with pytest.raises(Unavailable, match=rf"process {os.getpid()} on {socket.gethostname()}"), run_lock(folder):
             pass
         assert (tmp_path / LOCK_FILE).exists()
 
@@ -88,7 +93,7 @@ def test_a_living_command_of_another_machine_is_noticed(tmp_path: Path):
     write_note(tmp_path)
     beat = threading.Timer(0.5, write_note, (tmp_path,), {"beat": 1})
     beat.start()
-    with pytest.raises(UserError, match="process 1 on elsewhere"), run_lock(Folder(str(tmp_path))):
+    with pytest.raises(Unavailable, match="process 1 on elsewhere"), run_lock(Folder(str(tmp_path))):
         pass
     beat.join()
 
@@ -97,7 +102,7 @@ def test_a_command_that_was_taken_for_dead_stops(tmp_path: Path):
     with run_lock(Folder(str(tmp_path))) as lock:
         write_note(tmp_path)
         time.sleep(1.0)
-        with pytest.raises(UserError, match="taken this output over"):
+        with pytest.raises(Unavailable, match="taken this output over"):
             lock.check()
     assert "theirs" in (tmp_path / LOCK_FILE).read_text()  # and stays theirs
 
@@ -105,5 +110,181 @@ def test_a_command_that_was_taken_for_dead_stops(tmp_path: Path):
 def test_an_output_that_cannot_be_written_to(tmp_path: Path):
     (tmp_path / "file").touch()
     output = Folder(str(tmp_path / "file" / "out"))
-    with pytest.raises(UserError, match="cannot be written to: Not a directory"), run_lock(output):
+    with pytest.raises(UserError, match="cannot be written to: Not a directory") as raised, run_lock(output):
         pass
+    assert not isinstance(raised.value, Unavailable)
+
+
+def test_a_busy_output_names_the_ray_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    # As Ray sets it for the process of a job.
+    job = {"runtime_env": {}, "metadata": {"job_submission_id": "grepr-score-20260101-abc"}}
+    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", json.dumps(job))
+    with run_lock(Folder(str(tmp_path))):
+        monkeypatch.delenv("RAY_JOB_CONFIG_JSON_ENV_VAR")
+        names = (
+            rf"\(Ray job grepr-score-20260101-abc, process {os.getpid()} on .*'ray job stop grepr-score-20260101-abc'"
+        )
+        with pytest.raises(Unavailable, match=names), run_lock(Folder(str(tmp_path))):
+            pass
+
+
+NOTES = (
+    b"",
+    b"{",
+    b"[]",
+    b"null",
+    b"\xff",
+    b"{}",
+    b'{"machine": 5, "pid": "x", "token": null}',
+    json.dumps({"machine": "elsewhere", "pid": 1, "process_began": 0, "token": "t", "beat": 0, "new": 1}).encode(),
+)
+
+
+@pytest.mark.parametrize("content", NOTES)
+def test_a_note_that_is_damaged_or_of_another_version_is_waited_for_like_any(tmp_path: Path, content: bytes):
+    (tmp_path / LOCK_FILE).write_bytes(content)
+    with run_lock(Folder(str(tmp_path))) as lock:
+        lock.check()
+    assert not (tmp_path / LOCK_FILE).exists()
+
+
+def test_a_damaged_note_that_changes_is_of_a_living_command(tmp_path: Path):
+    (tmp_path / LOCK_FILE).write_bytes(b"{")
+    change = threading.Timer(0.5, (tmp_path / LOCK_FILE).write_bytes, (b"[",))
+    change.start()
+    with pytest.raises(Unavailable, match="another command is writing to it"), run_lock(Folder(str(tmp_path))):
+        pass
+    change.join()
+
+
+# --- Suspended ------------------------------------------------------------------------------------------------------
+
+HOLD = """
+import sys
+from grepr_core.errors import Unavailable
+from grepr_core.storage import Folder
+from pipelines.running import run_lock as module
+module.BEAT_SECONDS, module.PATIENCE_SECONDS = {beat}, 1.0
+with module.run_lock(Folder(sys.argv[1])) as lock:
+    print("holds", flush=True)
+    input()
+    try:
+        lock.check()
+        print("goes on", flush=True)
+    except Unavailable as error:
+        print(error, flush=True)
+"""
+
+
+# A beat that never comes stands for a main thread that is faster than the other when both wake.
+@pytest.mark.parametrize("beat", [0.1, 1000.0])
+@pytest.mark.parametrize("ended", [False, True])
+def test_a_command_that_wakes_after_another_has_taken_over_stops(tmp_path: Path, beat: float, ended: bool):
+    command = [sys.executable, "-c", HOLD.format(beat=beat), str(tmp_path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as suspended:
+        assert suspended.stdin is not None
+        assert suspended.stdout is not None
+        assert suspended.stdout.readline() == "holds\n"
+        suspended.send_signal(signal.SIGSTOP)
+        with contextlib.ExitStack() as other:
+            lock = other.enter_context(run_lock(Folder(str(tmp_path))))
+            if ended:
+                other.close()
+            suspended.send_signal(signal.SIGCONT)
+            assert "taken this output over" in suspended.communicate("\n", timeout=60)[0]
+            if not ended:
+                lock.check()
+                assert (tmp_path / LOCK_FILE).exists()  # it has not deleted the other's
+
+
+def test_a_command_that_wakes_in_time_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(module, "BEAT_SECONDS", 1000.0)
+    with run_lock(Folder(str(tmp_path))) as lock:
+        before = (tmp_path / LOCK_FILE).read_bytes()
+        monkeypatch.setattr(module, "PATIENCE_SECONDS", 0.0)
+        lock.check()
+        assert (tmp_path / LOCK_FILE).read_bytes() != before  # so that nobody takes over just now
+
+
+class Memory:
+    """A note on condition; ``between`` happens after the next reading of it."""
+
+    def __init__(self) -> None:
+        self.content: bytes | None = None
+        self.between = lambda: None
+
+    def read(self) -> Note | None:
+        found = None if self.content is None else Note(self.content)
+        between, self.between = self.between, lambda: None
+        between()
+        return found
+
+    def write(self, holder: Holder, found: Note | None) -> None:
+        if self.content != (None if found is None else found.content):
+            raise OvertakenError
+        self.content = json.dumps({"token": holder.token, "beat": holder.beat}).encode()
+
+    def delete(self) -> None:
+        self.content = None
+
+
+def test_a_command_suspended_between_looking_and_writing_does_not_write_over_the_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(module, "PATIENCE_SECONDS", 0.0)
+    note, mine = Memory(), Holder(token="mine")
+    note.write(mine, None)
+    theirs = b'{"token": "theirs"}'
+    note.between = lambda: setattr(note, "content", theirs)
+    lock = RunLock(Folder(str(tmp_path)), note, mine)
+    with pytest.raises(Unavailable, match="taken this output over"):
+        lock.check()
+    lock.release()
+    assert note.content == theirs
+
+
+def test_a_lock_that_cannot_be_asked_for_stops_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    note, mine = Memory(), Holder(token="mine")
+    note.write(mine, None)
+    lock = RunLock(Folder(str(tmp_path)), note, mine)
+
+    def fail() -> Note:
+        raise ConnectionError("away")
+
+    monkeypatch.setattr(note, "read", fail)
+    lock.check()  # the last sign of life was a moment ago
+    monkeypatch.setattr(module, "PATIENCE_SECONDS", 0.0)
+    with pytest.raises(Unavailable, match="cannot be asked .*: away"):
+        lock.check()
+    lock.release()  # a store that is away ends no command
+
+
+@pytest.mark.s3
+@pytest.mark.parametrize("server", ["moto", "s3rver"])
+def test_on_a_store(tmp_path: Path, server: str):
+    with s3_server(tmp_path, server):
+        folder = Folder("s3://lake/out")
+        folder.fs.mkdir("lake")
+        with run_lock(folder) as lock:
+            lock.check()
+            with pytest.raises(Unavailable, match=f"process {os.getpid()}"), run_lock(folder):
+                pass
+            note = open_note(folder)
+            found = note.read()
+            assert found is not None
+            assert found.holder.pid == os.getpid()
+        assert note.read() is None
+        note.delete()
+        if server == "s3rver":  # which knows no conditions
+            return
+        mine, other = Holder(token="mine"), Holder(token="other")
+        note.write(mine, None)
+        seen = note.read()
+        with pytest.raises(OvertakenError):
+            note.write(other, None)
+        note.write(other, seen)
+        with pytest.raises(OvertakenError):
+            note.write(mine, seen)
+        now = note.read()
+        assert now is not None
+        assert now.holder == other
