@@ -1,8 +1,25 @@
-"""The exceptions that are meant for the person at the keyboard."""
+"""The exceptions that are meant for the person at the keyboard, and what of their words is not for all to read."""
+
+import re
+
+#: Users and passwords of servers; what stands before the @ in URLs of Azure's store is a container.
+_USERS = re.compile(r"\b((?:https?|s?ftp|ssh|smb|webhdfs)://)[^\s/?#]*@", re.IGNORECASE)
+#: Values in queries whose name tells that they are secret, those of signed URLs among them.
+_SIGNATURES = re.compile(
+    r"([?&][\w.-]*(?:sig|token|key|secret|passw|pwd|credential|auth)[\w.-]*=)[^\s&#'\")]+", re.IGNORECASE
+)
+
+
+def without_secrets(text: str) -> str:
+    """Gives a text with ``***`` for passwords and signatures in the URLs that it names."""
+    return _SIGNATURES.sub(r"\1***", _USERS.sub(r"\1***@", text))
 
 
 class UserError(Exception):
     """Something the user can mend: the message names the file or option, and says what to do."""
+
+    def __str__(self) -> str:
+        return without_secrets(super().__str__())
 
 
 class Unavailable(UserError):  # noqa: N818 - says what the matter is with what was asked for

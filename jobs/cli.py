@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, OmitSubcommandPrefixes
 from tyro.extras import subcommand_cli_from_dict
 
-from grepr_core.errors import Unavailable, UserError
+from grepr_core.errors import Unavailable, UserError, without_secrets
 from jobs.exit_codes import DONE, FAILED, INTERRUPTED, TOO_MANY_FAILED, WRONG_USAGE
 from pipelines.options import (
     DemoOptions,
@@ -264,7 +264,9 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     if "GREPR_DEBUG" not in os.environ:
         _mute_libraries()
     # What libraries tell of themselves, such as where they found credentials, is of no interest here.
-    logging.basicConfig(format="%(message)s", stream=sys.stderr, level=logging.WARNING)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Formatter("%(message)s"))
+    logging.basicConfig(handlers=[handler], level=logging.WARNING)
     for package in ("grepr_core", "pipelines", "jobs"):
         logging.getLogger(package).setLevel(logging.INFO)
     options = parse(arguments)
@@ -300,12 +302,17 @@ def _interrupt(signum: int, frame: FrameType | None) -> NoReturn:
 
 
 def _complain(message: str, code: int) -> int:
-    print(f"grepr: {message}", file=sys.stderr)  # noqa: T201
+    print(f"grepr: {without_secrets(message)}", file=sys.stderr)  # noqa: T201
     return code
 
 
 def _print(text: str) -> None:
-    print(text, flush=True)  # noqa: T201
+    print(without_secrets(text), flush=True)  # noqa: T201
+
+
+class _Formatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return without_secrets(super().format(record))
 
 
 if __name__ == "__main__":  # scripts of before call it so; python -m grepr is its name now

@@ -21,7 +21,7 @@ from typing import Any
 import yaml
 
 from grepr_core.bundles.bundle_files import built_in_bundles
-from grepr_core.errors import UserError
+from grepr_core.errors import UserError, without_secrets
 from grepr_core.storage import is_local
 from jobs.exit_codes import DONE, FAILED, INTERRUPTED
 from jobs.job_client import LOST, JobClient, Refused, connect
@@ -41,7 +41,7 @@ PLACES_OR_NAMES = {"model", "bundle", "low", "high", "pretrained"}
 #: Tells, under this key of a job's metadata, one submission from another with the same id.
 MARK = "grepr_submission"
 
-_SECRET = re.compile("key|secret|token|password|sas|connection_string|credential", re.IGNORECASE)
+_SECRET = re.compile("key|secret|token|password|sas|connection_string|credential|authorization|cookie", re.IGNORECASE)
 
 
 def run(options: SubmitOptions, command: object | None) -> int:
@@ -214,9 +214,14 @@ def check_secrets(command: object) -> None:
         command: Options of the command to be submitted.
 
     Raises:
-        UserError: The storage options hold some.
+        UserError: The storage options or a URL hold some.
     """
     for name, value in _fields(command):
+        if isinstance(value, str) and without_secrets(value) != value:
+            raise UserError(
+                f"{value}: its password or signature would be readable in the log of the job and on the dashboard; let "
+                "the cluster's machines have a role, or name it in a table of URIs"
+            )
         if name == "storage_options" and (found := next(filter(_SECRET.search, _keys(value)), None)):
             raise UserError(
                 f"--storage-options: {found!r} would be readable in the log of the job and on the dashboard; let the "

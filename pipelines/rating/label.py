@@ -10,7 +10,7 @@ from typing import Any
 
 from grepr_core.bundles.bundle import load_bundle
 from grepr_core.decoding.images import Limits
-from grepr_core.errors import UserError
+from grepr_core.errors import UserError, without_secrets
 from grepr_core.regression.active_learning import choose
 from grepr_core.storage import absolute, is_local
 from grepr_core.web.access import ALLOW_LINK_LOCAL, for_reading
@@ -152,7 +152,7 @@ def fit_command(journal: RatingJournal, options: LabelOptions) -> str:
         words += ["--storage-options", json.dumps(given)]
     if options.allow_link_local:
         words.append("--allow-link-local")
-    return shlex.join([*words, "--output", "my-model"])
+    return shlex.join(map(without_secrets, [*words, "--output", "my-model"]))
 
 
 def to_text(result: LabelResult) -> str:

@@ -8,7 +8,7 @@ from importlib.metadata import version
 from typing import Any, Self
 
 from grepr_core.bundles.bundle import Bundle, load_bundle, model_card
-from grepr_core.errors import UserError
+from grepr_core.errors import UserError, without_secrets
 from grepr_core.storage import Folder, absolute
 from grepr_core.web.access import for_reading
 from pipelines.lake.manifest import MANIFEST_FOLDER, Manifest, find_manifest
@@ -133,7 +133,7 @@ def _shown(statistics: Statistics, comparison: Comparison | None) -> list[ShownP
 
 def _report(options: ReportOptions, this: _Run, statistics: Statistics, thumbnails: Mapping[str, Thumbnail]) -> Report:
     bundle, notes = _bundle(this, statistics)
-    source = str(this.settings.get("source", this.output.url))
+    source = without_secrets(str(this.settings.get("source", this.output.url)))
     chart = None
     if statistics.histogram is not None:
         median = statistics.overall.quantiles[len(QUANTILES) // 2]

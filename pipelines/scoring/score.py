@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from grepr_core.bundles.bundle_files import BundleFiles, BundleHeader, bundle_address
 from grepr_core.decoding.images import Limits, Status
 from grepr_core.encoders.precision import Precision
-from grepr_core.errors import UserError
+from grepr_core.errors import UserError, without_secrets
 from grepr_core.storage import Folder, absolute
 from grepr_core.web.access import for_reading
 from pipelines.lake.manifest import Manifest, find_or_make_manifest, given_manifest
@@ -267,10 +267,10 @@ def score_manifest(
         raise RuntimeError(f"{record.images} rows for {manifest.images} images; this is a defect, please report it")
     if record.changed:
         log.warning("%d objects changed after they were listed; their scores are of the new content", record.changed)
+    check()  # what follows is for the only one
     notes = output.child(JOURNAL_FOLDER)
     for name in notes.names():  # of processes that died between writing a shard and removing its note
         notes.delete(name)
-    check()  # before what tells that the run is done
     output.write_json(RUN_FILE, asdict(record))
     return record
 
@@ -315,7 +315,11 @@ def _record(
     return RunRecord(
         format_version=FORMAT_VERSION,
         settings=settings,
-        options={k: v for k, v in asdict(options).items() if k != "storage_options"},
+        options={
+            name: without_secrets(value) if isinstance(value, str) else value
+            for name, value in asdict(options).items()
+            if name != "storage_options"
+        },
         versions={name: version(name) for name in ("grepr", "ray", "torch", "pillow", "pyarrow")}
         | {"python": platform.python_version()},
         images=total.images,
@@ -370,7 +374,7 @@ def _settings(
     source: str, images: int | None, model: BundleHeader, options: ScoringOptions, features: bool
 ) -> dict[str, Any]:
     return {
-        "source": source,
+        "source": without_secrets(source),
         "images": images,
         "model": model.name,
         "model_id": model.model_id,

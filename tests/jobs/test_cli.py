@@ -1,5 +1,6 @@
 """The command line without its programs: help, wrong usage, exit codes."""
 
+import logging
 import subprocess
 import sys
 from pathlib import Path
@@ -93,6 +94,24 @@ def test_a_failure_is_told_without_a_traceback(
     monkeypatch.setenv("GREPR_DEBUG", "1")
     with pytest.raises(OSError, match="No space"):
         main(["manifest", str(tmp_path), str(tmp_path / "manifest")])
+
+
+def test_what_is_told_holds_no_secrets_of_urls(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])  # pytest's
+    source = "http://me:SECRET@127.0.0.1:9/a.csv?sig=SECRET"
+
+    def log_and_fail(*_: object, **__: object) -> None:
+        logging.getLogger("pipelines.lake").warning("%s: warned", source)
+        raise OSError(f"{source}: failed")
+
+    monkeypatch.setattr("pipelines.lake.manifest.write_manifest", log_and_fail)
+    code, _, err = run(capsys, "manifest", source, str(tmp_path / "manifest"))
+    assert code == 1
+    assert "warned" in err
+    assert "failed" in err
+    assert "SECRET" not in err
 
 
 def test_manifest_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]):

@@ -58,6 +58,8 @@ def test_urls_and_names_pass(caplog: pytest.LogCaptureFixture, tmp_path: Path, m
         {"token": "B"},
         {"connection_string": "B"},
         {"password": "B"},
+        {"headers": {"Authorization": "B"}},
+        {"cookies": {"session": "B"}},
     ],
 )
 def test_secrets_are_kept_off_the_command_line(storage: dict[str, object]):
@@ -65,6 +67,13 @@ def test_secrets_are_kept_off_the_command_line(storage: dict[str, object]):
     with pytest.raises(UserError, match="readable in the log") as refusal:
         check_secrets(command)
     assert "'B'" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("source", ["https://me:SECRET@lake/", "https://lake/photos.csv?sig=SECRET"])
+def test_urls_with_secrets_are_kept_off_it_too(source: str):
+    with pytest.raises(UserError, match="readable in the log") as refusal:
+        check_secrets(parse(["score", source, "s3://scores/all"]))
+    assert "SECRET" not in str(refusal.value)
 
 
 def test_storage_options_without_secrets_pass():

@@ -101,6 +101,20 @@ def test_chosen_by_features_of_scores_rated_and_fitted(lake: Path, tmp_path: Pat
         planned(options(lake, tmp_path / "ratings.csv", seed=1))
 
 
+def test_the_command_to_go_on_with_tells_no_secrets(tmp_path: Path):
+    secrets = {"key": "SECRET", "headers": {"X-Api-Key": "SECRET"}}
+    source = "https://me:SECRET@photos.example/"
+    chosen = LabelOptions(source=source, output="r.csv", storage_options=secrets, allow_link_local=True)
+    journal = RatingJournal(tmp_path / "r.csv")
+    journal.add_photos({"images": source}, [], repeats=0)
+    command = fit_command(journal, chosen)
+    journal.close()
+    assert "SECRET" not in command
+    words = shlex.split(command)
+    assert json.loads(words[words.index("--storage-options") + 1]) == {"key": "...", "headers": "..."}
+    assert "--allow-link-local" in words
+
+
 @pytest.mark.slow
 def test_without_features_of_that_model_a_sample_is_scored(lake: Path, tmp_path: Path):
     """Members of a tar, which the table of ratings must lead back to."""

@@ -254,7 +254,7 @@ def test_a_lock_that_cannot_be_asked_for_stops_the_command(tmp_path: Path, monke
     monkeypatch.setattr(note, "read", fail)
     lock.check()  # the last sign of life was a moment ago
     monkeypatch.setattr(module, "PATIENCE_SECONDS", 0.0)
-    with pytest.raises(Unavailable, match="cannot be asked .*: away"):
+    with pytest.raises(Unavailable, match=r"cannot be asked .*: away"):
         lock.check()
     lock.release()  # a store that is away ends no command
 

@@ -9,13 +9,15 @@ from typing import Any
 import pytest
 
 from grepr_core.bundles.bundle import save_bundle
+from grepr_core.bundles.bundle_files import BundleHeader
 from grepr_core.encoders.precision import has_bf16
 from grepr_core.errors import UserError
 from grepr_core.storage import Folder
+from pipelines.lake.manifest import Manifest
 from pipelines.lake.manifest import run as make_manifest
 from pipelines.options import ManifestOptions, ScoreOptions
-from pipelines.scoring.score import run
-from pipelines.scoring.score_table import read_scores
+from pipelines.scoring.score import _record, _settings, run
+from pipelines.scoring.score_table import ShardSummary, read_scores
 from tests.grepr_core.models import full_bundle
 from tests.lake import check_invariants, jpeg, make_lake, photo
 
@@ -70,6 +72,15 @@ def test_secrets_stay_out_of_the_record(lake: Path, tmp_path: Path):
     run(options)
     for path in (tmp_path / "out").rglob("*"):
         assert path.is_dir() or b"SECRET" not in path.read_bytes()
+
+
+def test_so_do_those_of_urls(tmp_path: Path):
+    source = "https://me:SECRET@photos.example/a.csv?sig=SECRET"
+    options = ScoreOptions(source=source, output=str(tmp_path / "out"))
+    manifest = Manifest(Folder(str(tmp_path)), source, 1, 0, ())
+    settings = _settings(manifest, BundleHeader("m"), options, features=False)
+    record = _record(ShardSummary(), ShardSummary(), settings, options, None, 1.0)
+    assert record.options["source"] == settings["source"] == "https://***@photos.example/a.csv?sig=***"
 
 
 def test_more_workers_than_there_are_cores_are_refused(lake: Path, tmp_path: Path):
