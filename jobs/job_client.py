@@ -10,7 +10,8 @@ from ray._private.authentication.authentication_token_setup import maybe_enable_
 from ray.exceptions import AuthenticationError
 from ray.job_submission import JobDetails, JobSubmissionClient
 
-from grepr_core.errors import UserError
+from grepr_core.errors import Unavailable, UserError
+from pipelines.running.cluster import wants_token
 
 #: Seconds that the server may keep silent within a request.
 REQUEST_SECONDS = 30.0
@@ -63,7 +64,8 @@ def connect(address: str) -> JobClient:
         The client.
 
     Raises:
-        UserError: Nothing answers there, or not to this token.
+        Unavailable: Nothing answers there.
+        UserError: What answers is no job server, or wants another token.
     """
     # Ray would prefer these to the address that is asked for.
     for name in ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS"):
@@ -75,11 +77,8 @@ def connect(address: str) -> JobClient:
     try:
         return JobClient(address)
     except AuthenticationError as error:
-        raise UserError(
-            f"{address}: the cluster wants its token; set RAY_AUTH_TOKEN to it or RAY_AUTH_TOKEN_PATH to a file that "
-            "holds it, or put it into ~/.ray/auth_token"
-        ) from error
+        raise wants_token(address) from error
     except LOST as error:
-        raise UserError(f"{address}: no Ray job server answers there; is port 8265 of the head reachable?") from error
+        raise Unavailable(f"{address}: no Ray job server answers there; is port 8265 of the head reachable?") from error
     except (RuntimeError, ValueError) as error:
         raise UserError(f"{address}: {error}") from error

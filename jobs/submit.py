@@ -21,7 +21,7 @@ from typing import Any
 import yaml
 
 from grepr_core.bundles.bundle_files import built_in_bundles
-from grepr_core.errors import UserError, without_secrets
+from grepr_core.errors import Unavailable, UserError, without_secrets
 from grepr_core.storage import is_local
 from jobs.exit_codes import DONE, FAILED, INTERRUPTED
 from jobs.job_client import LOST, JobClient, Refused, connect
@@ -55,7 +55,8 @@ def run(options: SubmitOptions, command: object | None) -> int:
         The exit code: of the job if it was followed, else 0.
 
     Raises:
-        UserError: The command cannot run on the cluster, the id is taken, or the job server does not answer or refuses.
+        Unavailable: The job server does not answer, or no longer.
+        UserError: The command cannot run on the cluster, the id is taken, or the job server refuses.
     """
     if command is not None:
         check_places(command)
@@ -79,7 +80,7 @@ def run(options: SubmitOptions, command: object | None) -> int:
         log.warning("%s %s. %s", job, runs, _hint(job, options))
         return INTERRUPTED
     except LOST as error:
-        raise UserError(f"{options.address}: lost, while {job} may run on: {error}. {_hint(job, options)}") from error
+        raise Unavailable(f"{options.address}: lost, while {job} may run on: {error}. {_hint(job, options)}") from error
     return _exit_code(job, info)
 
 
@@ -91,7 +92,7 @@ def _submit(client: JobClient, job: str, entrypoint: str, environment: dict[str,
             return
         except LOST as error:
             if pause is None:
-                raise UserError(f"{options.address}: the job could not be handed over: {error}") from error
+                raise Unavailable(f"{options.address}: the job could not be handed over: {error}") from error
             log.warning("%s: %s; trying again in %d s", options.address, error, pause)
             time.sleep(pause)
         except Refused as error:

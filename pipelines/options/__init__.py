@@ -24,9 +24,17 @@ from pipelines.options.pretraining import (
 from pipelines.options.ratings import EvaluateOptions, FitOptions, LabelOptions
 from pipelines.options.results import FilterOptions, ReportOptions
 from pipelines.options.scoring import DemoOptions, LakeOptions, ManifestOptions, NightlyOptions, ScoreOptions
-from pipelines.options.shared import LARGEST_SHARD, ScoringOptions, SourceOptions, StoredOptions
+from pipelines.options.shared import (
+    HAND_OVER,
+    LARGEST_SHARD,
+    ScoringOptions,
+    SourceOptions,
+    StoredOptions,
+    check_address,
+)
 
 __all__ = [
+    "HAND_OVER",
     "LARGEST_SHARD",
     "DemoOptions",
     "EvaluateOptions",
@@ -54,4 +62,5 @@ __all__ = [
     "StoredOptions",
     "SubmitOptions",
     "TrainingOptions",
+    "check_address",
 ]

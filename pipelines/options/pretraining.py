@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from tyro.conf import Positional, arg, subcommand
 
 from grepr_core.encoders.precision import Precision
-from pipelines.options.shared import Device, StoredOptions
+from pipelines.options.shared import Device, StoredOptions, check_address
 
 #: Of grepr_core's distortions and patches, which take long to import; a test holds them together.
 MOST_KINDS, MOST_LEVELS, LEAST_SCENE_SIDE = 22, 5, 96
@@ -23,12 +23,21 @@ class RunOptions(StoredOptions):
     """Seed of all that is drawn."""
 
     address: str | None = None
-    """Ray cluster to use, such as 'auto' or ray://head:10001; by default the one that runs this command as a job, or
-    else Ray is started here and stopped at the end."""
+    """Ray cluster to use: 'auto' is that of this machine, HOST:PORT the address of its head; by default the one that
+    runs this command as a job, or else Ray is started here and stopped at the end, as 'local' says."""
 
     autoscaling: bool = False
     """The cluster adds nodes for the processes asked for, so that more than it has now are not refused. GPU nodes that
     are still to come need --device cuda."""
+
+    def __post_init__(self) -> None:
+        """Checks the address.
+
+        Raises:
+            ValueError: It cannot be one.
+        """
+        super().__post_init__()
+        check_address(self.address)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-from pipelines.options.shared import LARGEST_SHARD, StoredOptions
+from pipelines.options.shared import LARGEST_SHARD, StoredOptions, check_address
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,8 +69,9 @@ class FilterOptions(StoredOptions):
     """Processes that write tar files or copies; by default one a CPU core."""
 
     address: str | None = None
-    """Ray cluster to write tar files or copies with, such as 'auto' or ray://head:10001; by default Ray is started here
-    and stopped at the end."""
+    """Ray cluster to write tar files or copies with: 'auto' is that of this machine, HOST:PORT the address of its head;
+    by default the one that runs this command as a job, or else Ray is started here and stopped at the end, as 'local'
+    says."""
 
     timeout: float = 60.0
     """Seconds that reading one image may take before it is left out."""
@@ -90,6 +91,7 @@ class FilterOptions(StoredOptions):
             ValueError: Names the option that is missing, out of place or out of range.
         """
         super().__post_init__()
+        check_address(self.address)
         self._check_criteria()
         if self.top_fraction is not None and not 0 < self.top_fraction <= 1:
             raise ValueError("--top-fraction must be above 0 and at most 1")

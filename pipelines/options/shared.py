@@ -1,6 +1,7 @@
 """Options that many commands share, and their kinds of value."""
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
@@ -50,6 +51,32 @@ StorageOptions = Annotated[
         str_from_instance=lambda value: [json.dumps(value)],
     ),
 ]
+
+
+#: How a command gets to a cluster that this machine is no node of.
+HAND_OVER = "grepr submit --address http://HOST:8265 -- COMMAND"
+
+
+def check_address(address: str | None, named: str | None = None) -> None:
+    """Checks that a text may be the address of a Ray cluster.
+
+    Args:
+        address: The text; None is none.
+        named: How the person gave it, by default as ``--address``.
+
+    Raises:
+        ValueError: It is neither 'auto', 'local' nor HOST:PORT.
+    """
+    if address is None or address in ("auto", "local"):
+        return
+    named = named or f"--address {address}"
+    if address.startswith(("ray://", "http://", "https://")):
+        raise ValueError(
+            f"{named}: a command does not work through Ray's client or job server; hand it over as a job: {HAND_OVER}"
+        )
+    port = re.fullmatch(r"(?:[^\s:/]+|\[[0-9A-Fa-f:.]+\]):([0-9]{1,5})", address)
+    if port is None or not 0 < int(port[1]) < 2**16:
+        raise ValueError(f"{named}: neither 'auto', 'local' nor HOST:PORT such as head:6379")
 
 
 #: Images in a shard once there are many.
@@ -118,8 +145,8 @@ class ScoringOptions(StoredOptions):
     """Processes; by default one a GPU, or else one a CPU core."""
 
     address: str | None = None
-    """Ray cluster to use, such as 'auto' or ray://head:10001; by default the one that runs this command as a job, or
-    else Ray is started here and stopped at the end."""
+    """Ray cluster to use: 'auto' is that of this machine, HOST:PORT the address of its head; by default the one that
+    runs this command as a job, or else Ray is started here and stopped at the end, as 'local' says."""
 
     autoscaling: bool = False
     """The cluster adds nodes for the processes asked for, so that more than it has now are not refused. GPU nodes that
@@ -161,6 +188,7 @@ class ScoringOptions(StoredOptions):
             ValueError: Names the option that is out of range.
         """
         super().__post_init__()
+        check_address(self.address)
         for name in ("max_image_pixels", "max_image_bytes", "min_side"):
             if getattr(self, name) < 1:
                 raise ValueError(f"--{name.replace('_', '-')} must be at least 1")

@@ -6,6 +6,7 @@ whole or absent, and progress.
 """
 
 __all__ = [
+    "cluster",
     "cores",
     "placement",
     "precision",

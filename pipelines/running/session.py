@@ -7,15 +7,23 @@ import signal
 import threading
 from collections.abc import Iterator
 
-import psutil
 import ray
 
-from pipelines.running.cores import available_cores
+from pipelines.running import cluster, local_ray
 
 
 def cluster_address(address: str | None = None) -> str | None:
-    """Gives the address of the cluster to use: the one named, or, in a Ray job, that of the cluster it runs on."""
-    return address or os.environ.get("RAY_ADDRESS")
+    """Gives the address of the cluster to use: the one named, or, in a Ray job, that of the cluster it runs on.
+
+    Args:
+        address: As ``--address`` takes it.
+
+    Returns:
+        The address; None where Ray is to be started on this machine.
+    """
+    if address in (None, "auto"):
+        address = os.environ.get("RAY_ADDRESS") or address
+    return None if address == "local" else address
 
 
 @contextlib.contextmanager
@@ -25,8 +33,11 @@ def ray_session(address: str | None = None) -> Iterator[None]:
     A Ray that is connected already, as in a Ray job or a test, is used and left as it is.
 
     Args:
-        address: Of a cluster; None takes the one that this process is a job of, or else starts one here, without
-            dashboard.
+        address: Of a cluster; None takes the one that this process is a job of, or else starts one here.
+
+    Raises:
+        Unavailable: The cluster does not answer, or this machine is too busy to start Ray.
+        UserError: The cluster cannot be used in this way.
     """
     if ray.is_initialized():
         yield
@@ -34,26 +45,16 @@ def ray_session(address: str | None = None) -> Iterator[None]:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     logging.getLogger("ray").setLevel(logging.ERROR)
     on_termination = signal.getsignal(signal.SIGTERM)
-    if (address := cluster_address(address)) is None:
-        ray.init(
-            address="local",  # not a cluster that happens to run on this machine
-            num_cpus=available_cores(),
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            object_store_memory=_object_store_bytes(),
-        )
-    else:
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-    if threading.current_thread() is threading.main_thread():
-        # Ray puts a handler of its own in place, which ends the process with 15 as exit code.
-        signal.signal(signal.SIGTERM, on_termination)
+    try:
+        if (there := cluster_address(address)) is None:
+            local_ray.start_ray()
+        else:
+            cluster.connect(there, f"--address {there}" if there == address else f"RAY_ADDRESS={there}")
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            # Ray puts a handler of its own in place, which ends the process with 15 as exit code.
+            signal.signal(signal.SIGTERM, on_termination)
     try:
         yield
     finally:
         ray.shutdown()
-
-
-def _object_store_bytes() -> int:
-    # Only shard numbers and summaries pass through the object store, so the memory is the models'.
-    return min(200 * 2**20, psutil.virtual_memory().total // 8)

@@ -78,7 +78,7 @@ def test_so_do_those_of_urls(tmp_path: Path):
     source = "https://me:SECRET@photos.example/a.csv?sig=SECRET"
     options = ScoreOptions(source=source, output=str(tmp_path / "out"))
     manifest = Manifest(Folder(str(tmp_path)), source, 1, 0, ())
-    settings = _settings(manifest, BundleHeader("m"), options, features=False)
+    settings = _settings(manifest.source, 1, BundleHeader("m"), options, features=False)
     record = _record(ShardSummary(), ShardSummary(), settings, options, None, 1.0)
     assert record.options["source"] == settings["source"] == "https://***@photos.example/a.csv?sig=***"
 
@@ -105,11 +105,10 @@ def test_a_run_has_one_precision_and_keeps_it(tmp_path: Path, monkeypatch: pytes
 
     def stopped(*_: object) -> Iterator[dict[str, Any]]:
         raise KeyboardInterrupt
-        yield {}
 
     # A machine of another kind begins and is stopped; this one goes on.
     with monkeypatch.context() as patches:
-        patches.setattr("pipelines.scoring.score.map_shards", stopped)
+        patches.setattr("pipelines.scoring.score.ShardRun", stopped)
         patches.setattr("pipelines.running.precision.has_bf16", lambda _device: not has_bf16("cpu"))
         with pytest.raises(KeyboardInterrupt):
             run(options)
@@ -119,7 +118,7 @@ def test_a_run_has_one_precision_and_keeps_it(tmp_path: Path, monkeypatch: pytes
     with pytest.raises(UserError, match=f"precision '{other}' became"):
         run(replace(options, precision="bf16" if other == "fp32" else "fp32"))
     jobs = []
-    monkeypatch.setattr("pipelines.scoring.score.map_shards", lambda _kind, job, *_: jobs.append(job) or stopped())
+    monkeypatch.setattr("pipelines.scoring.score.ShardRun", lambda _kind, job, *_: jobs.append(job) or stopped())
     with pytest.raises(KeyboardInterrupt):
         run(options)
     assert [job.precision for job in jobs] == [other]
