@@ -6,6 +6,7 @@ over by its length, and no line is lost or shown twice.
 
 import asyncio
 import logging
+import re
 import sys
 import time
 from collections.abc import AsyncGenerator, Callable
@@ -27,6 +28,47 @@ PAUSE_SECONDS = (1.0, 30.0)
 PATIENCE_SECONDS = 1800.0
 
 
+#: A line in which a process of Ray tells its state for Ray's developers, hundreds at a time, as the log of a lost node
+#: does: maybe coloured, with the name of the process, indented, or with the head of a log's entry.
+_STATE_DUMP = re.compile(
+    r"(\x1b\[[\d;]*m)*(\(\w[^)]*\))?(\x1b\[[\d;]*m)*\s*(\[\d{4}-[^\]]*\] (\(\w+\) )?\S+ )?\[state-dump\]"
+)
+_STATE_DUMP_BEGINS_WITH = ("\x1b", "(", " ", "\t", "[")
+_AFTER_LINE = re.compile(r"(?<=[\n\r])")
+
+
+class WithoutStateDump:
+    """Writes a log that comes in pieces, cut anywhere, without the lines of Ray's state dumps."""
+
+    def __init__(self, write: Callable[[str], object]) -> None:
+        """Takes what to write by."""
+        self._write = write
+        self._held = ""
+        self._in_line = False
+
+    def write(self, piece: str) -> None:
+        """Writes what is surely none of a state dump; keeps a line that is not whole yet and may become one."""
+        *lines, rest = _AFTER_LINE.split(self._held + piece)
+        shown = []
+        for line in lines:
+            if self._in_line or not _STATE_DUMP.match(line):
+                shown.append(line)
+            self._in_line = False
+        if rest and not self._in_line and rest.startswith(_STATE_DUMP_BEGINS_WITH):
+            self._held = rest
+        else:
+            self._held, self._in_line = "", self._in_line or bool(rest)
+            shown.append(rest)
+        if text := "".join(shown):
+            self._write(text)
+
+    def flush(self) -> None:
+        """Writes what was kept: the log ends within a line."""
+        if self._held and not _STATE_DUMP.match(self._held):
+            self._write(self._held)
+        self._held = ""
+
+
 def follow(client: JobClient, job: str, write: Callable[[str], object] | None = None) -> JobDetails:
     """Shows a job's log until the job ends.
 
@@ -42,7 +84,11 @@ def follow(client: JobClient, job: str, write: Callable[[str], object] | None = 
         UserError: The cluster knows no such job.
         OSError: The server was away for too long; or another exception of :data:`jobs.job_client.LOST`.
     """
-    return asyncio.run(_follow(client, job, write or _print))
+    shown = WithoutStateDump(write or _print)
+    try:
+        return asyncio.run(_follow(client, job, shown.write))
+    finally:
+        shown.flush()
 
 
 async def _follow(client: JobClient, job: str, write: Callable[[str], object]) -> JobDetails:

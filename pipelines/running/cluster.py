@@ -22,8 +22,9 @@ from grepr_core.errors import Unavailable, UserError
 from pipelines.options import HAND_OVER, check_address
 
 #: Seconds for a connection, and then for an answer. Ray itself would try for a quarter of an hour.
-CONNECT_SECONDS, ANSWER_SECONDS = 5.0, 8.0
+CONNECT_SECONDS, ANSWER_SECONDS = 5.0, 5.0
 
+_WHICH_ADDRESS = "The address is the one that 'ray start --head' told, with port 6379 if no other was chosen"
 _NO_NODE = f"this machine is no node of the cluster; run the command on one that is, or hand it over: {HAND_OVER}"
 
 
@@ -49,7 +50,8 @@ def connect(address: str, named: str) -> None:
             f"{named}: no Ray cluster runs on this machine; start one by 'ray start', or leave it out: Ray is then "
             "started for this command alone"
         ) from error
-    named = f"{named} ({found})" if address == "auto" else named
+    # That of 'auto', or one of this machine by which the other nodes know it.
+    named = f"{named} ({found})" if found != address else named
     _check_versions(_metadata(found, named), named)
     # Ray itself would look for one for a minute.
     if not services.find_node_ids():  # type: ignore[no-untyped-call]
@@ -83,8 +85,7 @@ def _metadata(address: str, named: str) -> dict[str, str]:
         socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS).close()
     except OSError as error:
         raise Unavailable(
-            f"{named}: no Ray cluster answers there ({error.strerror or error}); is its head up, and is this the "
-            "address that 'ray start --head' told (port 6379, if no other was chosen)?"
+            f"{named}: no Ray cluster answers there ({error.strerror or error}); is its head up? {_WHICH_ADDRESS}"
         ) from error
     try:
         return _ask(address)
@@ -95,8 +96,8 @@ def _metadata(address: str, named: str) -> dict[str, str]:
             raise wants_token(named) from error
         silent = error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
         raise Unavailable(
-            f"{named}: what listens there {'gives no answer' if silent else 'is no Ray cluster'}; the address is the "
-            "one that 'ray start --head' told (port 6379, if no other was chosen), not that of the dashboard"
+            f"{named}: what listens there {'gives no answer, or not in time' if silent else 'is no Ray cluster'}. "
+            f"{_WHICH_ADDRESS}, and not that of the dashboard"
         ) from error
 
 

@@ -36,7 +36,7 @@ def start_ray() -> None:
     """
     folder = session_folder()
     for attempt in range(1, ATTEMPTS + 1):
-        before = psutil.Process().children(recursive=True)
+        before = psutil.Process().children()
         try:
             ray.init(
                 address="local",  # not a cluster that happens to run on this machine
@@ -82,8 +82,12 @@ def session_folder() -> str | None:
 def _end_processes(before: list[psutil.Process]) -> None:
     # Ray does not know them as its own yet, so that its shutdown leaves them at work.
     ray.shutdown()
-    started = [process for process in psutil.Process().children(recursive=True) if process not in before]
+    started = [process for process in psutil.Process().children() if process not in before]
+    all_of_them = [*started]
     for process in started:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            all_of_them += process.children(recursive=True)
+    for process in all_of_them:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.kill()
     psutil.wait_procs(started, timeout=10)

@@ -69,6 +69,30 @@ def test_wrong_usage_names_what_is_wrong(arguments: list[str], message: str, cap
     assert message in out + err
 
 
+@pytest.mark.parametrize("address", ["ray://head:10001", "http://head:8265"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("score", "a", "b"),
+        ("nightly", "a", "b"),
+        ("filter", "a", "--output", "b", "--top", "1"),
+        ("label", "a", "--output", "b"),
+        ("fit", "a", "--images", "b", "--output", "c"),
+        ("evaluate", "a", "--images", "b"),
+        ("pretrain", "low", "a", "--output", "b"),
+        ("pretrain", "high", "a", "--output", "b"),
+    ],
+)
+def test_a_command_does_not_work_through_a_client(
+    command: tuple[str, ...], address: str, capsys: pytest.CaptureFixture[str]
+):
+    code, out, err = run(capsys, *command, "--address", address)
+    assert code == 2
+    said = " ".join((out + err).replace("│", " ").split())
+    assert f"--address {address}: a command does not work through Ray's client" in said
+    assert "grepr submit --address" in said
+
+
 def test_errors_are_sentences(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     code, _, err = run(capsys, "score", str(tmp_path / "nowhere"), str(tmp_path / "out"))
     assert code == 2

@@ -11,11 +11,20 @@ from aiohttp import WSCloseCode, web
 import jobs.job_log
 from grepr_core.errors import UserError
 from jobs.job_client import JobClient
-from jobs.job_log import follow
+from jobs.job_log import WithoutStateDump, follow
 
 #: As Ray's server cuts a log into messages.
-PIECES = ["started\n", "ä line\nand", " its end\n", "an equal line\n", "an equal line\n", "the last\n"]
+PIECES = [
+    "started\n",
+    "ä line\nand",
+    " its end\n",
+    "an equal line\n",
+    "an equal line\n    [state-",
+    "dump] Node name: 192.0.2.2\n",
+    "the last\n",
+]
 END = "written while the connection was away\n"
+SHOWN = "started\nä line\nand its end\nan equal line\nan equal line\nthe last\n" + END
 
 
 class Server:
@@ -101,7 +110,7 @@ def test_no_line_is_lost_or_shown_twice(silent: bool, monkeypatch: pytest.Monkey
     server = Server(silent=silent)
     with running(server) as address:
         info = follow(JobClient(address), "job", shown.append)
-    assert "".join(shown) == "".join(PIECES) + END
+    assert "".join(shown) == SHOWN
     assert info.driver_exit_code == 0
     assert server.tails > len(PIECES)
 
@@ -117,3 +126,46 @@ def test_a_server_that_stays_away_is_given_up(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(jobs.job_log, "PATIENCE_SECONDS", 0.1)
     with pytest.raises(OSError):
         follow(client, "job")
+
+
+#: Of the ways in which Ray's state gets into the log of a job.
+DUMP = [
+    "[2026-11-26 18:51:44,066 I 21613 21613] (raylet) node_manager.cc:492: [state-dump] NodeManager:\n",
+    "[state-dump] Node name: 192.0.2.2\n",
+    "    [state-dump] \tNodeManager.deadline_timer.debug_state_dump - 306 total (1 active)\n",
+    "    [state-dump] \n",
+    "    [2026-11-26 18:51:44,066 I 21613 21613] (raylet) node_manager.cc:492: [state-dump] NodeManager:\n",
+    "\x1b[36m(raylet, ip=192.0.2.2)\x1b[0m [state-dump] Local id: 2363376039675338545\n",
+    "(raylet) [state-dump] Waiting leases size: 0\n",
+]
+#: What looks like it, and is shown.
+OTHER = [
+    "(raylet) Raylet is terminated. Last 20 lines of the Raylet logs:\n",
+    "    [2026-11-26 18:51:41,697 I 1568506 1568506] (raylet) accessor.cc:436: Received address\n",
+    "\n",
+    "s3://lake/[state-dump].jpg: unreadable\n",
+    "scoring:  50%\rscoring: 100%\r",
+    "[1, 2]\n",
+    "  no line end",
+]
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 40, 10_000])
+def test_rays_state_is_left_out_wherever_the_log_is_cut(size: int):
+    log = "".join(line for lines in zip(DUMP, OTHER, strict=True) for line in lines)
+    shown: list[str] = []
+    lines = WithoutStateDump(shown.append)
+    for start in range(0, len(log), size):
+        lines.write(log[start : start + size])
+    lines.flush()
+    assert "".join(shown) == "".join(OTHER)
+
+
+def test_an_unfinished_line_is_shown_at_once_unless_it_may_be_of_rays_state():
+    shown: list[str] = []
+    lines = WithoutStateDump(shown.append)
+    for piece in ("scoring: ", "[state-dump] is no line of its own", "\n", "  [state"):
+        lines.write(piece)
+    assert shown == ["scoring: ", "[state-dump] is no line of its own", "\n"]
+    lines.flush()
+    assert shown[-1] == "  [state"

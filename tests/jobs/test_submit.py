@@ -1,14 +1,16 @@
 """What grepr submit checks and hands over, before a cluster is spoken to."""
 
 import json
+import socket
 from collections.abc import Sequence
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
-from grepr_core.errors import UserError
+from grepr_core.errors import Unavailable, UserError
 from jobs.cli import parse
-from jobs.submit import check_places, check_secrets, runtime_env
+from jobs.submit import check_places, check_secrets, run, runtime_env
 from pipelines.options import SubmitOptions
 
 
@@ -108,3 +110,25 @@ def test_a_runtime_environment_that_is_none(content: str | None, message: str, t
     with pytest.raises(UserError, match=message) as refusal:
         runtime_env(options(runtime_env=str(path)))
     assert str(path) in str(refusal.value)
+
+
+def test_a_job_server_that_is_away_is_no_wrong_usage(monkeypatch: pytest.MonkeyPatch):
+    # This process is not to be switched to the user's token.
+    monkeypatch.setattr("jobs.job_client.maybe_enable_token_auth_if_token_available", lambda warn_if_disabled: False)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = "http://{}:{}".format(*server.getsockname())
+    with pytest.raises(Unavailable, match="no Ray job server answers there"):
+        run(SubmitOptions(address=address, submission_id="monday", follow=True), None)
+
+
+def test_a_job_server_that_is_lost_is_no_wrong_usage(monkeypatch: pytest.MonkeyPatch):
+    client = Mock()
+    monkeypatch.setattr("jobs.submit.connect", lambda address: client)
+    monkeypatch.setattr("jobs.submit.RETRY_SECONDS", ())
+    client.find.side_effect = OSError("gone")
+    monkeypatch.setattr("jobs.job_log.PATIENCE_SECONDS", -1.0)
+    with pytest.raises(Unavailable, match="lost, while monday may run on: gone. Follow it: grepr submit"):
+        run(SubmitOptions(address="http://head:8265", submission_id="monday", follow=True), None)
+    client.submit_job.side_effect = OSError("gone")
+    with pytest.raises(Unavailable, match="the job could not be handed over: gone"):
+        run(options(), parse(["score", "s3://a", "s3://b"]))
