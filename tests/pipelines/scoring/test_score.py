@@ -1,6 +1,8 @@
 """The scoring pipeline on a real Ray, in this process."""
 
+import http.server
 import json
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -81,6 +83,55 @@ def test_so_do_those_of_urls(tmp_path: Path):
     settings = _settings(manifest.source, 1, BundleHeader("m"), options, features=False)
     record = _record(ShardSummary(), ShardSummary(), settings, options, None, 1.0)
     assert record.options["source"] == settings["source"] == "https://***@photos.example/a.csv?sig=***"
+
+
+class _Guarded(http.server.BaseHTTPRequestHandler):
+    """Gives a photograph, and a table of photographs here, on another server and at a link-local address."""
+
+    other: str
+    told_other: list[str | None]
+
+    def do_GET(self):
+        key, body = self.headers["X-Api-Key"], jpeg(photo(0))
+        if other := self.headers["Host"] != self.server.server_name_and_port:  # type: ignore[attr-defined]
+            self.told_other.append(key)
+        if self.path == "/photos.csv":
+            body = f"uri\na.jpg\n{self.other}/b.jpg\nhttp://169.254.169.254/c.jpg\n".encode()
+        missing = self.path.endswith(".json")
+        self.send_response(404 if missing else 200 if key or other else 403)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(body)
+
+    do_HEAD = do_GET  # noqa: N815
+
+    def log_message(self, *arguments: object):
+        pass
+
+
+@pytest.mark.slow
+def test_headers_reach_the_source_and_no_other_that_its_table_names(tmp_path: Path):
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Guarded) as server:
+        server.server_name_and_port = f"127.0.0.1:{server.server_port}"  # type: ignore[attr-defined]
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        _Guarded.other, _Guarded.told_other = f"http://localhost:{server.server_port}", []
+        options = ScoreOptions(
+            source=f"http://127.0.0.1:{server.server_port}/photos.csv",
+            output=str(tmp_path / "out"),
+            storage_options={"headers": {"X-Api-Key": "SECRET"}},
+            workers=1,
+            max_failed_fraction=1,
+        )
+        run(options)
+        server.shutdown()
+    rows = read_scores(Folder(str(tmp_path / "out"))).to_pylist()
+    found = {row["uri"].rpartition("/")[2]: (row["status"], row["error"]) for row in rows}
+    assert found.keys() == {"a.jpg", "b.jpg", "c.jpg"}
+    assert found["a.jpg"] == found["b.jpg"] == ("scored", None)
+    assert found["c.jpg"][0] == "denied"
+    assert "--allow-link-local" in found["c.jpg"][1]
+    assert set(_Guarded.told_other) == {None}
 
 
 def test_more_workers_than_there_are_cores_are_refused(lake: Path, tmp_path: Path):
