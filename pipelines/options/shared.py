@@ -149,8 +149,8 @@ class ScoringOptions(StoredOptions):
     runs this command as a job, or else Ray is started here and stopped at the end, as 'local' says."""
 
     autoscaling: bool = False
-    """The cluster adds nodes for the processes asked for, so that more than it has now are not refused. GPU nodes that
-    are still to come need --device cuda."""
+    """The cluster adds nodes for the processes asked for; without this, those that have no place yet begin when nodes
+    join. GPU nodes that are still to come need --device cuda."""
 
     zero_shot: bool = False
     """Give the low-level zero-shot score too where the score does not depend on it; it costs more than all else."""
