@@ -30,8 +30,9 @@ log = logging.getLogger(__name__)
 
 #: Seconds between two looks at what the processes have done, and at which nodes live.
 NEWS_SECONDS, NODES_SECONDS = 0.1, 2.0
-#: Processes that a pool can grow to as nodes join; each of them is given two blocks of one row to begin with.
-MOST_PROCESSES = 4000
+#: Processes that a pool may grow by as nodes join, where nobody has said how many there may be. Each costs two blocks
+#: of one row to begin with.
+GROWTH = 128
 #: Seconds that the pool is given to end by itself.
 END_SECONDS = 5.0
 #: Failed shards that a message tells of.
@@ -132,10 +133,12 @@ def _processes(
 
     try:
         yield ask
-    finally:
         # Processes that find no shard left give their rows back, and with the first of them all ends.
         over.set()
         wait([pool], END_SECONDS)
+    finally:
+        over.set()
+        actor.close.remote()
 
 
 def _start_pool(
@@ -156,7 +159,7 @@ def _start_pool(
     # Making the context has set this logger up anew.
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     first = min(workers.count, shards)
-    most = min(workers.most or MOST_PROCESSES, shards, MOST_PROCESSES)
+    most = min(workers.most or workers.count + GROWTH, shards)
     # A process takes two; Ray Data enlarges a pool only while there are more.
     rows = ray.data.from_arrow([pa.table({"row": [row]}) for row in range(2 * most)])
     # By the worker's name, which a process shows.

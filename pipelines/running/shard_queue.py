@@ -102,6 +102,7 @@ class ShardQueue:
         self._start_failure: ShardFailure | None = None
         self._cause: ShardFailure | None = None
         self._started: set[str] = set()
+        self._closed = False
 
     def begin(self, process: str, node: str) -> bool:
         """Tells that a process is about to start its worker; one that is known has died meanwhile.
@@ -154,7 +155,11 @@ class ShardQueue:
 
     def over(self) -> bool:
         """Tells whether no shard will be handed out any more."""
-        return self._open == 0 or self._cause is not None
+        return self._open == 0 or self._cause is not None or self._closed
+
+    def close(self) -> None:
+        """Hands out no more."""
+        self._closed = True
 
     def _from_back(self, process: str) -> int | None:
         """Gives a shard that has come back and is due, not to the process that failed at it if there is another."""

@@ -70,7 +70,7 @@ class RunRecord:
         images_here: Images that the command that finished the run scored itself; the others were there.
         wall_seconds: Its time for them, start of Ray and of the processes included.
         images_per_second: Its speed from the first shard's start to the last one's end.
-        workers: Its processes.
+        workers: Its processes as they were planned, and as ``ran`` how many worked, replacements included.
         finished: When, in UTC.
         changed: Number of images that changed after they were listed, and have the score of their new content.
         unsettled: Folders of the output that are below ``update`` still, in whose place they are being put.
@@ -247,7 +247,7 @@ def score_manifest(
     before, todo = _unfinished(manifest, output.child(SCORES_FOLDER), retry)
     if before.images:
         log.info("%s: %d of %d images are done already", output.url, before.images, manifest.images)
-    here, workers, began = ShardSummary(), None, time.monotonic()
+    here, processes, began = ShardSummary(), None, time.monotonic()
     if len(todo):
         with ray_session(options.address), closing(Progress(manifest.images, before.images)) as shown:
             workers = cluster_workers(options.device, options.workers, autoscaling=options.autoscaling)
@@ -262,7 +262,8 @@ def score_manifest(
                 summary = ShardSummary(**row)
                 here += summary
                 shown.update(summary.images, summary.images - summary.counts.get(Status.SCORED, 0))
-    record = _record(before + here, here, settings, options, workers, time.monotonic() - began)
+            processes = {**asdict(workers), "ran": run.processes}
+    record = _record(before + here, here, settings, options, processes, time.monotonic() - began)
     if record.images != manifest.images:
         raise RuntimeError(f"{record.images} rows for {manifest.images} images; this is a defect, please report it")
     if record.changed:
@@ -309,7 +310,7 @@ def _record(
     here: ShardSummary,
     settings: dict[str, Any],
     options: ScoringOptions,
-    workers: Workers | None,
+    workers: dict[str, int | None] | None,
     wall_seconds: float,
 ) -> RunRecord:
     return RunRecord(
@@ -328,7 +329,7 @@ def _record(
         images_here=here.scored_here,
         wall_seconds=round(wall_seconds, 3),
         images_per_second=round(here.scored_here / (here.ended - here.began), 2) if here.scored_here else None,
-        workers=asdict(workers) if workers else None,
+        workers=workers,
         finished=datetime.now(UTC).isoformat(timespec="seconds"),
         changed=total.changed,
     )

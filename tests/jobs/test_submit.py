@@ -127,7 +127,7 @@ def test_a_job_server_that_is_lost_is_no_wrong_usage(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr("jobs.submit.RETRY_SECONDS", ())
     client.find.side_effect = OSError("gone")
     monkeypatch.setattr("jobs.job_log.PATIENCE_SECONDS", -1.0)
-    with pytest.raises(Unavailable, match="lost, while monday may run on: gone. Follow it: grepr submit"):
+    with pytest.raises(Unavailable, match=r"lost, while monday may run on: gone\. Follow it: grepr submit"):
         run(SubmitOptions(address="http://head:8265", submission_id="monday", follow=True), None)
     client.submit_job.side_effect = OSError("gone")
     with pytest.raises(Unavailable, match="the job could not be handed over: gone"):

@@ -90,13 +90,14 @@ def test_an_earlier_version_did_not_know_every_setting(tmp_path: Path):
 def interrupted_after(shards: int) -> Iterator[None]:
     """Ends a command so, as a cluster does whose time is up."""
 
-    def map_shards(*arguments: Any) -> Iterator[dict[str, Any]]:
-        for done, row in enumerate(without_ray.map_shards(*arguments)):
-            yield row
-            if done + 1 == shards:
-                raise KeyboardInterrupt
+    class Interrupted(without_ray.Run):
+        def __iter__(self) -> Iterator[dict[str, Any]]:
+            for done, row in enumerate(super().__iter__()):
+                yield row
+                if done + 1 == shards:
+                    raise KeyboardInterrupt
 
-    with mock.patch.object(score, "map_shards", map_shards):
+    with mock.patch.object(score, "ShardRun", Interrupted):
         yield
 
 

@@ -72,7 +72,7 @@ def test_a_broken_record_of_a_run_is_named(tmp_path: Path, content: bytes):
         assert "delete it and run the command that wrote it again" in err
 
 
-@pytest.mark.parametrize("name", ["settings.json", "run.lock", "manifest/manifest.json"])
+@pytest.mark.parametrize("name", ["settings.json", "manifest/manifest.json"])
 def test_other_broken_records_are_named(lake: Path, tmp_path: Path, name: str):
     score(lake, tmp_path / "out")
     (tmp_path / "out/run.json").unlink()
