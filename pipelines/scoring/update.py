@@ -29,6 +29,9 @@ from pipelines.scoring.score_table import SCORES_FOLDER
 
 log = logging.getLogger(__name__)
 
+#: In an update, of which manifest it is, so that no command with another one goes on with it.
+BEGUN_FILE = "begun.json"
+
 
 def run(options: ScoreOptions) -> RunRecord:
     """Scores what is new or has changed, takes over the other rows, and drops those of images that are gone.
@@ -60,6 +63,7 @@ def run(options: ScoreOptions) -> RunRecord:
         record = _score_update(manifest, options, output, model, lock)
         update = output.child(UPDATE_FOLDER)
         folders = [name for name in (MANIFEST_FOLDER, SCORES_FOLDER) if update.exists(name)]
+        lock.check()
         # From here on the update is what readers find.
         output.write_json(RUN_FILE, asdict(replace(record, unsettled=folders)))
         settle(output)
@@ -71,8 +75,11 @@ def _score_update(
 ) -> RunRecord:
     """Builds the new state, or goes on with one that was begun before."""
     update = output.child(UPDATE_FOLDER)
-    if not _goes_on(given, update):
+    begun = {"manifest": given.folder.url if given is not None else None}
+    # What is left of one that came to hold has no settings any more.
+    if not update.exists(SETTINGS_FILE) or update.read_json(BEGUN_FILE) != begun:
         update.remove()
+        update.write_json(BEGUN_FILE, begun)
     elif record := read_record(update):
         return record
     else:
@@ -86,10 +93,3 @@ def _score_update(
         since=output,
         lock=lock,
     )
-
-
-def _goes_on(given: Manifest | None, update: Folder) -> bool:
-    """Tells whether an update that was begun is of the same images; what is left of one that ended has no settings."""
-    if not update.exists(SETTINGS_FILE) or update.exists(MANIFEST_FOLDER) != (given is None):
-        return False
-    return given is None or update.read_json(SETTINGS_FILE).get("images") == given.images

@@ -217,7 +217,7 @@ def test_an_update_that_was_begun_goes_on(lake: Path, tmp_path: Path):
     command = options(lake, str(tmp_path / "out"), update=True)
     update.run(command)
     change(lake)
-    with killed_after(5):
+    with killed_after(6):
         update.run(command)
     assert (tmp_path / "out/update/scores").exists()
     with mock.patch.object(manifests, "Listing", side_effect=AssertionError("listed again")):
@@ -248,6 +248,14 @@ def test_a_manifest_is_followed_by_another(lake: Path, tmp_path: Path):
     assert update.run(options(second, out, update=True)).images_here == 3
     assert not (tmp_path / "out/manifest").exists()  # it would be of other images
     assert len(read_scores(Folder(out))) == 7
+
+    (lake / "0000.jpg").write_text("of the third")
+    third = list_lake("third")
+    with killed_after(4):
+        update.run(options(second, out, update=True))
+    assert (tmp_path / "out/update/scores/shard=000000.parquet").exists()
+    assert update.run(options(third, out, update=True)).images_here == 1  # goes on with nothing of the second
+    assert read_scores(Folder(out))["etag"][0] == find_manifest(third).read_shard(0)["etag"][0]
 
 
 @pytest.mark.parametrize(
