@@ -19,10 +19,13 @@ from grepr_core.storage import Folder
 from pipelines.lake import manifest as manifests
 from pipelines.lake.manifest import MANIFEST_FOLDER, find_manifest
 from pipelines.options import ManifestOptions, ScoreOptions
+from pipelines.reporting.database import load_scores, open_database
 from pipelines.running.shard_files import finished_shards
 from pipelines.scoring import score, update
 from pipelines.scoring.current import UPDATE_FOLDER, current_folder
+from pipelines.scoring.old_scores import OldScores
 from pipelines.scoring.score_table import SCORES_FOLDER, read_scores, read_shard
+from pipelines.selection.scores import open_scores
 from tests.pipelines.scoring.without_ray import without_ray
 from tests.s3_server import s3_server
 
@@ -189,6 +192,21 @@ def test_in_an_object_store_nothing_is_left_of_before(tmp_path: Path):
         fs.invalidate_cache()
         names = [{path.partition(name)[2] for path in fs.find(f"lake-scores/{name}")} for name in ("out", "anew")]
         assert names[0] == names[1]
+
+
+def test_every_reader_finds_an_update_that_holds_already(lake: Path, tmp_path: Path):
+    out = Folder(str(tmp_path / "out"))
+    score.run(options(lake, out.url))
+    change(lake)
+    with mock.patch.object(update, "settle", side_effect=[None, Killed]), pytest.raises(Killed):
+        update.run(options(lake, out.url, update=True))
+    assert len(rows(out.child(SCORES_FOLDER))) == IMAGES
+    assert len(OldScores.read(out).keys) == 7
+    selected_from = open_scores(out.url, {}, unfinished=False)
+    assert len(rows(selected_from.folder)) == selected_from.manifest().images == selected_from.images == 7
+    with open_database() as connection:
+        load_scores(connection, "now", out)
+        assert len(connection.table("now")) == 7
 
 
 def test_only_what_is_new_or_has_changed_is_scored(lake: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture):
