@@ -77,12 +77,15 @@ def open_file_system(url: str, storage_options: Mapping[str, Any]) -> tuple[fssp
     Raises:
         LinkLocalError: The host may not be asked.
     """
+    own = {name: value for name, value in storage_options.items() if name in OWN_OPTIONS}
+    options = {name: value for name, value in storage_options.items() if is_web(url) or name not in own}
     for part in url.split("::"):  # a chain of file systems, each within the next
         scheme, _, rest = part.partition("://")
         if scheme in _BY_HOST:
             host = urllib.parse.urlsplit(f"//{rest}").hostname or ""
-            WebAccess.of(storage_options).check_host(host, resolve=True)
-    options = {name: value for name, value in storage_options.items() if is_web(url) or name not in OWN_OPTIONS}
+            WebAccess.of(own).check_host(host, resolve=True)
+        if is_web(part) and part != url:  # where each has options by its name
+            options[scheme] = {**options.get(scheme, {}), **own}
     fs, path = url_to_fs(url, **options)
     return fs, path
 

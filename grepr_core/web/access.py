@@ -22,8 +22,10 @@ _PORTS = {"http": 80, "https": 443}
 class LinkLocalError(UserError):
     """A host is at a link-local address, which is not to be asked."""
 
-    def __init__(self, host: str) -> None:
-        super().__init__(f"{host} is at a link-local address, which only --allow-link-local has asked")
+
+def refusal(host: str) -> LinkLocalError:
+    """Gives the error for a host."""
+    return LinkLocalError(f"{host} is at a link-local address, which only --allow-link-local has asked")
 
 
 def is_web(url: str) -> bool:
@@ -98,7 +100,7 @@ class WebAccess:
         except (OSError, UnicodeError):
             return  # who connects will say so
         if any(is_link_local(str(address[0])) for *_, address in found):
-            raise LinkLocalError(host)
+            raise refusal(host)
 
 
 def _hosts(storage_options: Mapping[str, Any]) -> frozenset[str]:

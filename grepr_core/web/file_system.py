@@ -9,7 +9,7 @@ import aiohttp
 import fsspec
 from fsspec.implementations.http import HTTPFileSystem
 
-from grepr_core.web.access import ALLOW_LINK_LOCAL, HEADERS_FOR, LinkLocalError, WebAccess, is_link_local
+from grepr_core.web.access import ALLOW_LINK_LOCAL, HEADERS_FOR, LinkLocalError, WebAccess, is_link_local, refusal
 
 
 class WebFileSystem(HTTPFileSystem):  # type: ignore[misc]
@@ -72,7 +72,7 @@ class _Client:
             return await handler(request)
         except aiohttp.ClientConnectorError as error:
             if isinstance(error.os_error, _RefusedError):
-                raise LinkLocalError(host) from None
+                raise refusal(host) from None
             raise
 
 

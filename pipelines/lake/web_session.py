@@ -9,7 +9,7 @@ import requests.adapters
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
-from grepr_core.web.access import LinkLocalError, WebAccess, is_link_local
+from grepr_core.web.access import WebAccess, is_link_local, refusal
 
 _CONNECTIONS = 64
 
@@ -56,7 +56,7 @@ class _Connection(HTTPConnection):
         WebAccess().check_host(self.host, resolve=True)
         super().connect()
         if is_link_local(self.sock.getpeername()[0]):
-            raise LinkLocalError(self.host)
+            raise refusal(self.host)
 
 
 class _SecureConnection(_Connection, HTTPSConnection):

@@ -170,7 +170,7 @@ class _NoteObject:
             raise OvertakenError from error
         except BaseError as error:
             # 501 Not Implemented, of servers that speak an older S3.
-            if not isinstance(error, NotSupportedError) and "501" not in str(error):
+            if not isinstance(error, NotSupportedError) and "status code: 501" not in str(error):
                 raise
             obstore.put(self._store, self._key, _content(holder))
 

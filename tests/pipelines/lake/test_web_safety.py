@@ -242,6 +242,8 @@ def test_an_option_allows_them():
     access = WebAccess.of(options.storage_options)
     assert access.allow_link_local
     access.check_host("169.254.169.254", resolve=True)
+    fs, _ = open_file_system("simplecache::http://169.254.169.254/a.jpg", options.storage_options)
+    assert fs.fs.get_client.access.allow_link_local
     assert not WebAccess.of(ScoreOptions(source="a", output="b").storage_options).allow_link_local
 
 

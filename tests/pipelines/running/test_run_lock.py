@@ -8,13 +8,17 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
+import obstore
 import pytest
+from obstore.exceptions import GenericError
+from obstore.store import MemoryStore
 
 from grepr_core.errors import Unavailable, UserError
 from grepr_core.storage import Folder
 from pipelines.running import run_lock as module
-from pipelines.running.lock_note import Holder, Note, OvertakenError, open_note
+from pipelines.running.lock_note import Holder, Note, OvertakenError, _NoteObject, open_note
 from pipelines.running.run_files import LOCK_FILE
 from pipelines.running.run_lock import RunLock, run_lock
 from tests.s3_server import s3_server
@@ -257,6 +261,43 @@ def test_a_lock_that_cannot_be_asked_for_stops_the_command(tmp_path: Path, monke
     with pytest.raises(Unavailable, match=r"cannot be asked .*: away"):
         lock.check()
     lock.release()  # a store that is away ends no command
+
+
+def test_a_write_that_was_done_twice_since_its_answer_got_lost_is_ones_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    note, mine = Memory(), Holder(token="mine")
+    note.write(mine, None)
+    lock = RunLock(Folder(str(tmp_path)), note, mine)
+    write = note.write
+
+    def write_twice(holder: Holder, found: Note | None) -> None:
+        write(holder, found)
+        write(holder, found)
+
+    monkeypatch.setattr(note, "write", write_twice)
+    monkeypatch.setattr(module, "PATIENCE_SECONDS", 0.0)
+    lock.check()
+    lock.release()
+    assert note.content is None
+
+
+def test_a_store_without_conditions_is_written_to_without(monkeypatch: pytest.MonkeyPatch):
+    store, modes, put = MemoryStore(), [], obstore.put
+
+    def refuse_conditions(*arguments: Any, mode: str | None = None) -> None:
+        modes.append(mode)
+        if mode is not None:
+            raise GenericError("Server returned non-2xx status code: 501 Not Implemented")
+        put(*arguments)
+
+    monkeypatch.setattr(obstore, "put", refuse_conditions)
+    note = _NoteObject(store, "out/run.lock")
+    note.write(Holder(token="mine"), None)
+    assert modes == ["create", None]
+    found = note.read()
+    assert found is not None
+    assert found.holder.token == "mine"
 
 
 @pytest.mark.s3
