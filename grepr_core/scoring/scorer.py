@@ -242,8 +242,10 @@ class Scorer:
     def _encode_patches(self, encoder: LowLevelEncoder, image: Tensor) -> Tensor:
         return torch.cat([encoder(batch) for batch in patch_batches(image, batch_size=self._patches)])
 
-    def _finish_next(self, under_way: "deque[_Batch]", scores: dict[int, ImageScore]) -> None:
-        """Adds the scores of the batch that was started first, and where it failed, those of its parts."""
+    def _finish_next(
+        self, under_way: "deque[_Batch]", scores: dict[int, ImageScore], *, last_try: bool = False
+    ) -> None:
+        """Adds the scores of the batch that was started first. Where it failed, its parts are tried; alone, a last time."""
         batch = under_way.popleft()
         try:
             scores |= self._finish(batch)
@@ -251,20 +253,21 @@ class Scorer:
             why = error.with_traceback(None)  # which would hold the tensors of the batch
         else:
             return
-        if not is_out_of_memory(why):
+        no_room = is_out_of_memory(why)
+        if not no_room:
             check_device(self._device)
-        # The others' memory is free again after this.
-        while under_way:
-            self._finish_next(under_way, scores)
-        if len(batch.group) == 1:
+        if last_try:
             (waiting,) = batch.group
             failure = Failure(Status.CRASHED, model_failure_words(why), waiting.photo.width, waiting.photo.height)
             scores[waiting.index] = ImageScore.from_failure(failure, waiting.size)
             return
-        part = math.ceil(len(batch.group) / 2) if is_out_of_memory(why) else 1
+        while under_way:  # which frees their memory
+            self._finish_next(under_way, scores)
+        part = math.ceil(len(batch.group) / 2) if no_room else 1
         for first in range(0, len(batch.group), part):
             free_memory(self._device)
-            self._finish_next(deque([self._start(batch.group[first : first + part])]), scores)
+            again = deque([self._start(batch.group[first : first + part])])
+            self._finish_next(again, scores, last_try=part == 1)
 
     def _finish(self, batch: "_Batch") -> dict[int, ImageScore]:
         predictions = self._timed("model", lambda: self._predict(*(tensor.numpy() for tensor in batch.results())))

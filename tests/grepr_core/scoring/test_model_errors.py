@@ -91,11 +91,11 @@ def test_after_any_other_exception_images_are_scored_singly(inject: Inject):
     assert sizes == [8] + [1] * 8
 
 
-def test_an_exception_that_passes_costs_no_row(inject: Inject):
-    scorer = make_scorer(IMAGES)
+@pytest.mark.parametrize("batch", [1, IMAGES])
+def test_an_exception_that_passes_costs_no_row(inject: Inject, batch: int):
+    scorer = make_scorer(batch)
     errors = iter([RuntimeError("for once")])
-    # With one image a batch a single exception would be a row: nothing tells that it would pass.
-    inject(scorer, lambda images, _: next(errors, None) if images > 1 else None)
+    inject(scorer, lambda images, _: next(errors, None))
     assert {score.status for score in scorer.score(SAME_SIZE)} == {Status.SCORED}
 
 

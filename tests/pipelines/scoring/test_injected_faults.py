@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import numpy as np
 import pytest
 
 from grepr_core.bundles.bundle import load_bundle
-from grepr_core.decoding.images import Status
+from grepr_core.decoding.images import decode
 from grepr_core.errors import UserError
 from grepr_core.scoring.scorer import Scorer
 from grepr_core.storage import Folder
@@ -88,7 +89,7 @@ def encodes(error: Exception, calls: range) -> Any:
     return mock.patch.object(Scorer, "_encode", failing(Scorer._encode, calls, error))
 
 
-@pytest.mark.parametrize("where", [shard_writes, footers])
+@pytest.mark.parametrize("where", [shard_writes, footers, encodes])
 def test_what_fails_once_costs_nothing(where: Callable[..., Any], lake: Path, tmp_path: Path):
     with where(OSError(errno.EIO, "Input/output error"), ONCE):
         record = score(lake, tmp_path / "out")
@@ -131,11 +132,18 @@ def test_where_no_process_can_start_the_cause_is_told(lake: Path, tmp_path: Path
     ],
 )
 def test_an_exception_of_the_model_is_a_row(error: Exception, reason: str, lake: Path, tmp_path: Path):
-    with encodes(error, ONCE):
+    culprit, encode = decode((lake / "0005.jpg").read_bytes()).rgb, Scorer._encode
+
+    def encode_or_raise(scorer: Scorer, photos: Any) -> Any:
+        if any(np.array_equal(photo.rgb, culprit) for photo in photos):
+            raise error
+        return encode(scorer, photos)
+
+    with mock.patch.object(Scorer, "_encode", encode_or_raise):
         record = score(lake, tmp_path / "out")
     assert record.counts == {"scored": IMAGES - 1, "crashed": 1}
     rows = check_invariants(tmp_path / "out").to_pylist()
-    assert [row["error"] for row in rows if row["status"] == Status.CRASHED] == [reason]
+    assert [row["error"] for row in rows] == [reason if row["uri"].endswith("0005.jpg") else None for row in rows]
 
 
 def test_a_model_that_always_fails_is_still_a_run(lake: Path, tmp_path: Path):
