@@ -6,13 +6,19 @@ between its start and its end:
 - ``driver``: kill -9 of the command
 - ``interrupt``: Ctrl-C
 - ``actor``: kill -9 of a scoring process
-- ``node``: kill -9 of the raylet of one of three nodes of a Ray cluster
 - ``store``: kill -9 of the S3 server, which is started again 5 seconds later
+- ``model``: an exception in the model, at a random image
+- ``start``: a scoring process whose start fails
+- ``unread``: the S3 server answers 503 for some seconds while scoring processes read the model from it
+- ``suspend``: a scoring process or the command is suspended for 60 seconds
+- ``node``: kill -9 of the raylet of one of three nodes of a Ray cluster, and another in its place
+- ``join``: a node joins the cluster
+- ``unlike``: likewise ``node``, but the other has three cores and a GPU, as far as Ray knows
 
 Then the same command is run again until it ends well. Lost, doubled and differing rows are counted against a run that
 nothing disturbed. The S3 server is s3rver (npm install --global s3rver), which keeps its objects on disk.
 
-Example: python -m benchmarks.chaos --runs 100
+Example: python -m benchmarks.chaos --runs 150
 """
 
 import argparse
@@ -29,6 +35,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
@@ -36,16 +43,21 @@ import pyarrow as pa
 import s3fs
 from ray.cluster_utils import Cluster
 
+import grepr_core.bundles
 from grepr_core.storage import Folder
 from pipelines.scoring.score_table import read_scores
+from tests.fault_proxy import FaultProxy, fault_proxy
 from tests.lake import grepr, jpeg, photo
 
-KINDS = ("driver", "interrupt", "actor", "node", "store")
+ON_CLUSTER = ("node", "join", "unlike")
+KINDS = ("driver", "interrupt", "actor", "store", "model", "start", "unread", "suspend", *ON_CLUSTER)
 STORE_AWAY_SECONDS = 5.0
+SUSPENDED_SECONDS = 60.0
 #: About the time from the start of a scoring process to its end.
 SCORING_SECONDS = 10.0
 MOST_REPEATS = 6
 NODES = 3
+MODEL = "s3://models/grepr-lite"
 
 
 class Store:
@@ -61,11 +73,15 @@ class Store:
         self._port = 0
         self._start()
         os.environ |= {
-            "AWS_ENDPOINT_URL": f"http://127.0.0.1:{self._port}",
+            "AWS_ENDPOINT_URL": self.address,
             "AWS_ACCESS_KEY_ID": "S3RVER",
             "AWS_SECRET_ACCESS_KEY": "S3RVER",
             "AWS_DEFAULT_REGION": "us-east-1",
         }
+
+    @property
+    def address(self) -> str:
+        return f"http://127.0.0.1:{self._port}"
 
     def _start(self) -> None:
         with self._log.open("w") as log:
@@ -107,17 +123,25 @@ def cluster() -> Iterator[Cluster]:
 
 
 def kill_node(where: Cluster) -> None:
-    """Kills the raylet of a node that is not the head, and puts another node in its place."""
+    """Kills the raylet of a node that is not the head."""
     node = next(node for node in where.list_all_nodes() if not node.head)
     os.kill(node.all_processes["raylet"][0].process.pid, signal.SIGKILL)
     where.remove_node(node, allow_graceful=False)
-    where.add_node(num_cpus=1)
 
 
-def scoring_processes(command: int) -> list[psutil.Process]:
-    """The scoring processes of a command that has started Ray itself."""
+def restore(where: Cluster) -> None:
+    """Makes the cluster what it was before a run."""
+    for node in where.list_all_nodes():
+        if not node.head:
+            where.remove_node(node)
+    for _ in range(NODES - 1):
+        where.add_node(num_cpus=1)
+
+
+def scoring_processes(where: Cluster | None, command: int) -> list[psutil.Process]:
+    """The scoring processes of a command that has started Ray itself, or of a cluster that this process has."""
     found = []
-    for process in psutil.Process(command).children(recursive=True):
+    for process in psutil.Process(command if where is None else None).children(recursive=True):
         try:
             name = " ".join(process.cmdline())
         except psutil.Error:
@@ -127,44 +151,93 @@ def scoring_processes(command: int) -> list[psutil.Process]:
     return found
 
 
-def disturb(kind: str, process: "subprocess.Popen[str]", store: Store, where: Cluster | None) -> bool:
+def wait_for_one(where: Cluster | None, command: "subprocess.Popen[str]") -> psutil.Process | None:
+    """Gives a scoring process at a random moment of its life; none where the command has ended meanwhile."""
+    while not (found := scoring_processes(where, command.pid)):
+        if command.poll() is not None:
+            return None
+        time.sleep(0.1)
+    time.sleep(random.uniform(0, SCORING_SECONDS))
+    return random.choice(found) if command.poll() is None else None
+
+
+@dataclass
+class Place:
+    """What can be disturbed beside the command."""
+
+    store: Store
+    proxy: FaultProxy
+    faults: Path
+    cluster: Cluster | None
+
+
+def disturb(kind: str, process: "subprocess.Popen[str]", place: Place) -> bool:
     """Disturbs a run; tells whether there was something to disturb."""
+    where = place.cluster
     match kind:
         case "driver":
             process.kill()
         case "interrupt":
             process.send_signal(signal.SIGINT)
+        case "store":
+            place.store.disturb()
         case "actor":
-            while not (found := scoring_processes(process.pid)):
-                if process.poll() is not None:
-                    return False
-                time.sleep(0.1)
+            return _signal(wait_for_one(None, process), signal.SIGKILL)
+        case "suspend":
+            chosen = wait_for_one(None, process)
+            if random.random() < 1 / 2 and process.poll() is None:
+                chosen = psutil.Process(process.pid)
+            if not _signal(chosen, signal.SIGSTOP):
+                return False
+            time.sleep(SUSPENDED_SECONDS)
+            return _signal(chosen, signal.SIGCONT)
+        case "model" | "start":
+            process.wait()
+            return not (place.faults / kind).exists()
+        case "unread":
+            before = place.proxy.requests.total()
+            while process.poll() is None and place.proxy.requests.total() == before:
+                time.sleep(0.05)
             time.sleep(random.uniform(0, SCORING_SECONDS))
-            with contextlib.suppress(psutil.NoSuchProcess):
-                random.choice(found).kill()
-                return process.poll() is None
-            return False
-        case "node":
+            place.proxy.share = 1.0
+            time.sleep(random.uniform(1, 8))
+            place.proxy.share = 0.0
+            return place.proxy.counts.total() > 0
+        case "join":
+            assert where is not None
+            where.add_node(num_cpus=1)
+        case "node" | "unlike":
             assert where is not None
             kill_node(where)
-        case "store":
-            store.disturb()
+            where.add_node(**({"num_cpus": 1} if kind == "node" else {"num_cpus": 3, "num_gpus": 1}))
     return True
 
 
-def start(output: str, where: Cluster | None, workers: int = 1) -> "subprocess.Popen[str]":
-    address = ["--address", where.address] if where is not None else []
-    return grepr("score", "s3://lake/photos", output, "--shard-size", "4", "--workers", str(workers), *address)
+def _signal(process: psutil.Process | None, number: signal.Signals) -> bool:
+    try:
+        if process is not None:
+            process.send_signal(number)
+    except psutil.NoSuchProcess:
+        return False
+    return process is not None
 
 
-def run_to_end(output: str, where: Cluster | None, store: Store) -> int:
+def start(kind: str, output: str, where: Cluster | None) -> "subprocess.Popen[str]":
+    # On a cluster as many as it holds.
+    size = ["--address", where.address] if where is not None else ["--workers", "2" if kind == "actor" else "1"]
+    model = ["--model", MODEL] if kind == "unread" else []
+    return grepr("score", "s3://lake/photos", output, "--shard-size", "4", "--device", "cpu", *size, *model)
+
+
+def run_to_end(kind: str, output: str, where: Cluster | None, store: Store) -> int:
     """Runs the command until it ends well; gives how often that was."""
     for attempt in range(1, MOST_REPEATS + 1):
         store.keep_up()
-        process = start(output, where)
-        _, err = process.communicate(timeout=600)
+        process = start(kind, output, where)
+        _, err = process.communicate(timeout=900)
         if process.returncode == 0:
             return attempt
+        print(f"  ended with {process.returncode}: {err.strip().splitlines()[-1:]}", flush=True)
     raise RuntimeError(f"{output}: still not done after {MOST_REPEATS} times: {err}")
 
 
@@ -179,7 +252,7 @@ def differences(expected: pa.Table, found: pa.Table) -> Counter[str]:
     return counts
 
 
-def chaos(runs: int, seed: int, photos: int, kinds: list[str]) -> Counter[str]:
+def chaos(runs: int, seed: int, photos: int, kinds: list[str]) -> dict[str, Counter[str]]:
     """Disturbs runs and prints a line for each.
 
     Args:
@@ -189,57 +262,86 @@ def chaos(runs: int, seed: int, photos: int, kinds: list[str]) -> Counter[str]:
         kinds: Of disturbance, in turn.
 
     Returns:
-        Lost and doubled rows, and tables that differ otherwise, over all runs.
+        For each kind: runs, those disturbed in time, commands that were needed, lost and doubled rows, and tables that
+        differ otherwise.
     """
     random.seed(seed)
-    total: Counter[str] = Counter(lost=0, doubled=0, differing=0)
-    with tempfile.TemporaryDirectory() as temporary:
+    totals = {kind: Counter(runs=0, in_time=0, commands=0, lost=0, doubled=0, differing=0) for kind in kinds}
+    with tempfile.TemporaryDirectory() as temporary, contextlib.ExitStack() as stack:
         store = Store(Path(temporary))
-        where = None
-        try:
-            fs = s3fs.S3FileSystem()
-            for bucket in ("lake", "scores"):
-                fs.mkdir(bucket)
-            for i in range(photos):
-                fs.pipe_file(f"lake/photos/{i:04d}.jpg", jpeg(photo(i)))
-            fs.pipe_file("lake/photos/broken.jpg", b"not an image")
-            began = time.monotonic()
-            run_to_end("s3://scores/undisturbed", None, store)
-            duration = time.monotonic() - began
-            expected = rows_of("s3://scores/undisturbed")
-            print(f"undisturbed: {len(expected)} rows in {duration:.1f} s", flush=True)
-            with cluster() if "node" in kinds else contextlib.nullcontext() as made:
-                for run in range(runs):
-                    kind = kinds[run % len(kinds)]
-                    where = made if kind == "node" else None
-                    output = f"s3://scores/run-{run}"
-                    process = start(output, where, workers=2 if kind == "actor" else 1)
-                    moment = 0.0 if kind == "actor" else random.uniform(0, duration)
-                    time.sleep(moment)
-                    in_time = process.poll() is None and disturb(kind, process, store, where)
-                    process.communicate(timeout=600)
-                    repeats = run_to_end(output, where, store)
-                    store.keep_up()
-                    found = differences(expected, rows_of(output))
-                    total.update(found)  # where adding would drop zeros
-                    total["in_time"] += in_time
-                    said = "" if in_time else " (nothing there to disturb)"
-                    print(f"run {run}: {kind} after {moment:.1f} s{said}, {repeats} more: {dict(found)}", flush=True)
-        finally:
-            store.kill()
-    return total
+        stack.callback(store.kill)
+        faults = Path(temporary, "faults")
+        faults.mkdir()
+        proxy = stack.enter_context(fault_proxy(store.address))
+        proxy.kinds, proxy.only = ("slow_down",), "GET /models/"
+        os.environ |= {
+            "AWS_ENDPOINT_URL": proxy.address,
+            "PYTHONPATH": str(Path(__file__).parent / "chaos_faults"),
+            "GREPR_CHAOS": str(faults),
+        }
+        fill(photos)
+        began = time.monotonic()
+        run_to_end("", "s3://scores/undisturbed", None, store)
+        duration = time.monotonic() - began
+        expected = rows_of("s3://scores/undisturbed")
+        print(f"undisturbed: {len(expected)} rows in {duration:.1f} s", flush=True)
+        made = stack.enter_context(cluster()) if set(kinds) & set(ON_CLUSTER) else None
+        for run in range(runs):
+            kind, output = kinds[run % len(kinds)], f"s3://scores/run-{run}"
+            where = made if kind in ON_CLUSTER else None
+            if kind in ("model", "start"):
+                (faults / kind).touch()
+            proxy.counts.clear()
+            process = start(kind, output, where)
+            waits = kind not in (
+                "actor",
+                "suspend",
+                "unread",
+                "model",
+                "start",
+            )  # those wait for their moment themselves
+            moment = random.uniform(0, duration) if waits else 0.0
+            time.sleep(moment)
+            in_time = process.poll() is None and disturb(kind, process, Place(store, proxy, faults, where))
+            process.communicate(timeout=900)
+            commands = 1 if process.returncode == 0 else 1 + run_to_end(kind, output, where, store)
+            store.keep_up()
+            (faults / kind).unlink(missing_ok=True)
+            if where is not None:
+                restore(where)
+            found = differences(expected, rows_of(output))
+            # update, where adding would drop zeros
+            totals[kind].update(Counter(runs=1, in_time=int(in_time), commands=commands) + found)
+            said = "" if in_time else " (nothing there to disturb)"
+            print(f"run {run}: {kind} after {moment:.1f} s{said}, {commands} commands: {dict(found)}", flush=True)
+    return totals
+
+
+def fill(photos: int) -> None:
+    """Puts the lake and a model into the store."""
+    fs = s3fs.S3FileSystem()
+    for bucket in ("lake", "scores", "models"):
+        fs.mkdir(bucket)
+    for i in range(photos):
+        fs.pipe_file(f"lake/photos/{i:04d}.jpg", jpeg(photo(i)))
+    fs.pipe_file("lake/photos/broken.jpg", b"not an image")
+    for file in (Path(grepr_core.bundles.__file__).parent / "grepr-lite").iterdir():
+        fs.put_file(str(file), f"{MODEL.removeprefix('s3://')}/{file.name}")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--runs", type=int, default=100)
+    parser.add_argument("--runs", type=int, default=150)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--photos", type=int, default=60)
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
     options = parser.parse_args()
-    total = chaos(options.runs, options.seed, options.photos, options.kinds)
-    print(json.dumps({"runs": options.runs, "disturbed in time": total.pop("in_time", 0), **total}))
-    sys.exit(1 if total["lost"] or total["doubled"] or total["differing"] else 0)
+    totals = chaos(options.runs, options.seed, options.photos, options.kinds)
+    for kind, total in totals.items():
+        print(f"{kind:10} {dict(total)}")
+    whole = sum(totals.values(), Counter())
+    print(json.dumps({name: whole[name] for name in ("runs", "in_time", "commands", "lost", "doubled", "differing")}))
+    sys.exit(1 if whole["lost"] or whole["doubled"] or whole["differing"] else 0)
 
 
 if __name__ == "__main__":

@@ -245,7 +245,7 @@ class Scorer:
     def _finish_next(
         self, under_way: "deque[_Batch]", scores: dict[int, ImageScore], *, last_try: bool = False
     ) -> None:
-        """Adds the scores of the batch that was started first. Where it failed, its parts are tried; alone, a last time."""
+        """Adds the scores of the batch that was started first, or of its parts where it failed; alone, a last time."""
         batch = under_way.popleft()
         try:
             scores |= self._finish(batch)
