@@ -43,8 +43,8 @@ Start with: grepr demo demo/
 
 Then: grepr score ~/Pictures scores/
 
-Results go to files and standard output, progress to standard error. Exit codes: 0 done; 1 failed; 2 wrong usage; 3 \
-done, but more images failed than --max-failed-fraction allows.
+Results go to files and standard output, progress to standard error. Exit codes: 0 done; 1 failed, or a server, \
+cluster or output was not to be had; 2 wrong usage; 3 done, but more images failed than --max-failed-fraction allows.
 """
 
 

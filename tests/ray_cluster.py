@@ -22,11 +22,13 @@ class RayCluster:
 
     Attributes:
         address: URL of the job server.
+        head: HOST:PORT that its nodes and ``--address`` know it by.
         token: That the cluster wants.
         folder: Of its sessions.
     """
 
     address: str
+    head: str
     token: str
     folder: Path
 
@@ -74,7 +76,9 @@ def ray_cluster(cpus: int, environment: Mapping[str, str]) -> Iterator[RayCluste
             start_new_session=True,
         )
     try:
-        yield RayCluster(_address(folder / "start.log", process), token, folder)
+        address = _told(folder / "start.log", process, "RAY_API_SERVER_ADDRESS='(http://[^']+)'")
+        head = _told(folder / "start.log", process, "--address='([^']+)'")
+        yield RayCluster(address, head, token, folder)
     finally:
         root = psutil.Process(process.pid)
         own = [root, *root.children(recursive=True)]
@@ -86,9 +90,9 @@ def ray_cluster(cpus: int, environment: Mapping[str, str]) -> Iterator[RayCluste
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _address(log: Path, process: subprocess.Popen[bytes]) -> str:
+def _told(log: Path, process: subprocess.Popen[bytes], pattern: str) -> str:
     deadline = time.monotonic() + 120
-    while (found := re.search(r"RAY_API_SERVER_ADDRESS='(http://[^']+)'", log.read_text())) is None:
+    while (found := re.search(pattern, log.read_text())) is None:
         assert process.poll() is None, log.read_text()
         assert time.monotonic() < deadline, log.read_text()
         time.sleep(0.2)

@@ -37,7 +37,32 @@ def connect(address: str, named: str) -> None:
 
     Raises:
         Unavailable: No Ray answers there.
-        UserError: The address cannot be one, or the cluster wants another token or another version of Ray or Python.
+        UserError: The address cannot be one, or the cluster cannot be used from here; see :func:`find`.
+    """
+    found = find(address, named)
+    try:
+        ray.init(address=found, log_to_driver=False, logging_level=logging.ERROR)
+    except ConnectionError as error:
+        why = str(error.__cause__ or error).strip().rpartition("\n")[2]
+        if why.startswith("No node info found"):
+            raise UserError(f"{named}: {_NO_NODE}") from error
+        raise Unavailable(f"{named}: {why}") from error
+
+
+def find(address: str, named: str) -> str:
+    """Makes sure within seconds that a cluster can be connected to.
+
+    Args:
+        address: 'auto' or HOST:PORT.
+        named: How the person named it, for messages.
+
+    Returns:
+        HOST:PORT as Ray takes it.
+
+    Raises:
+        Unavailable: No Ray answers there.
+        UserError: The address cannot be one, the cluster wants another token or another version of Ray or Python, or
+            this machine is none of its nodes.
     """
     try:
         check_address(address, named)
@@ -56,13 +81,7 @@ def connect(address: str, named: str) -> None:
     # Ray itself would look for one for a minute.
     if not services.find_node_ids():  # type: ignore[no-untyped-call]
         raise UserError(f"{named}: {_NO_NODE}")
-    try:
-        ray.init(address=found, log_to_driver=False, logging_level=logging.ERROR)
-    except ConnectionError as error:
-        why = str(error.__cause__ or error).strip().rpartition("\n")[2]
-        if why.startswith("No node info found"):
-            raise UserError(f"{named}: {_NO_NODE}") from error
-        raise Unavailable(f"{named}: {why}") from error
+    return found
 
 
 def wants_token(named: str) -> UserError:

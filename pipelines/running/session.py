@@ -26,6 +26,17 @@ def cluster_address(address: str | None = None) -> str | None:
     return None if address == "local" else address
 
 
+def check_cluster(address: str | None = None) -> None:
+    """Makes sure within seconds that :func:`ray_session` will find its cluster, before there is other work to do.
+
+    Raises:
+        Unavailable: The cluster does not answer.
+        UserError: The cluster cannot be used in this way.
+    """
+    if not ray.is_initialized() and (there := cluster_address(address)) is not None:
+        cluster.find(there, _named(there, address))
+
+
 @contextlib.contextmanager
 def ray_session(address: str | None = None) -> Iterator[None]:
     """Connects to Ray, or starts it on this machine; leaves or stops it at the end.
@@ -33,7 +44,7 @@ def ray_session(address: str | None = None) -> Iterator[None]:
     A Ray that is connected already, as in a Ray job or a test, is used and left as it is.
 
     Args:
-        address: Of a cluster; None takes the one that this process is a job of, or else starts one here.
+        address: As ``--address`` takes it; None takes the cluster that this process is a job of, or else starts one.
 
     Raises:
         Unavailable: The cluster does not answer, or this machine is too busy to start Ray.
@@ -49,7 +60,7 @@ def ray_session(address: str | None = None) -> Iterator[None]:
         if (there := cluster_address(address)) is None:
             local_ray.start_ray()
         else:
-            cluster.connect(there, f"--address {there}" if there == address else f"RAY_ADDRESS={there}")
+            cluster.connect(there, _named(there, address))
     finally:
         if threading.current_thread() is threading.main_thread():
             # Ray puts a handler of its own in place, which ends the process with 15 as exit code.
@@ -58,3 +69,7 @@ def ray_session(address: str | None = None) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _named(address: str, given: str | None) -> str:
+    return f"--address {address}" if address == given else f"RAY_ADDRESS={address}"

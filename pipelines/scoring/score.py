@@ -32,7 +32,7 @@ from pipelines.running.precision import recorded_precision, settle_precision
 from pipelines.running.progress import Progress
 from pipelines.running.run_files import RUN_FILE
 from pipelines.running.run_lock import RunLock, run_lock
-from pipelines.running.session import ray_session
+from pipelines.running.session import check_cluster, ray_session
 from pipelines.running.settings import changes, check_settings, made_otherwise, option_defaults
 from pipelines.running.shard_files import BrokenShard, finished_shards, read_ahead, shard_name
 from pipelines.running.shard_pool import ShardRun
@@ -200,6 +200,7 @@ def scoring_model(name_or_url: str) -> BundleHeader:
 
 def open_manifest(options: ScoreOptions, output: Folder) -> Manifest:
     """Opens the manifest that a command's source is, or lists the source into one below the output."""
+    check_cluster(options.address)  # a lake may take hours to be listed
     return find_or_make_manifest(
         options.source,
         output,

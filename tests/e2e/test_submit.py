@@ -189,3 +189,11 @@ def test_another_token_is_told_and_an_unknown_job_too(
     assert "the cluster wants its token" in err
     assert cluster.token not in err
     assert "0" * 32 not in err
+    # A command that is no job says it in the same words, before it lists anything.
+    where = ("score", "s3://lake/photos", "s3://results/elsewhere", "--address")
+    code, _, err = run_grepr(*where, cluster.head)
+    assert code == 2
+    assert f"--address {cluster.head}: the cluster wants its token" in err
+    code, _, err = run_grepr(*where, cluster.address.removeprefix("http://"))
+    assert code == 1
+    assert "no Ray cluster" in err

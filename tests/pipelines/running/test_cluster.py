@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 from threading import Thread
 from typing import Any
 
@@ -22,9 +23,10 @@ from ray.core.generated.gcs_service_pb2_grpc import (
 )
 
 from grepr_core.errors import Unavailable, UserError
-from pipelines.options import ScoringOptions
+from pipelines.options import ScoreOptions, ScoringOptions
 from pipelines.running import cluster
-from pipelines.running.session import cluster_address, ray_session
+from pipelines.running.session import check_cluster, cluster_address, ray_session
+from pipelines.scoring.score import run
 
 OURS = {"ray_version": ray.__version__, "python_version": platform.python_version()}
 
@@ -181,6 +183,17 @@ def test_no_cluster_runs_on_this_machine(monkeypatch: pytest.MonkeyPatch):
         pass
     monkeypatch.setattr(services, "find_bootstrap_address", lambda _: gone)
     assert str(refusal("auto")).startswith("--address auto (")
+
+
+def test_a_cluster_is_looked_for_before_a_lake_is_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("pipelines.scoring.score.find_or_make_manifest", lambda *_, **__: pytest.fail("listed"))
+    with listening() as address:
+        pass
+    options = ScoreOptions(source=str(tmp_path), output=str(tmp_path / "out"), address=address)
+    with pytest.raises(Unavailable, match="no Ray cluster answers there"):
+        run(options)
+    monkeypatch.setattr("ray.is_initialized", lambda: True)
+    check_cluster(address)
 
 
 def test_which_address_counts(monkeypatch: pytest.MonkeyPatch):
