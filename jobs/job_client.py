@@ -64,8 +64,8 @@ def connect(address: str) -> JobClient:
         The client.
 
     Raises:
-        Unavailable: Nothing answers there.
-        UserError: What answers is no job server, or wants another token.
+        Unavailable: No job server of Ray answers there.
+        UserError: It wants another token, or the address cannot be one.
     """
     # Ray would prefer these to the address that is asked for.
     for name in ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS"):
@@ -80,5 +80,7 @@ def connect(address: str) -> JobClient:
         raise wants_token(address) from error
     except LOST as error:
         raise Unavailable(f"{address}: no Ray job server answers there; is port 8265 of the head reachable?") from error
-    except (RuntimeError, ValueError) as error:
+    except (RuntimeError, KeyError) as error:
+        raise Unavailable(f"{address}: what answers there is no Ray job server ({error})") from error
+    except ValueError as error:
         raise UserError(f"{address}: {error}") from error

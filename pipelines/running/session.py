@@ -34,6 +34,7 @@ def check_cluster(address: str | None = None) -> None:
         UserError: The cluster cannot be used in this way.
     """
     if not ray.is_initialized() and (there := cluster_address(address)) is not None:
+        _mute_ray()
         cluster.find(there, _named(there, address))
 
 
@@ -53,8 +54,7 @@ def ray_session(address: str | None = None) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    logging.getLogger("ray").setLevel(logging.ERROR)
+    _mute_ray()
     on_termination = signal.getsignal(signal.SIGTERM)
     try:
         if (there := cluster_address(address)) is None:
@@ -69,6 +69,11 @@ def ray_session(address: str | None = None) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _mute_ray() -> None:
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    logging.getLogger("ray").setLevel(logging.ERROR)
 
 
 def _named(address: str, given: str | None) -> str:

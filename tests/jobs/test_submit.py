@@ -121,6 +121,14 @@ def test_a_job_server_that_is_away_is_no_wrong_usage(monkeypatch: pytest.MonkeyP
         run(SubmitOptions(address=address, submission_id="monday", follow=True), None)
 
 
+@pytest.mark.parametrize("error", [RuntimeError("Version check returned 404."), KeyError("ray_version")])
+def test_what_answers_is_no_job_server(error: Exception, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("jobs.job_client.maybe_enable_token_auth_if_token_available", lambda warn_if_disabled: False)
+    monkeypatch.setattr("jobs.job_client.JobClient", Mock(side_effect=error))
+    with pytest.raises(Unavailable, match="http://head:8265: what answers there is no Ray job server"):
+        run(SubmitOptions(address="http://head:8265", submission_id="monday", follow=True), None)
+
+
 def test_a_job_server_that_is_lost_is_no_wrong_usage(monkeypatch: pytest.MonkeyPatch):
     client = Mock()
     monkeypatch.setattr("jobs.submit.connect", lambda address: client)

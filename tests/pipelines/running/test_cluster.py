@@ -1,6 +1,7 @@
 """Connecting to a cluster that is away, is none, or wants something else."""
 
 import json
+import logging
 import platform
 import signal
 import socket
@@ -194,6 +195,15 @@ def test_a_cluster_is_looked_for_before_a_lake_is_listed(tmp_path: Path, monkeyp
         run(options)
     monkeypatch.setattr("ray.is_initialized", lambda: True)
     check_cluster(address)
+
+
+def test_ray_tells_nothing_of_its_own_while_a_cluster_is_looked_for(monkeypatch: pytest.MonkeyPatch):
+    ray_log = logging.getLogger("ray")
+    monkeypatch.setattr(ray_log, "level", ray_log.level)
+    ray_log.setLevel(logging.INFO)
+    with running(Head()) as address:
+        check_cluster(address)
+    assert ray_log.level == logging.ERROR
 
 
 def test_which_address_counts(monkeypatch: pytest.MonkeyPatch):
