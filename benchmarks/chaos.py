@@ -101,10 +101,7 @@ class Store:
         self._process.wait()
 
     def keep_up(self) -> None:
-        """Starts the server again if it died of itself, as a supervisor would.
-
-        An object written into a folder whose last one is being deleted can do that to it.
-        """
+        """Starts the server again if it died of itself, as a supervisor would."""
         if self._process.poll() is not None:
             print(f"the S3 server ended by itself with {self._process.returncode}", flush=True)
             print(self._log.read_text()[-2000:], flush=True)
@@ -195,12 +192,12 @@ def disturb(kind: str, process: "subprocess.Popen[str]", place: Place) -> bool:
             process.wait()
             return not (place.faults / kind).exists()
         case "unread":
-            before = place.proxy.requests.total()
-            while process.poll() is None and place.proxy.requests.total() == before:
-                time.sleep(0.05)
-            time.sleep(random.uniform(0, SCORING_SECONDS))
+            while process.poll() is None and not scoring_processes(None, process.pid):
+                time.sleep(0.1)
             place.proxy.share = 1.0
-            time.sleep(random.uniform(1, 8))
+            while process.poll() is None and not place.proxy.counts:
+                time.sleep(0.1)
+            time.sleep(random.uniform(0, 8))
             place.proxy.share = 0.0
             return place.proxy.counts.total() > 0
         case "join":
@@ -223,6 +220,8 @@ def _signal(process: psutil.Process | None, number: signal.Signals) -> bool:
 
 
 def start(kind: str, output: str, where: Cluster | None) -> "subprocess.Popen[str]":
+    # An object written into a folder while its last one is deleted ends s3rver.
+    s3fs.S3FileSystem().pipe_file(f"{output.removeprefix('s3://')}/in-progress/keep", b"")
     # On a cluster as many as it holds.
     size = ["--address", where.address] if where is not None else ["--workers", "2" if kind == "actor" else "1"]
     model = ["--model", MODEL] if kind == "unread" else []

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 
 from grepr_core.decoding.images import Status
+from grepr_core.errors import UserError
 from grepr_core.storage import Folder
 
 #: From so many deaths on, the culprit is searched for.
@@ -141,9 +142,10 @@ class CrashJournal:
 
 def _read(folder: Folder, name: str) -> _CrashNote:
     try:
-        return _CrashNote(**folder.read_json(name))
-    except (ValueError, TypeError):  # cut short, or of another version: what it says is lost, not that there was one
+        note = folder.read_record(name, _CrashNote)
+    except UserError:  # cut short: what it says is lost, not that there was one
         return _CrashNote()
+    return note if isinstance(note.deaths, int) else _CrashNote()  # of an earlier version
 
 
 @contextmanager

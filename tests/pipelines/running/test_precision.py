@@ -88,7 +88,7 @@ def test_a_machine_that_cannot_says_so_in_one_sentence(monkeypatch: pytest.Monke
 def test_what_auto_is_is_recorded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     folder = Folder(str(tmp_path))
     settings = {"source": "photos", "precision": "auto"}
-    check_settings(folder, settings, holds="scores")
+    check_settings(folder, settings, defaults={}, holds="scores")
     assert not folder.exists(SETTINGS_FILE)
     monkeypatch.setattr(precision, "shared_precision", lambda _workers: "bf16")
     assert settle_precision(folder, settings, ON_CPUS) == settings["precision"] == "bf16"
@@ -96,16 +96,16 @@ def test_what_auto_is_is_recorded_once(tmp_path: Path, monkeypatch: pytest.Monke
     # Elsewhere, where the machines have none.
     monkeypatch.setattr(precision, "shared_precision", lambda _workers: "fp32")
     again = {"source": "photos", "precision": recorded_precision("auto", folder)}
-    check_settings(folder, again, holds="scores")
+    check_settings(folder, again, defaults={}, holds="scores")
     assert settle_precision(folder, again, ON_CPUS) == "bf16"
     with pytest.raises(UserError, match="precision 'bf16' became 'fp32'"):
-        check_settings(folder, {"source": "photos", "precision": "fp32"}, holds="scores")
+        check_settings(folder, {"source": "photos", "precision": "fp32"}, defaults={}, holds="scores")
 
 
 def test_an_output_of_an_earlier_version_stays_as_it_was_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     folder = output(tmp_path, "auto")
     settings = {"precision": recorded_precision("auto", folder)}
-    check_settings(folder, settings, holds="scores")
+    check_settings(folder, settings, defaults={}, holds="scores")
     monkeypatch.setattr(precision, "has_bf16", lambda _device: True)
     assert settle_precision(folder, settings, "cpu") == "bf16"
     assert settings == folder.read_json(SETTINGS_FILE) == {"precision": "auto"}

@@ -153,9 +153,10 @@ def test_no_number_of_images_that_kill_ends_the_search(tmp_path: Path):
     assert deaths <= MOST_DEATHS + DEATHS_AN_IMAGE * len(killers)
 
 
-def test_a_note_that_cannot_be_read_is_a_death(tmp_path: Path):
+@pytest.mark.parametrize("note", [b"", b"{", b"[]", b'{"image": 3, "deaths": {"3": 1}, "hung": []}'])
+def test_a_note_that_cannot_be_read_is_a_death(tmp_path: Path, note: bytes):
     folder = Folder(str(tmp_path))
-    folder.write("shard=000007.json", b"")
+    folder.write("shard=000007.json", note)
     CrashJournal(folder, 7).begin()
     assert CrashJournal(folder, 7).suspicious
 
