@@ -181,25 +181,12 @@ def disturb(kind: str, process: "subprocess.Popen[str]", place: Place) -> bool:
         case "actor":
             return _signal(wait_for_one(None, process), signal.SIGKILL)
         case "suspend":
-            chosen = wait_for_one(None, process)
-            if random.random() < 1 / 2 and process.poll() is None:
-                chosen = psutil.Process(process.pid)
-            if not _signal(chosen, signal.SIGSTOP):
-                return False
-            time.sleep(SUSPENDED_SECONDS)
-            return _signal(chosen, signal.SIGCONT)
+            return suspend(process)
         case "model" | "start":
             process.wait()
             return not (place.faults / kind).exists()
         case "unread":
-            while process.poll() is None and not scoring_processes(None, process.pid):
-                time.sleep(0.1)
-            place.proxy.share = 1.0
-            while process.poll() is None and not place.proxy.counts:
-                time.sleep(0.1)
-            time.sleep(random.uniform(0, 8))
-            place.proxy.share = 0.0
-            return place.proxy.counts.total() > 0
+            return keep_model_back(process, place.proxy)
         case "join":
             assert where is not None
             where.add_node(num_cpus=1)
@@ -208,6 +195,27 @@ def disturb(kind: str, process: "subprocess.Popen[str]", place: Place) -> bool:
             kill_node(where)
             where.add_node(**({"num_cpus": 1} if kind == "node" else {"num_cpus": 3, "num_gpus": 1}))
     return True
+
+
+def suspend(process: "subprocess.Popen[str]") -> bool:
+    chosen = wait_for_one(None, process)
+    if random.random() < 1 / 2 and process.poll() is None:
+        chosen = psutil.Process(process.pid)
+    if not _signal(chosen, signal.SIGSTOP):
+        return False
+    time.sleep(SUSPENDED_SECONDS)
+    return _signal(chosen, signal.SIGCONT)
+
+
+def keep_model_back(process: "subprocess.Popen[str]", proxy: FaultProxy) -> bool:
+    while process.poll() is None and not scoring_processes(None, process.pid):
+        time.sleep(0.1)
+    proxy.share = 1.0
+    while process.poll() is None and not proxy.counts:
+        time.sleep(0.1)
+    time.sleep(random.uniform(0, 8))
+    proxy.share = 0.0
+    return proxy.counts.total() > 0
 
 
 def _signal(process: psutil.Process | None, number: signal.Signals) -> bool:
@@ -279,12 +287,9 @@ def chaos(runs: int, seed: int, photos: int, kinds: list[str]) -> dict[str, Coun
             "GREPR_CHAOS": str(faults),
         }
         fill(photos)
-        began = time.monotonic()
-        run_to_end("", "s3://scores/undisturbed", None, store)
-        duration = time.monotonic() - began
-        expected = rows_of("s3://scores/undisturbed")
-        print(f"undisturbed: {len(expected)} rows in {duration:.1f} s", flush=True)
         made = stack.enter_context(cluster()) if set(kinds) & set(ON_CLUSTER) else None
+        seconds = {where: undisturbed(where, store) for where in {None, made}}
+        expected = rows_of("s3://scores/undisturbed")
         for run in range(runs):
             kind, output = kinds[run % len(kinds)], f"s3://scores/run-{run}"
             where = made if kind in ON_CLUSTER else None
@@ -299,7 +304,7 @@ def chaos(runs: int, seed: int, photos: int, kinds: list[str]) -> dict[str, Coun
                 "model",
                 "start",
             )  # those wait for their moment themselves
-            moment = random.uniform(0, duration) if waits else 0.0
+            moment = random.uniform(0, seconds[where]) if waits else 0.0
             time.sleep(moment)
             in_time = process.poll() is None and disturb(kind, process, Place(store, proxy, faults, where))
             process.communicate(timeout=900)
@@ -314,6 +319,16 @@ def chaos(runs: int, seed: int, photos: int, kinds: list[str]) -> dict[str, Coun
             said = "" if in_time else " (nothing there to disturb)"
             print(f"run {run}: {kind} after {moment:.1f} s{said}, {commands} commands: {dict(found)}", flush=True)
     return totals
+
+
+def undisturbed(where: Cluster | None, store: Store) -> float:
+    """Gives the seconds that a run takes."""
+    output = "s3://scores/undisturbed" + ("" if where is None else "-on-cluster")
+    began = time.monotonic()
+    run_to_end("", output, where, store)
+    duration = time.monotonic() - began
+    print(f"undisturbed: {len(rows_of(output))} rows in {duration:.1f} s", flush=True)
+    return duration
 
 
 def fill(photos: int) -> None:
