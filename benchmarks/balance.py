@@ -2,27 +2,36 @@
 
 A process takes the next task as soon as it is through with its last one. All shards are as much work; speeds are drawn
 evenly from 30 % below to 30 % above the mean. Used is the work divided by what all processes could have done until the
-last one ended.
+last one ended. grepr hands out shard by shard (:mod:`pipelines.running.shard_queue`).
 
 Example: python -m benchmarks.balance
 """
 
 import argparse
 import heapq
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.running.task_sizes import MOST_EQUAL_TASKS, task_sizes
-
 CASES = ((100, 100_000), (1_000, 1_000_000), (5_000, 1_000_000), (20_000, 1_000_000))
 SPREAD = 0.3
+#: Tasks that shards were divided among beforehand, in the first version.
+MOST_EQUAL_TASKS = 10_000
 
 
 def equal_sizes(shards: int) -> list[int]:
-    """What Ray Data makes of shards that are divided among tasks beforehand."""
+    """Shards that are divided among tasks beforehand."""
     return [len(part) for part in np.array_split(np.empty(shards, np.uint8), min(shards, MOST_EQUAL_TASKS))]
+
+
+def shrinking_sizes(shards: int, workers: int) -> Iterator[int]:
+    """Guided self-scheduling: of what is left, every process could have four tasks of the next one's size."""
+    left = shards
+    while left:
+        size = max(1, left // (4 * workers))
+        left -= size
+        yield size
 
 
 def used(sizes: Iterable[int], speeds: NDArray[np.float64]) -> float:
@@ -53,7 +62,7 @@ def main() -> None:
     print("|---|---|---|---|---|---|")
     for workers, shards in CASES:
         speeds = random.uniform(1 - SPREAD, 1 + SPREAD, workers)
-        shrinking = list(task_sizes(shards, workers))
+        shrinking = list(shrinking_sizes(shards, workers))
         ways = (equal_sizes(shards), shrinking, np.ones(shards, int).tolist())
         found = " | ".join(f"{used(sizes, speeds):.1%}" for sizes in ways)
         print(f"| {workers:,} | {shards:,} | {found} | {len(shrinking):,} |", flush=True)

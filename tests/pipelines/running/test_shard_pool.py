@@ -1,0 +1,75 @@
+"""The pool on a real cluster whose nodes come and go."""
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import ray
+from ray.cluster_utils import Cluster
+
+from pipelines.running.session import ray_session
+from pipelines.running.shard_pool import ShardRun
+from pipelines.running.shard_worker import ShardWorker
+from pipelines.running.workers import Workers
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+
+NODES = 2
+SHARDS = 30
+
+
+@dataclass(frozen=True)
+class Job:
+    """What the processes tell one another by."""
+
+    nodes: Path
+    lost: Path
+
+
+class Worker(ShardWorker):
+    """Holds its shards back until a third node has joined; on the node that is lost, for ever."""
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        self._node = ray.get_runtime_context().get_node_id()
+
+    def process(self, shard: int) -> dict[str, Any]:
+        (self._job.nodes / self._node).touch()
+        while shard >= SHARDS // 2 and len(list(self._job.nodes.iterdir())) <= NODES:
+            time.sleep(0.05)
+        while self._job.lost.exists() and self._job.lost.read_text() == self._node:
+            time.sleep(0.05)
+        return {"shard": shard, "node": self._node}
+
+
+@pytest.fixture
+def cluster() -> Iterator[Cluster]:
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    cluster.add_node(num_cpus=1)
+    yield cluster
+    cluster.shutdown()
+
+
+def test_a_node_that_joins_works_and_what_a_lost_one_had_in_hand_goes_to_the_others(cluster: Cluster, tmp_path: Path):
+    job = Job(tmp_path / "nodes", tmp_path / "lost")
+    job.nodes.mkdir()
+    summaries = []
+    with ray_session(cluster.address):
+        run = ShardRun(Worker, job, np.arange(SHARDS), Workers(NODES, 1, 0, 2**20))
+        for summary in run:
+            summaries.append(summary)
+            if len(summaries) == 1:
+                cluster.add_node(num_cpus=1)
+            if len({summary["node"] for summary in summaries}) > NODES and not job.lost.exists():
+                victim = next(node for node in cluster.list_all_nodes() if node.node_id == summary["node"])
+                job.lost.write_text(victim.node_id)
+                os.kill(victim.all_processes["raylet"][0].process.pid, signal.SIGKILL)
+    assert sorted(summary["shard"] for summary in summaries) == list(range(SHARDS))
+    assert job.lost.exists()
+    assert run.processes == NODES + 1
