@@ -1,7 +1,7 @@
 """Runs of one lake that are disturbed at a random moment, each repeated until it is done; their rows must be the same.
 
-Every run scores the same photos from S3 to S3 into a place of its own, and meets one of these at a random moment
-between its start and its end:
+Every run scores the same photos from S3 to S3 into a place of its own, on a Ray cluster of two nodes and a head that
+does no work, and meets one of these at a random moment between its start and its end:
 
 - ``driver``: kill -9 of the command
 - ``interrupt``: Ctrl-C
@@ -11,7 +11,7 @@ between its start and its end:
 - ``start``: a scoring process whose start fails
 - ``unread``: the S3 server answers 503 for some seconds while scoring processes read the model from it
 - ``suspend``: a scoring process or the command is suspended for 60 seconds
-- ``node``: kill -9 of the raylet of one of three nodes of a Ray cluster, and another in its place
+- ``node``: kill -9 of the raylet of a node, and another in its place
 - ``join``: a node joins the cluster
 - ``unlike``: likewise ``node``, but the other has three cores and a GPU, as far as Ray knows
 
@@ -41,6 +41,7 @@ from pathlib import Path
 import psutil
 import pyarrow as pa
 import s3fs
+from ray._private.node import Node
 from ray.cluster_utils import Cluster
 
 import grepr_core.bundles
@@ -49,14 +50,15 @@ from pipelines.scoring.score_table import read_scores
 from tests.fault_proxy import FaultProxy, fault_proxy
 from tests.lake import grepr, jpeg, photo
 
-ON_CLUSTER = ("node", "join", "unlike")
-KINDS = ("driver", "interrupt", "actor", "store", "model", "start", "unread", "suspend", *ON_CLUSTER)
+KINDS = ("driver", "interrupt", "actor", "store", "model", "start", "unread", "suspend", "node", "join", "unlike")
+#: Those that begin when the faults that are in place take effect, or when there is a scoring process.
+IN_PROCESS = ("actor", "suspend", "unread", "model", "start")
 STORE_AWAY_SECONDS = 5.0
 SUSPENDED_SECONDS = 60.0
 #: About the time from the start of a scoring process to its end.
 SCORING_SECONDS = 10.0
 MOST_REPEATS = 6
-NODES = 3
+NODES = 2
 MODEL = "s3://models/grepr-lite"
 
 
@@ -110,47 +112,40 @@ class Store:
 
 @contextlib.contextmanager
 def cluster() -> Iterator[Cluster]:
-    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
     try:
-        for _ in range(NODES - 1):
-            made.add_node(num_cpus=1)
+        restore(made)
         yield made
     finally:
         made.shutdown()
 
 
-def kill_node(where: Cluster) -> None:
-    """Kills the raylet of a node that is not the head."""
-    node = next(node for node in where.list_all_nodes() if not node.head)
-    os.kill(node.all_processes["raylet"][0].process.pid, signal.SIGKILL)
-    where.remove_node(node, allow_graceful=False)
+def workers(where: Cluster) -> list[Node]:
+    return [node for node in where.list_all_nodes() if not node.head]
 
 
 def restore(where: Cluster) -> None:
     """Makes the cluster what it was before a run."""
-    for node in where.list_all_nodes():
-        if not node.head:
+    for node in workers(where):
+        if node.get_resource_and_label_spec().num_cpus != 1 or len(workers(where)) > NODES:
             where.remove_node(node)
-    for _ in range(NODES - 1):
+    while len(workers(where)) < NODES:
         where.add_node(num_cpus=1)
 
 
-def scoring_processes(where: Cluster | None, command: int) -> list[psutil.Process]:
-    """The scoring processes of a command that has started Ray itself, or of a cluster that this process has."""
+def scoring_processes() -> list[psutil.Process]:
+    """The scoring processes of the cluster, which are this process's."""
     found = []
-    for process in psutil.Process(command if where is None else None).children(recursive=True):
-        try:
-            name = " ".join(process.cmdline())
-        except psutil.Error:
-            continue
-        if "ShardScorer" in name:
-            found.append(process)
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            if "ShardScorer" in " ".join(process.cmdline()):
+                found.append(process)
     return found
 
 
-def wait_for_one(where: Cluster | None, command: "subprocess.Popen[str]") -> psutil.Process | None:
+def wait_for_one(command: "subprocess.Popen[str]") -> psutil.Process | None:
     """Gives a scoring process at a random moment of its life; none where the command has ended meanwhile."""
-    while not (found := scoring_processes(where, command.pid)):
+    while not (found := scoring_processes()):
         if command.poll() is not None:
             return None
         time.sleep(0.1)
@@ -165,7 +160,7 @@ class Place:
     store: Store
     proxy: FaultProxy
     faults: Path
-    cluster: Cluster | None
+    cluster: Cluster
 
 
 def disturb(kind: str, process: "subprocess.Popen[str]", place: Place) -> bool:
@@ -179,7 +174,7 @@ def disturb(kind: str, process: "subprocess.Popen[str]", place: Place) -> bool:
         case "store":
             place.store.disturb()
         case "actor":
-            return _signal(wait_for_one(None, process), signal.SIGKILL)
+            return _signal(wait_for_one(process), signal.SIGKILL)
         case "suspend":
             return suspend(process)
         case "model" | "start":
@@ -188,17 +183,17 @@ def disturb(kind: str, process: "subprocess.Popen[str]", place: Place) -> bool:
         case "unread":
             return keep_model_back(process, place.proxy)
         case "join":
-            assert where is not None
             where.add_node(num_cpus=1)
         case "node" | "unlike":
-            assert where is not None
-            kill_node(where)
+            node = random.choice(workers(where))
+            os.kill(node.all_processes["raylet"][0].process.pid, signal.SIGKILL)
+            where.remove_node(node, allow_graceful=False)
             where.add_node(**({"num_cpus": 1} if kind == "node" else {"num_cpus": 3, "num_gpus": 1}))
     return True
 
 
 def suspend(process: "subprocess.Popen[str]") -> bool:
-    chosen = wait_for_one(None, process)
+    chosen = wait_for_one(process)
     if random.random() < 1 / 2 and process.poll() is None:
         chosen = psutil.Process(process.pid)
     if not _signal(chosen, signal.SIGSTOP):
@@ -208,7 +203,7 @@ def suspend(process: "subprocess.Popen[str]") -> bool:
 
 
 def keep_model_back(process: "subprocess.Popen[str]", proxy: FaultProxy) -> bool:
-    while process.poll() is None and not scoring_processes(None, process.pid):
+    while process.poll() is None and not scoring_processes():
         time.sleep(0.1)
     proxy.share = 1.0
     while process.poll() is None and not proxy.counts:
@@ -227,16 +222,17 @@ def _signal(process: psutil.Process | None, number: signal.Signals) -> bool:
     return process is not None
 
 
-def start(kind: str, output: str, where: Cluster | None) -> "subprocess.Popen[str]":
+def start(kind: str, output: str, where: Cluster) -> "subprocess.Popen[str]":
     # An object written into a folder while its last one is deleted ends s3rver.
     s3fs.S3FileSystem().pipe_file(f"{output.removeprefix('s3://')}/in-progress/keep", b"")
-    # On a cluster as many as it holds.
-    size = ["--address", where.address] if where is not None else ["--workers", "2" if kind == "actor" else "1"]
+    # Without a number, as many as the cluster holds.
+    size = [] if kind in ("actor", "node", "join", "unlike") else ["--workers", "1"]
     model = ["--model", MODEL] if kind == "unread" else []
-    return grepr("score", "s3://lake/photos", output, "--shard-size", "4", "--device", "cpu", *size, *model)
+    options = ["--shard-size", "4", "--device", "cpu", "--address", where.address]
+    return grepr("score", "s3://lake/photos", output, *options, *size, *model)
 
 
-def run_to_end(kind: str, output: str, where: Cluster | None, store: Store) -> int:
+def run_to_end(kind: str, output: str, where: Cluster, store: Store) -> int:
     """Runs the command until it ends well; gives how often that was."""
     for attempt in range(1, MOST_REPEATS + 1):
         store.keep_up()
@@ -285,50 +281,35 @@ def chaos(runs: int, seed: int, photos: int, kinds: list[str]) -> dict[str, Coun
             "AWS_ENDPOINT_URL": proxy.address,
             "PYTHONPATH": str(Path(__file__).parent / "chaos_faults"),
             "GREPR_CHAOS": str(faults),
+            "RAY_prestart_worker_first_driver": "0",  # processes that no run would use
         }
         fill(photos)
-        made = stack.enter_context(cluster()) if set(kinds) & set(ON_CLUSTER) else None
-        seconds = {where: undisturbed(where, store) for where in {None, made}}
+        where = stack.enter_context(cluster())
+        began = time.monotonic()
+        run_to_end("", "s3://scores/undisturbed", where, store)
+        duration = time.monotonic() - began
         expected = rows_of("s3://scores/undisturbed")
+        print(f"undisturbed: {len(expected)} rows in {duration:.1f} s", flush=True)
         for run in range(runs):
             kind, output = kinds[run % len(kinds)], f"s3://scores/run-{run}"
-            where = made if kind in ON_CLUSTER else None
             if kind in ("model", "start"):
                 (faults / kind).touch()
             proxy.counts.clear()
             process = start(kind, output, where)
-            waits = kind not in (
-                "actor",
-                "suspend",
-                "unread",
-                "model",
-                "start",
-            )  # those wait for their moment themselves
-            moment = random.uniform(0, seconds[where]) if waits else 0.0
+            moment = 0.0 if kind in IN_PROCESS else random.uniform(0, duration)
             time.sleep(moment)
             in_time = process.poll() is None and disturb(kind, process, Place(store, proxy, faults, where))
             process.communicate(timeout=900)
             commands = 1 if process.returncode == 0 else 1 + run_to_end(kind, output, where, store)
             store.keep_up()
             (faults / kind).unlink(missing_ok=True)
-            if where is not None:
-                restore(where)
+            restore(where)
             found = differences(expected, rows_of(output))
             # update, where adding would drop zeros
             totals[kind].update(Counter(runs=1, in_time=int(in_time), commands=commands) + found)
             said = "" if in_time else " (nothing there to disturb)"
             print(f"run {run}: {kind} after {moment:.1f} s{said}, {commands} commands: {dict(found)}", flush=True)
     return totals
-
-
-def undisturbed(where: Cluster | None, store: Store) -> float:
-    """Gives the seconds that a run takes."""
-    output = "s3://scores/undisturbed" + ("" if where is None else "-on-cluster")
-    began = time.monotonic()
-    run_to_end("", output, where, store)
-    duration = time.monotonic() - began
-    print(f"undisturbed: {len(rows_of(output))} rows in {duration:.1f} s", flush=True)
-    return duration
 
 
 def fill(photos: int) -> None:
