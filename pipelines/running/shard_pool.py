@@ -16,7 +16,6 @@ from threading import Event, Thread
 from typing import Any, cast
 
 import numpy as np
-import pyarrow as pa
 import ray
 from numpy.typing import NDArray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -161,7 +160,7 @@ def _start_pool(
     first = min(workers.count, shards)
     most = min(workers.most or workers.count + GROWTH, shards)
     # A process takes two; Ray Data enlarges a pool only while there are more.
-    rows = ray.data.from_arrow([pa.table({"row": [row]}) for row in range(2 * most)])
+    rows = ray.data.from_items(list(range(2 * most)), override_num_blocks=2 * most)
     # By the worker's name, which a process shows.
     process = type(worker.__name__, (_RayProcess,), {})
     dataset = rows.map_batches(
