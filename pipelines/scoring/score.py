@@ -1,6 +1,6 @@
 """``grepr score``: a Ray Data pipeline from a manifest to scores.
 
-What crosses from one operator to another are shard numbers and summaries of finished shards. Everything between the
+What crosses from one process to another are shard numbers and summaries of finished shards. Everything between the
 bytes of an image and its row happens inside one process (:mod:`pipelines.scoring.shard_scorer`), which also writes the
 shard's file; so no decoded image passes through Ray's object store, and nothing on the driver grows with the number of
 images. A shard is finished when its file is there: resuming costs one listing, and one small request a finished shard,
