@@ -65,6 +65,7 @@ class Scorer:
         bundle: The model.
         feature_size: Length of the feature vectors.
         seconds: Time spent so far by step: ``read`` (waiting for the encoded images), ``decode``, ``model``.
+        model_failures: Images so far that have no score because the model raised an exception at them alone.
     """
 
     def __init__(
@@ -102,6 +103,7 @@ class Scorer:
         """
         self.bundle = bundle
         self.seconds: dict[str, float] = defaultdict(float)
+        self.model_failures = 0
         self._device = resolve_device(device)
         dtype = resolve_dtype(bundle.resolve_precision(precision), self._device)
         on_gpu = self._device.type == "cuda"
@@ -258,6 +260,7 @@ class Scorer:
             check_device(self._device)
         if last_try:
             (waiting,) = batch.group
+            self.model_failures += 1
             failure = Failure(Status.CRASHED, model_failure_words(why), waiting.photo.width, waiting.photo.height)
             scores[waiting.index] = ImageScore.from_failure(failure, waiting.size)
             return

@@ -83,7 +83,7 @@ class SceneMaker(ShardWorker):
         storage_options = for_reading(job.options.storage_options, job.manifest.source)
         self._fetcher = Fetcher(limits=self._limits, timeout=job.options.timeout, storage_options=storage_options)
 
-    def process(self, shard: int) -> dict[str, object]:
+    def process(self, shard: int, *, last_try: bool = False) -> dict[str, object]:
         """Writes the scenes of a shard; returns its :class:`~pipelines.pretraining.scene_store.ScenesSummary`."""
         failures: dict[str, str] = {}
         return asdict(write_scenes(self._job.output, shard, self._scenes(shard, failures), failures))

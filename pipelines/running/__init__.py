@@ -1,8 +1,8 @@
 """Running: how any command runs, whatever it does.
 
-In come a command's options, output folder and, where it has some, shards to be worked through. Out go a Ray session with
-as many processes as the cluster carries, whatever becomes of some of them; a lock and settings on the output, files of
-shards that are whole or absent, and progress.
+In come a command's options, output folder and, where it has some, shards to be worked through. Out go a Ray session
+with as many processes as the cluster carries, whatever becomes of some of them; a lock and settings on the output,
+files of shards that are whole or absent, and progress.
 """
 
 __all__ = [

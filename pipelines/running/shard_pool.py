@@ -18,8 +18,10 @@ from typing import Any, cast
 import numpy as np
 import ray
 from numpy.typing import NDArray
+from ray.exceptions import RayActorError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from grepr_core.errors import Unavailable
 from pipelines.running.placement import PlacementWatch
 from pipelines.running.shard_queue import News, ShardFailure, ShardQueue
 from pipelines.running.shard_worker import PoolProcess, ShardWorker
@@ -32,6 +34,8 @@ NEWS_SECONDS, NODES_SECONDS = 0.1, 2.0
 #: Processes that a pool may grow by as nodes join, where nobody has said how many there may be. Each costs two blocks
 #: of one row to begin with.
 GROWTH = 128
+#: Processes in a row that may end before they can tell why.
+MOST_INIT_DEATHS = 16
 #: Seconds that the pool is given to end by itself.
 END_SECONDS = 5.0
 #: Failed shards that a message tells of.
@@ -113,7 +117,9 @@ def _processes(
 ) -> Iterator[Callable[[], News]]:
     """Has processes work through shards; gives a function that tells what has become of them."""
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    actor: Any = ray.remote(ShardQueue).options(num_cpus=0, scheduling_strategy=here).remote(shards)
+    # A connection that is lost for a moment is no end; what is asked twice, signs of life set right.
+    options = {"num_cpus": 0, "scheduling_strategy": here, "max_task_retries": 5}
+    actor: Any = ray.remote(ShardQueue).options(**options).remote(shards, processes=min(workers.count, len(shards)))
     over = Event()
     pool = _start_pool(worker, job, actor, len(shards), workers, over)
     looked = time.monotonic()
@@ -124,10 +130,16 @@ def _processes(
             looked = time.monotonic()
             nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
             actor.keep.remote({node["NodeID"] for node in nodes if node["Alive"]})
-        news: News = ray.get(actor.news.remote())
+        try:
+            news: News = ray.get(actor.news.remote())
+        except RayActorError as error:
+            raise Unavailable(
+                "the process that keeps account of the shards is gone; the same command goes on"
+            ) from error
         if not news.over and pool.done():
-            pool.result()
-            raise RuntimeError("all processes ended before all shards were done; run the same command again")
+            failure = pool.exception()
+            why = f": {str(failure).splitlines()[-1]}" if failure else ""
+            raise ShardError(f"all processes ended before all shards were done; the same command goes on{why}")
         return news
 
     try:
@@ -155,6 +167,8 @@ def _start_pool(
     context.max_errored_blocks = -1
     # A night may wait for its first node, or for one long shard.
     context.execution_no_progress_timeout_s = -1
+    # A machine where not even the job can be read is one less.
+    context.max_consecutive_actor_init_deaths = MOST_INIT_DEATHS
     # Making the context has set this logger up anew.
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     first = min(workers.count, shards)
@@ -165,7 +179,8 @@ def _start_pool(
     process = type(worker.__name__, (_RayProcess,), {})
     dataset = rows.map_batches(
         process,
-        fn_constructor_args=(worker, job, queue),
+        # What the job is made of is looked for in the process, where its lack can be told.
+        fn_constructor_args=(worker, [ray.put(job)], queue),
         batch_size=1,
         compute=ray.data.ActorPoolStrategy(
             min_size=first if most == first else 1,
@@ -174,8 +189,7 @@ def _start_pool(
             max_tasks_in_flight_per_actor=2,
             max_concurrent_calls_per_actor=1,
         ),
-        # Ray advises against asking for both.
-        num_cpus=None if workers.gpus else workers.cpus,
+        num_cpus=workers.cpus,
         num_gpus=workers.gpus or None,
         memory=workers.memory or None,
     )
@@ -198,10 +212,14 @@ def _start_pool(
 class _RayProcess:
     """Is made by Ray Data in every process."""
 
-    def __init__(self, worker: type[ShardWorker], job: object, queue: Any) -> None:  # noqa: ANN401 - a Ray actor
+    def __init__(self, worker: type[ShardWorker], job: "list[ray.ObjectRef[Any]]", queue: Any) -> None:  # noqa: ANN401
         context = ray.get_runtime_context()
         self._process = PoolProcess(
-            lambda: worker(job), worker.at_once, remote(queue), str(context.get_actor_id()), context.get_node_id()
+            lambda: worker(ray.get(*job)),
+            worker.at_once,
+            remote(queue),
+            str(context.get_actor_id()),
+            context.get_node_id(),
         )
 
     def __call__(self, row: dict[str, NDArray[np.int64]]) -> dict[str, NDArray[np.int64]]:

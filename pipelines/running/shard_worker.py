@@ -7,6 +7,7 @@ import traceback
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from threading import Event, Thread
 from typing import Any
 
 from grepr_core.errors import UserError
@@ -16,9 +17,9 @@ log = logging.getLogger(__name__)
 
 #: Seconds between attempts to start a worker: a store may be away, a GPU still in the hands of a process that ended.
 START_PAUSES = (1.0, 4.0, 15.0, 60.0)
-#: Seconds between questions for a shard where there is none now.
-WAIT_SECONDS = 0.5
-#: What one shard cannot be written for, no shard can.
+#: Seconds between questions for a shard where there is none now, and between signs of life.
+WAIT_SECONDS, BEAT_SECONDS = 0.5, 5.0
+#: What one shard cannot be written for on a machine, no shard can.
 _FOR_ALL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
 
 
@@ -40,11 +41,12 @@ class ShardWorker(ABC):
         """
 
     @abstractmethod
-    def process(self, shard: int) -> dict[str, Any]:
+    def process(self, shard: int, *, last_try: bool = False) -> dict[str, Any]:
         """Works on a shard and writes what it is made into.
 
         Args:
             shard: Its number.
+            last_try: Whether the shard is given up if this fails; else another process tries.
 
         Returns:
             Its summary, in JSON's types.
@@ -72,29 +74,37 @@ class PoolProcess:
         self._name = name
         self._node = node
         self._worker: ShardWorker | None = None
+        self._holds: set[int] = set()
 
     def work(self) -> None:
         """Works until no shard is left."""
-        if self._worker is None:
-            self._worker = self._start()
-        if self._worker is None:
+        may_start = self._worker is None and self._queue.begin(self._name, self._node)
+        ended = Event()
+        Thread(target=self._beat, args=(ended,), name="beat", daemon=True).start()
+        try:
+            if may_start:
+                self._worker = self._start()
+            if self._worker is not None:
+                self._work_with(self._worker)
             # Were it to end, another would be put in its place, again and again.
             while not self._queue.over():
                 time.sleep(WAIT_SECONDS)
-            return
-        with ThreadPoolExecutor(self._at_once, thread_name_prefix="shard") as pool:
-            for done in [pool.submit(self._work_through, self._worker) for _ in range(self._at_once)]:
-                done.result()
+        finally:
+            ended.set()
+
+    def _beat(self, ended: Event) -> None:
+        while not ended.wait(BEAT_SECONDS):
+            self._queue.alive(self._name, set(self._holds))
 
     def _start(self) -> ShardWorker | None:
-        if not self._queue.begin(self._name, self._node):
-            return None
+        first: Exception | None = None
         for pause in (*START_PAUSES, None):
             try:
                 worker = self._make()
             except Exception as error:
+                first = first or error
                 if pause is None or isinstance(error, UserError):
-                    self._queue.broken(self._name, _failure("a process could not start", error))
+                    self._queue.broken(self._name, _failure("a process could not start", first))
                     return None
                 time.sleep(pause)
             else:
@@ -102,20 +112,29 @@ class PoolProcess:
                 return worker
         raise AssertionError("the loop does not end")
 
+    def _work_with(self, worker: ShardWorker) -> None:
+        with ThreadPoolExecutor(self._at_once, thread_name_prefix="shard") as pool:
+            for done in [pool.submit(self._work_through, worker) for _ in range(self._at_once)]:
+                done.result()
+
     def _work_through(self, worker: ShardWorker) -> None:
-        while (shard := self._queue.take(self._name)) != OVER:
-            if shard == WAIT:
+        while (turn := self._queue.take(self._name)).shard != OVER:
+            if turn.shard == WAIT:
                 time.sleep(WAIT_SECONDS)
                 continue
+            self._holds.add(turn.shard)
             try:
-                summary = worker.process(shard)
-            except Exception as error:
-                for_all = isinstance(error, PermissionError) or (isinstance(error, OSError) and error.errno in _FOR_ALL)
-                self._queue.fail(self._name, shard, _failure(f"shard {shard}", error), for_all=for_all)
+                summary = worker.process(turn.shard, last_try=turn.last_try)
+            except BaseException as error:  # native code raises what is no Exception, and the thread has to go on
+                on_this_node = isinstance(error, OSError) and error.errno in _FOR_ALL
+                for_all = on_this_node or isinstance(error, PermissionError)
+                self._queue.fail(self._name, turn.shard, _failure(f"shard {turn.shard}", error), for_all=for_all)
             else:
-                self._queue.finish(self._name, shard, summary)
+                self._queue.finish(self._name, turn.shard, summary)
+            finally:
+                self._holds.discard(turn.shard)
 
 
-def _failure(what: str, error: Exception) -> ShardFailure:
+def _failure(what: str, error: BaseException) -> ShardFailure:
     said = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
     return ShardFailure(f"{what}: {said}", "".join(traceback.format_exception(error)))

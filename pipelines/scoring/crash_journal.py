@@ -37,13 +37,14 @@ class _CrashNote:
     suspects: dict[str, int] = field(default_factory=dict)
     crashed: list[int] = field(default_factory=list)
     hung: list[int] = field(default_factory=list)
+    ended: bool = False
 
 
 class CrashJournal:
     """The note about one shard that is being scored."""
 
     def __init__(self, folder: Folder, shard: int) -> None:
-        """Reads the note; where there is one, a process died in this shard.
+        """Reads the note; where there is one, a process died in this shard, unless it says that it did not.
 
         Args:
             folder: Of the notes.
@@ -53,8 +54,9 @@ class CrashJournal:
         self._name = f"shard={shard:06d}.json"
         self._noted = folder.exists(self._name)
         self._note = _read(folder, self._name) if self._noted else _CrashNote()
-        if self._noted:
+        if self._noted and not self._note.ended:
             self._count_death()
+        self._note.ended = False
 
     def _count_death(self) -> None:
         note = self._note
@@ -139,6 +141,15 @@ class CrashJournal:
         if self._noted:
             self._folder.delete(self._name)
 
+    def give_back(self) -> None:
+        """Keeps of the note what was found, for the next attempt at the shard: this one ends without it."""
+        self._note.images = []
+        self._note.ended = True
+        if self.convicted:
+            self._save()
+        else:
+            self.close()
+
 
 def _read(folder: Folder, name: str) -> _CrashNote:
     try:
@@ -150,9 +161,11 @@ def _read(folder: Folder, name: str) -> _CrashNote:
 
 @contextmanager
 def crash_journal(folder: Folder, shard: int) -> Iterator[CrashJournal]:
-    """Keeps a note while a shard is scored. An exception is no crash, so the note goes then, too."""
+    """Keeps a note while a shard is scored and written. An exception is no crash, so the note tells of none then."""
     journal = CrashJournal(folder, shard)
     try:
         yield journal
-    finally:
-        journal.close()
+    except BaseException:
+        journal.give_back()
+        raise
+    journal.close()

@@ -70,7 +70,7 @@ class RunRecord:
         images_here: Images that the command that finished the run scored itself; the others were there.
         wall_seconds: Its time for them, start of Ray and of the processes included.
         images_per_second: Its speed from the first shard's start to the last one's end.
-        workers: Its processes as they were planned, and as ``ran`` how many worked, replacements included.
+        workers: Its processes as they were planned, and as ``ran`` how many worked.
         finished: When, in UTC.
         changed: Number of images that changed after they were listed, and have the score of their new content.
         unsettled: Folders of the output that are below ``update`` still, in whose place they are being put.

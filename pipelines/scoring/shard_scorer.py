@@ -85,6 +85,10 @@ class ScoringJob:
     since: "ray.ObjectRef[OldScores] | None"
 
 
+class ModelFailureError(Exception):
+    """The model failed at every image of a shard, which speaks against this process rather than against them."""
+
+
 class ShardScorer(ShardWorker):
     """Scores shards: while the model is busy with one, the images of the next are read and the last one is written."""
 
@@ -130,15 +134,28 @@ class ShardScorer(ShardWorker):
         self._scores = job.output.child(SCORES_FOLDER)
         self._journals = job.output.child(JOURNAL_FOLDER)
 
-    def process(self, shard: int) -> dict[str, Any]:
-        """Scores a shard, writes its scores and returns its :class:`~pipelines.scoring.score_table.ShardSummary`."""
+    def process(self, shard: int, *, last_try: bool = False) -> dict[str, Any]:
+        """Scores a shard, writes its scores and returns its :class:`~pipelines.scoring.score_table.ShardSummary`.
+
+        Args:
+            shard: Its number.
+            last_try: Whether images are believed to be at fault where the model fails at every one; before, it is the
+                device of this process.
+
+        Returns:
+            The summary, in JSON's types.
+
+        Raises:
+            ModelFailureError: The model failed at every image.
+        """
         finished = self._scores.exists(shard_name(shard))
         if finished and not self._job.retry_failed:
             # The process died after it wrote the file and before Ray knew.
             return asdict(read_summary(self._scores, shard))
-        return asdict(self._score_shard(shard, finished))
+        with crash_journal(self._journals, shard) as journal:
+            return asdict(self._score_shard(shard, finished, journal, last_try))
 
-    def _score_shard(self, shard: int, finished: bool) -> ShardSummary:
+    def _score_shard(self, shard: int, finished: bool, journal: CrashJournal, last_try: bool) -> ShardSummary:
         images = self._job.manifest.read_shard(shard)
         if finished:
             kept = KeptRows.still_good(read_shard(self._scores, shard))
@@ -148,8 +165,7 @@ class ShardScorer(ShardWorker):
             kept = KeptRows.none()
         rows = kept.others(len(images))
         wanted = images.take(rows)
-        with crash_journal(self._journals, shard) as journal:
-            scores, etags, seconds, began = self._score_images(wanted, rows.tolist(), journal)
+        scores, etags, seconds, began = self._score_images(wanted, rows.tolist(), journal, last_try)
         table = make_table(
             _with_etags(wanted, etags),
             scores,
@@ -171,7 +187,7 @@ class ShardScorer(ShardWorker):
         return replace(summary, seconds={**seconds, "write": time.time() - ended})
 
     def _score_images(
-        self, images: pa.Table, rows: list[int], journal: CrashJournal
+        self, images: pa.Table, rows: list[int], journal: CrashJournal, last_try: bool
     ) -> tuple[list[ImageScore], list[str | None], dict[str, float], float]:
         """Scores images of a shard.
 
@@ -179,6 +195,7 @@ class ShardScorer(ShardWorker):
             images: Which, as the manifest has them.
             rows: Their places in the shard.
             journal: Of the shard.
+            last_try: See :meth:`process`.
 
         Returns:
             Their scores; the ETags they were read with; seconds by step; when the model began on them.
@@ -191,10 +208,15 @@ class ShardScorer(ShardWorker):
             journal.begin()
             began = time.time()
             self._scorer.seconds.clear()
+            self._scorer.model_failures = 0
             if not journal.suspicious:
                 scores = self._score_watched(fetched, rows, journal, etags)
             else:
                 scores = self._score_in_groups(dict(zip(rows, entries, strict=True)), journal, etags)
+            failed, scored = self._scorer.model_failures, any(score.status == Status.SCORED for score in scores)
+            if failed and not scored and not last_try:
+                error = next(score.error for score in scores if score.status == Status.CRASHED)
+                raise ModelFailureError(f"at each of {failed} images: {error}")
             return scores, etags, dict(self._scorer.seconds), began
 
     def _score_in_groups(

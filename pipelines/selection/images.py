@@ -107,7 +107,7 @@ class ImagesWriter(ShardWorker):
         self.job = job
         self._written = job.work.child(WRITTEN_FOLDER)
 
-    def process(self, shard: int) -> dict[str, Any]:
+    def process(self, shard: int, *, last_try: bool = False) -> dict[str, Any]:
         """Writes the images of a shard and returns its :class:`WrittenShard`."""
         if self._written.exists(shard_name(shard)):
             # The process died after it wrote the file and before Ray knew.

@@ -68,8 +68,8 @@ def test_a_machine_with_more_cores_than_this(tmp_path: Path):
     """More as far as Ray knows; short of memory for as many processes, each gets several threads."""
     lake = make_lake(tmp_path / "photos", 40)
     program = f"""
-import pipelines.running.session
-pipelines.running.session.available_cores = lambda: 3
+import pipelines.running.local_ray
+pipelines.running.local_ray.available_cores = lambda: 3
 from jobs.cli import main
 main(["score", {str(lake)!r}, {str(tmp_path / "out")!r}, "--shard-size", "2"])
 """

@@ -39,7 +39,7 @@ class Worker(ShardWorker):
         self._job = job
         self._node = ray.get_runtime_context().get_node_id()
 
-    def process(self, shard: int) -> dict[str, Any]:
+    def process(self, shard: int, *, last_try: bool = False) -> dict[str, Any]:
         (self._job.nodes / self._node).touch()
         while shard >= SHARDS // 2 and len(list(self._job.nodes.iterdir())) <= NODES:
             time.sleep(0.05)

@@ -1,5 +1,6 @@
 """What a process of the pool makes of a worker that raises."""
 
+import asyncio
 import errno
 from typing import Any
 from unittest import mock
@@ -17,7 +18,7 @@ class Worker(ShardWorker):
     def __init__(self, job: Any) -> None:
         self._raises = job or {}
 
-    def process(self, shard: int) -> dict[str, Any]:
+    def process(self, shard: int, *, last_try: bool = False) -> dict[str, Any]:
         if (errors := self._raises.get(shard)) and (error := errors.pop(0)) is not None:
             raise error
         return {"shard": shard}
@@ -52,11 +53,11 @@ def test_a_start_that_fails_is_tried_again_after_a_pause(sleeps: list[float]):
 def test_a_start_that_fails_always_is_told(sleeps: list[float]):
     causes = [OSError(f"status 503, {i}") for i in range(len(START_PAUSES) + 1)]
     queue = ShardQueue(np.arange(2))
-    with mock.patch.object(queue, "over", side_effect=[False, True, True, True]):
+    with mock.patch.object(queue, "over", side_effect=[False, True, False]):
         PoolProcess(mock.Mock(side_effect=causes), 1, queue, "process", "node").work()
     cause = queue.news().cause
     assert cause is not None
-    assert cause.message == "a process could not start: OSError: status 503, 4"
+    assert cause.message == "a process could not start: OSError: status 503, 0"
     assert "Traceback" in cause.traceback
 
 
@@ -81,6 +82,12 @@ def test_a_shard_that_fails_always_is_told_at_the_end(sleeps: list[float]):
     news = work(lambda: Worker({3: [ValueError("no")] * 3}), 5, sleeps).news()
     assert [summary["shard"] for summary in news.summaries] == [0, 1, 2, 4]
     assert news.failures[3].message == "shard 3: ValueError: no"
+
+
+@pytest.mark.parametrize("error", [asyncio.CancelledError(), SystemExit(3)])
+def test_what_is_no_exception_costs_nothing_either(sleeps: list[float], error: BaseException):
+    news = work(lambda: Worker({1: [error]}), 5, sleeps, at_once=2).news()
+    assert sorted(summary["shard"] for summary in news.summaries) == list(range(5))
 
 
 @pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), PermissionError("denied")])

@@ -34,7 +34,7 @@ def in_this_process(processes: int = 1) -> Iterator[None]:
 
     @contextlib.contextmanager
     def start(kind: type[ShardWorker], job: Any, shards: NDArray[np.int64], _: Workers) -> Iterator[Callable[[], News]]:
-        queue = ShardQueue(shards)
+        queue = ShardQueue(shards, processes=processes)
         with ThreadPoolExecutor(processes) as pool:
             for name in range(processes):
                 # One shard at a time, so that faults come in order.

@@ -72,6 +72,25 @@ def test_an_exception_is_no_crash(tmp_path: Path):
     assert not folder.names()
 
 
+def test_what_was_found_is_kept_where_the_shard_cannot_be_written(tmp_path: Path):
+    folder = Folder(str(tmp_path))
+    find(folder, {3: "kill"})
+
+    def write() -> None:
+        with crash_journal(folder, 7) as journal:
+            journal.begin()
+            raise OSError("disk full")
+
+    for _ in range(3):
+        with pytest.raises(OSError, match="full"):
+            write()
+    journal = CrashJournal(folder, 7)
+    assert journal.convicted == {3: Status.CRASHED}
+    journal.begin()  # none of these attempts was a death
+    journal.close()
+    assert not folder.names()
+
+
 def test_after_one_death_a_shard_is_tried_as_it_is(tmp_path: Path):
     folder = Folder(str(tmp_path))
     CrashJournal(folder, 7).begin()  # a process that dies leaves its note behind

@@ -146,6 +146,21 @@ def test_an_exception_of_the_model_is_a_row(error: Exception, reason: str, lake:
     assert [row["error"] for row in rows] == [reason if row["uri"].endswith("0005.jpg") else None for row in rows]
 
 
+def test_a_process_whose_device_is_bad_spoils_no_rows(lake: Path, tmp_path: Path):
+    scorers: list[Scorer] = []
+    encode = Scorer._encode
+
+    def encode_or_raise(scorer: Scorer, photos: Any) -> Any:
+        if scorer not in scorers:
+            scorers.append(scorer)
+        if scorer is scorers[0]:
+            raise MemoryError
+        return encode(scorer, photos)
+
+    with mock.patch.object(Scorer, "_encode", encode_or_raise):
+        assert score(lake, tmp_path / "out").counts == {"scored": IMAGES}
+
+
 def test_a_model_that_always_fails_is_still_a_run(lake: Path, tmp_path: Path):
     with encodes(RuntimeError("no"), range(10**6)):
         assert score(lake, tmp_path / "out").counts == {"crashed": IMAGES}
