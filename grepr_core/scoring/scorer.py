@@ -201,8 +201,16 @@ class Scorer:
         return len(content), image
 
     def _pixels(self, content: bytes) -> Photo | DevicePhoto | Failure:
-        photo = self._device_decoder.decode(content) if self._device_decoder else None
+        photo = self._decode_on_device(self._device_decoder, content) if self._device_decoder else None
         return photo or decode(content, limits=self._limits, scale_to_pixels=self._max_pixels)
+
+    def _decode_on_device(self, decoder: DeviceDecoder, content: bytes) -> Photo | DevicePhoto | None:
+        try:
+            return decoder.decode(content)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                check_device(self._device)
+            return None  # the CPU does it
 
     def _timed(self, step: str, action: Callable[[], T]) -> T:
         began = time.perf_counter()

@@ -117,6 +117,13 @@ def test_a_device_that_computes_no_more_ends_the_work():
         scorer.score(SAME_SIZE)
 
 
+def test_what_the_device_raises_on_decoding_the_cpu_decodes():
+    scorer = make_scorer(IMAGES)
+    scorer._device_decoder = mock.Mock(decode=mock.Mock(side_effect=torch.OutOfMemoryError("CUDA out of memory")))
+    assert {score.status for score in scorer.score(SAME_SIZE)} == {Status.SCORED}
+    assert scorer._device_decoder.decode.call_count == IMAGES
+
+
 def test_a_device_is_asked_whether_it_computes():
     check_device(torch.device("cpu"))
     with (
