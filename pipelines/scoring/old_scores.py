@@ -4,6 +4,7 @@ What is held in memory is an index of 24 bytes an image, once a machine. It make
 runs list their images.
 """
 
+import logging
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
@@ -17,12 +18,16 @@ from numpy.typing import NDArray
 from grepr_core.errors import UserError
 from grepr_core.storage import Folder
 from pipelines.running.run_files import RUN_FILE
-from pipelines.running.settings import changes
+from pipelines.running.settings import AUTO, changes
 from pipelines.running.shard_files import finished_shards
 from pipelines.scoring.current import current_folder
 from pipelines.scoring.kept_rows import KeptRows
 from pipelines.scoring.score_table import SCORES_FOLDER, TRANSIENT, read_shard
 
+log = logging.getLogger(__name__)
+
+#: Settings that tell which images there are, and not how they are scored.
+OF_THE_IMAGES = ("source", "images")
 #: A place is a shard's number times this, plus a row.
 MOST_ROWS = 2**24
 READERS = 16
@@ -102,12 +107,19 @@ def check_old_settings(output: Folder, settings: dict[str, Any], defaults: dict[
         UserError: It is not finished, or its scores were made otherwise.
     """
     if not output.exists(RUN_FILE):
-        raise UserError(f"--since {output.url}: no finished run there; run its command again to finish it")
-    same = {key: value for key, value in settings.items() if key not in ("source", "images")}
-    if changed := changes(output.read_json(RUN_FILE)["settings"], same, defaults):
         raise UserError(
-            f"--since {output.url}: its scores were made otherwise ({changed}); leave it out, or with 'grepr nightly' "
-            "name another folder"
+            f"{output.url}: no finished run there to take rows over from; run its command again to finish it"
+        )
+    before = output.read_json(RUN_FILE)["settings"]
+    same = {key: value for key, value in settings.items() if key not in OF_THE_IMAGES}
+    # Whether a row is of one arithmetic or the other, an earlier version has not recorded.
+    if before.get("precision") == AUTO:
+        log.info("%s: is of an earlier version, whose rows may be fp32 or bf16; both are taken over", output.url)
+        del same["precision"]
+    if changed := changes(before, same, defaults):
+        raise UserError(
+            f"{output.url}: its rows cannot be taken over, since they were made otherwise ({changed}); use the options "
+            "they were made with, or begin an output that takes nothing over"
         )
 
 

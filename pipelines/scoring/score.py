@@ -241,10 +241,10 @@ def score_manifest(
         log.warning("%s scores in %s always; --precision %s is ignored", model.name, precision, options.precision)
     precision = recorded_precision(precision, output, since)
     settings = _settings(manifest.source, manifest.images, model, replace(options, precision=precision), features)
-    check_settings(output, settings, defaults=DEFAULTS, holds="scores")
-    output.delete(RUN_FILE)
     if since is not None:
         check_old_settings(since, settings, DEFAULTS)
+    check_settings(output, settings, defaults=DEFAULTS, holds="scores")
+    output.delete(RUN_FILE)
     before, todo = _unfinished(manifest, output.child(SCORES_FOLDER), retry)
     if before.images:
         log.info("%s: %d of %d images are done already", output.url, before.images, manifest.images)

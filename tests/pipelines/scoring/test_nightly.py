@@ -1,7 +1,5 @@
 """Nights: what each builds on, and that a lake which takes longer than a night gets done."""
 
-import contextlib
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,7 +15,7 @@ from pipelines.scoring import score
 from pipelines.scoring.nightly import night_options
 from pipelines.scoring.score_table import read_scores
 from tests.lake import run_here
-from tests.pipelines.scoring import without_ray
+from tests.pipelines.scoring.without_ray import interrupted_after, without_ray
 
 OPTIONS = ("--workers", "8", "--features", "--shard-size", "7")
 
@@ -86,21 +84,6 @@ def test_an_earlier_version_did_not_know_every_setting(tmp_path: Path):
     assert night(tmp_path, 3) == [command(tmp_path, 2), command(tmp_path, 3, since=2)]
 
 
-@contextlib.contextmanager
-def interrupted_after(shards: int) -> Iterator[None]:
-    """Ends a command so, as a cluster does whose time is up."""
-
-    class Interrupted(without_ray.Run):
-        def __iter__(self) -> Iterator[dict[str, Any]]:
-            for done, row in enumerate(super().__iter__()):
-                yield row
-                if done + 1 == shards:
-                    raise KeyboardInterrupt
-
-    with mock.patch.object(score, "ShardRun", Interrupted):
-        yield
-
-
 def test_a_lake_that_takes_longer_than_a_night_gets_done(tmp_path: Path):
     lake, nights = tmp_path / "lake", tmp_path / "nights"
     lake.mkdir()
@@ -113,7 +96,7 @@ def test_a_lake_that_takes_longer_than_a_night_gets_done(tmp_path: Path):
             code, out, err = run_here("nightly", lake, nights, "--shard-size", "4", "--workers", "1")
         return code, out + err
 
-    with without_ray.without_ray():
+    with without_ray():
         for day in (1, 2, 3):
             assert run(day, shards=3)[0] == 130
             (lake / f"new-{day}.jpg").write_text(f"of day {day}")

@@ -11,10 +11,12 @@ from jobs.cli import parse
 from pipelines.lake.manifest import find_manifest
 from pipelines.options import ScoreOptions
 from pipelines.running.shard_files import BrokenShard, shard_name
-from pipelines.scoring.score import run
+from pipelines.scoring import score as scoring
+from pipelines.scoring import update
+from pipelines.scoring.score import RunRecord
 from pipelines.scoring.score_table import read_scores, read_summary
 from tests.lake import run_here
-from tests.pipelines.scoring.without_ray import without_ray
+from tests.pipelines.scoring.without_ray import ALL, interrupted_after, without_ray
 from tests.score_rows import random_rows, write_run
 
 
@@ -26,11 +28,11 @@ def lake(tmp_path: Path) -> Path:
     return tmp_path / "lake"
 
 
-def score(lake: Path, output: Path, *options: str) -> None:
-    command = parse(["score", str(lake), str(output), "--shard-size", "4", *options])
+def score(source: Path, output: Path, *options: str, shards: int = ALL) -> RunRecord:
+    command = parse(["score", str(source), str(output), "--shard-size", "4", *options])
     assert isinstance(command, ScoreOptions)
-    with without_ray():
-        run(command)
+    with without_ray(), interrupted_after(shards):
+        return update.run(command) if command.update else scoring.run(command)
 
 
 def edit(path: Path, *without: str, **added: object) -> None:
@@ -75,7 +77,7 @@ def test_a_broken_record_of_a_run_is_named(tmp_path: Path, content: bytes):
 @pytest.mark.parametrize("name", ["settings.json", "manifest/manifest.json"])
 def test_other_broken_records_are_named(lake: Path, tmp_path: Path, name: str):
     score(lake, tmp_path / "out")
-    (tmp_path / "out/run.json").unlink()
+    (tmp_path / "out/run.json").unlink(missing_ok=True)
     (tmp_path / "out" / name).write_text("{")
     with pytest.raises(UserError, match=f"{name}: not JSON"):
         score(lake, tmp_path / "out")
@@ -107,3 +109,43 @@ def test_a_broken_file_of_scores_is_scored_again(
     assert f"{path}: no whole file of a shard" in caplog.text
     assert "It is scored again" in caplog.text
     assert read_scores(Folder(str(out))).equals(table)
+
+
+def test_rows_of_a_version_that_did_not_record_their_precision_are_taken_over(
+    lake: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    caplog.set_level("INFO")
+    out, later = tmp_path / "out", tmp_path / "later"
+    score(lake, out)
+    for name in ("run.json", "settings.json"):
+        record = json.loads((out / name).read_text())
+        settings = record.get("settings", record) | {"precision": "auto"}
+        edit(out / name, **({"settings": settings} if name == "run.json" else settings))
+    for i in range(12, 24):
+        (lake / f"{i}.jpg").write_text("x" * i)
+    for output, options in ((later, ("--since", str(out))), (out, ("--update",))):
+        with pytest.raises(KeyboardInterrupt):
+            score(lake, output, *options, shards=4)
+        score(lake, output, *options)
+        assert len(read_scores(Folder(str(output)))) == 24
+        assert json.loads((output / "run.json").read_text())["settings"]["precision"] in ("fp32", "bf16")
+    assert f"{out}: is of an earlier version, whose rows may be fp32 or bf16; both are taken over" in caplog.text
+
+
+def test_what_cannot_be_taken_over_is_told_without_an_option_that_was_not_given(lake: Path, tmp_path: Path):
+    score(lake, tmp_path / "out")
+    for message in (r"made otherwise \(max_pixels", "no finished run there"):
+        with pytest.raises(UserError, match=f"{tmp_path}/out: .*{message}") as told:
+            score(lake, tmp_path / "later", "--max-pixels", "7000", "--since", str(tmp_path / "out"))
+        assert "--since" not in str(told.value)
+        assert not (tmp_path / "later/settings.json").exists()  # another command may begin it otherwise
+        (tmp_path / "out/run.json").unlink(missing_ok=True)
+
+
+def test_a_retry_that_is_refused_leaves_the_record(lake: Path, tmp_path: Path):
+    score(lake, tmp_path / "out")
+    score(lake, tmp_path / "other", "--max-pixels", "7000")
+    with pytest.raises(UserError, match=f"{tmp_path}/other: .*made otherwise"):
+        score(lake, tmp_path / "out", "--retry-failed", "--since", str(tmp_path / "other"))
+    assert score(lake, tmp_path / "out").images == 12
+    assert (tmp_path / "out/run.json").exists()

@@ -20,6 +20,9 @@ from pipelines.scoring.kept_rows import KeptRows
 from pipelines.scoring.score_table import ShardSummary, count_statuses, make_table, write_shard
 from pipelines.scoring.shard_scorer import ScoringJob
 
+#: More shards than there are.
+ALL = 1000
+
 
 def content_score(etag: str) -> float:
     """The score that an image of this version gets."""
@@ -65,4 +68,19 @@ def without_ray() -> Iterator[None]:
         mock.patch.object(score.ray, "put", lambda value: value),
         mock.patch.object(score, "ShardRun", Run),
     ):
+        yield
+
+
+@contextlib.contextmanager
+def interrupted_after(shards: int) -> Iterator[None]:
+    """Ends a command so, as a cluster does whose time is up; to be used within :func:`without_ray`."""
+
+    class Interrupted(Run):
+        def __iter__(self) -> Iterator[dict[str, Any]]:
+            for done, row in enumerate(super().__iter__()):
+                yield row
+                if done + 1 == shards:
+                    raise KeyboardInterrupt
+
+    with mock.patch.object(score, "ShardRun", Interrupted):
         yield
