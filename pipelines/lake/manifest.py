@@ -9,6 +9,7 @@ import bisect
 import hashlib
 import io
 import itertools
+import json
 import logging
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
@@ -32,6 +33,7 @@ MANIFEST_FILE = "manifest.json"
 #: Where a command that lists a source itself leaves the manifest, below its output.
 MANIFEST_FOLDER = "manifest"
 SHARDS_PER_FILE = 256
+DIGEST_BYTES = 16
 
 SCHEMA = pa.schema(
     [
@@ -68,6 +70,8 @@ class Manifest:
         images: Number of images.
         skipped: Number of files whose names are not images'.
         files: Its Parquet files.
+        digest: Of its images, their ETags and their shards, in order: what else is done by shards is of this manifest
+            alone.
     """
 
     folder: Folder
@@ -75,6 +79,7 @@ class Manifest:
     images: int
     skipped: int
     files: tuple[ManifestFile, ...]
+    digest: str
 
     @property
     def shards(self) -> int:
@@ -156,12 +161,15 @@ def write_manifest(entries: Iterable[Entry], folder: Folder, *, source: str, lar
     # Cutting from one iterator by sizes of another: a shard is empty once the images have run out.
     shards = enumerate(iter(lambda: list(itertools.islice(rest, next(sizes))), []))
     files: list[ManifestFile] = []
+    digest = hashlib.blake2b(digest_size=DIGEST_BYTES)
     for first, shard in shards:
         buffer = io.BytesIO()
         images = count = 0
         with pq.ParquetWriter(buffer, SCHEMA, compression="zstd") as writer:
             for number, part in itertools.chain([(first, shard)], itertools.islice(shards, SHARDS_PER_FILE - 1)):
-                writer.write_table(_shard_table(part, number), row_group_size=len(part))
+                table = _shard_table(part, number)
+                writer.write_table(table, row_group_size=len(part))
+                digest.update(_as_bytes([table["image_id"].to_pylist(), table["etag"].to_pylist()]))
                 count, images = count + 1, images + len(part)
         name = f"part-{len(files):05d}.parquet"
         folder.write(name, buffer.getvalue())
@@ -177,9 +185,14 @@ def write_manifest(entries: Iterable[Entry], folder: Folder, *, source: str, lar
         "images": images,
         "skipped": skipped,
         "files": [asdict(file) for file in files],
+        "digest": digest.hexdigest(),
     }
     folder.write_json(MANIFEST_FILE, record)
-    return Manifest(folder, source, images, skipped, tuple(files))
+    return Manifest(folder, source, images, skipped, tuple(files), digest.hexdigest())
+
+
+def _as_bytes(value: object) -> bytes:
+    return json.dumps(value).encode()
 
 
 def _shard_table(entries: list[Entry], number: int) -> pa.Table:
@@ -217,7 +230,9 @@ def find_manifest(url: str, storage_options: Mapping[str, Any] | None = None) ->
     if record["format_version"] != FORMAT_VERSION:
         raise UserError(f"{url}: manifest format {record['format_version']} is unknown here; update grepr")
     files = tuple(from_record(ManifestFile, file) for file in record["files"])
-    return Manifest(folder, record["source"], record["images"], record["skipped"], files)
+    # An earlier version left none; this one tells at least manifests of other numbers of images or shards apart.
+    digest = record.get("digest") or hashlib.blake2b(_as_bytes(record), digest_size=DIGEST_BYTES).hexdigest()
+    return Manifest(folder, record["source"], record["images"], record["skipped"], files, digest)
 
 
 def run(options: ManifestOptions) -> Manifest:

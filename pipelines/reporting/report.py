@@ -22,6 +22,7 @@ from pipelines.reporting.thumbnails import Thumbnail, make_thumbnails
 from pipelines.running.run_files import RUN_FILE
 from pipelines.running.settings import SETTINGS_FILE, changes
 from pipelines.scoring.current import current_folder
+from pipelines.scoring.old_scores import OF_THE_IMAGES
 from pipelines.scoring.score import DEFAULTS, RunRecord
 from pipelines.stores.object_store import STORE_ERRORS
 
@@ -203,7 +204,7 @@ def _about_models(this: _Run, old: _Run, other_model: bool) -> str:
             f"{this.settings.get('model', 'one of unknown name')} now. Differences between the scores may come from "
             "the models, and their scales may differ; photos and statuses can be compared all the same."
         )
-    same = {key: value for key, value in this.settings.items() if key not in ("source", "images", "model")}
+    same = {key: value for key, value in this.settings.items() if key not in (*OF_THE_IMAGES, "model")}
     if changed := changes(old.settings, same, DEFAULTS):
         return f"Both runs were scored by the same model, but otherwise: {changed}."
     return "Both runs were scored by the same model in the same way."

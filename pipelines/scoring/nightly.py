@@ -15,7 +15,7 @@ from pipelines.lake.manifest import given_manifest
 from pipelines.options import LakeOptions, NightlyOptions, ScoreOptions
 from pipelines.running.run_files import RUN_FILE
 from pipelines.running.settings import SETTINGS_FILE
-from pipelines.scoring.score import scored_otherwise, scoring_model
+from pipelines.scoring.score import other_images, scored_otherwise, scoring_model
 
 log = logging.getLogger(__name__)
 
@@ -64,8 +64,8 @@ def _begun_otherwise(night: Folder, options: NightlyOptions) -> str:
     manifest = given_manifest(options.source, options.storage_options)
     source = manifest.source if manifest is not None else absolute(options.source)
     begun = night.read_json(SETTINGS_FILE)
-    if manifest is not None and manifest.images != begun.get("images"):
-        return f"images {begun.get('images')} became {manifest.images}"
+    if manifest is not None and (other := other_images(begun, manifest)):
+        return other
     return scored_otherwise(begun, source, options, scoring_model(options.model))
 
 

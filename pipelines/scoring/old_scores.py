@@ -27,7 +27,7 @@ from pipelines.scoring.score_table import SCORES_FOLDER, TRANSIENT, read_shard
 log = logging.getLogger(__name__)
 
 #: Settings that tell which images there are, and not how they are scored.
-OF_THE_IMAGES = ("source", "images")
+OF_THE_IMAGES = ("source", "images", "manifest")
 #: A place is a shard's number times this, plus a row.
 MOST_ROWS = 2**24
 READERS = 16

@@ -121,10 +121,10 @@ def run(options: ScoreOptions) -> RunRecord:
             if record is None:
                 return score_listed(options, output, model, lock)
     manifest = check_finished(record, options, output, model)
-    if manifest is not None and manifest.images != record.images:
+    if manifest is not None and (other := other_images(record.settings, manifest)):
         raise UserError(
-            f"{output.url}: holds the scores of {record.images} images, and {options.source} has {manifest.images}; "
-            "--update takes over what has not changed and scores the others"
+            f"{output.url}: holds the scores of another manifest than {options.source} ({other}); --update takes over "
+            "what has not changed and scores the others"
         )
     what = f"another manifest of {manifest.source}" if manifest is not None else "the same command"
     log.info("%s: finished already; %s with --update takes in what is new or has changed", output.url, what)
@@ -173,8 +173,16 @@ def check_finished(record: RunRecord, options: LakeOptions, output: Folder, mode
 
 
 def scored_otherwise(before: dict[str, Any], source: str, options: LakeOptions, model: BundleHeader) -> str:
-    """Says which settings of a run, but for the number of images, differ from those that a command has."""
-    return changes(before, _settings(source, before.get("images"), model, options, options.features), DEFAULTS)
+    """Says which settings of a run, whatever its images, differ from those that a command has."""
+    images = before.get("images"), before.get("manifest")
+    return changes(before, _settings(source, *images, model, options, options.features), DEFAULTS)
+
+
+def other_images(before: dict[str, Any], manifest: Manifest) -> str:
+    """Says how a manifest differs from that of a run with these settings; nothing where it is the same one."""
+    if manifest.images != before.get("images"):
+        return f"images {before.get('images')} became {manifest.images}"
+    return "" if before.get("manifest") in (None, manifest.digest) else "another manifest of as many images"
 
 
 def scoring_model(name_or_url: str) -> BundleHeader:
@@ -240,10 +248,12 @@ def score_manifest(
     if (precision := model.resolve_precision(options.precision)) != options.precision != "auto":
         log.warning("%s scores in %s always; --precision %s is ignored", model.name, precision, options.precision)
     precision = recorded_precision(precision, output, since)
-    settings = _settings(manifest.source, manifest.images, model, replace(options, precision=precision), features)
+    options_now = replace(options, precision=precision)
+    settings = _settings(manifest.source, manifest.images, manifest.digest, model, options_now, features)
     if since is not None:
         check_old_settings(since, settings, DEFAULTS)
-    check_settings(output, settings, defaults=DEFAULTS, holds="scores")
+    # What an earlier version began, it began on this manifest for all that is known.
+    check_settings(output, settings, defaults=DEFAULTS | {"manifest": manifest.digest}, holds="scores")
     output.delete(RUN_FILE)
     before, todo = _unfinished(manifest, output.child(SCORES_FOLDER), retry)
     if before.images:
@@ -373,11 +383,17 @@ def _limits(options: ScoringOptions) -> Limits:
 
 
 def _settings(
-    source: str, images: int | None, model: BundleHeader, options: ScoringOptions, features: bool
+    source: str,
+    images: int | None,
+    manifest: str | None,
+    model: BundleHeader,
+    options: ScoringOptions,
+    features: bool,
 ) -> dict[str, Any]:
     return {
         "source": without_secrets(source),
         "images": images,
+        "manifest": manifest,
         "model": model.name,
         "model_id": model.model_id,
         "precision": model.resolve_precision(options.precision),

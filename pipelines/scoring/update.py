@@ -75,7 +75,7 @@ def _score_update(
 ) -> RunRecord:
     """Builds the new state, or goes on with one that was begun before."""
     update = output.child(UPDATE_FOLDER)
-    begun = {"manifest": given.folder.url if given is not None else None}
+    begun = {"manifest": None} if given is None else {"manifest": given.folder.url, "digest": given.digest}
     # What is left of one that came to hold has no settings any more.
     if not update.exists(SETTINGS_FILE) or update.read_json(BEGUN_FILE) != begun:
         update.remove()

@@ -115,3 +115,25 @@ def test_a_newer_format_is_refused(tmp_path: Path):
     folder.write_json("manifest.json", {**folder.read_json("manifest.json"), "format_version": 99})
     with pytest.raises(UserError, match="update grepr"):
         find_manifest(str(tmp_path))
+
+
+def test_a_digest_tells_manifests_apart(tmp_path: Path):
+    photos = [Entry(f"{i}.jpg", etag=str(i)) for i in range(5)]
+
+    def digest(images: list[Entry], *, shard: int = 2, name: str = "manifest") -> str:
+        written = write_manifest(images, Folder(str(tmp_path / name)), source="lake", largest_shard=shard)
+        found = find_manifest(str(tmp_path / name))
+        assert found is not None
+        assert found.digest == written.digest
+        return found.digest
+
+    same = digest(photos)
+    assert digest(photos, name="elsewhere") == same
+    swapped = [*photos[:4], Entry("9.jpg", etag="4")]
+    others = [digest(swapped), digest([*photos[:4], Entry("4.jpg", etag="9")]), digest(photos, shard=3)]
+    assert len({same, *others}) == 4
+    folder = Folder(str(tmp_path / "manifest"))
+    record = folder.read_json("manifest.json")
+    del record["digest"]  # as an earlier version writes it
+    folder.write_json("manifest.json", record)
+    assert find_manifest(folder.url).digest == find_manifest(folder.url).digest

@@ -10,6 +10,8 @@ import pytest
 
 from grepr_core.storage import Folder
 from jobs.cli import parse
+from pipelines.lake.manifest import Manifest, write_manifest
+from pipelines.lake.sources import Entry
 from pipelines.options import NightlyOptions, ScoreOptions
 from pipelines.scoring import score
 from pipelines.scoring.nightly import night_options
@@ -20,8 +22,8 @@ from tests.pipelines.scoring.without_ray import interrupted_after, without_ray
 OPTIONS = ("--workers", "8", "--features", "--shard-size", "7")
 
 
-def night(scores: Path, day: int, hour: int = 22) -> list[ScoreOptions]:
-    options = parse(["nightly", "/lake", str(scores), *OPTIONS])
+def night(scores: Path, day: int, hour: int = 22, source: str = "/lake") -> list[ScoreOptions]:
+    options = parse(["nightly", source, str(scores), *OPTIONS])
     assert isinstance(options, NightlyOptions)
     return night_options(options, datetime(2026, 3, day, hour, tzinfo=UTC))
 
@@ -35,7 +37,7 @@ def begin(scores: Path, day: int, **others: Any) -> Folder:
     """Leaves a night as the command leaves it when it ends before its time."""
     folder = Folder(f"{scores}/2026-03-{day:02d}")
     (options,) = night(scores / "nowhere", day)
-    settings = score._settings("/lake", 9, score.scoring_model("grepr-lite"), options, features=True)
+    settings = score._settings("/lake", 9, "digest", score.scoring_model("grepr-lite"), options, features=True)
     folder.write_json("settings.json", settings | others)
     return folder
 
@@ -74,6 +76,23 @@ def test_a_night_that_was_begun_otherwise_blocks_nothing(tmp_path: Path, caplog:
     begin(tmp_path, 2, model_id="another")
     assert night(tmp_path, 3) == [command(tmp_path, 3, since=1)]
     assert "2026-03-02: was begun otherwise (model_id 'another' became" in caplog.text
+
+
+def test_a_night_of_another_manifest_is_not_gone_on_with(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    def list_photos(last: int) -> Manifest:
+        photos = [Entry(f"/lake/{i}.jpg") for i in (*range(8), last)]
+        return write_manifest(photos, Folder(str(tmp_path / "listed")), source="/lake", largest_shard=7)
+
+    begin(tmp_path, 2, manifest=list_photos(8).digest)
+    listed = str(tmp_path / "listed")
+    (first, second) = night(tmp_path, 3, source=listed)
+    assert (Path(first.output).name, Path(second.output).name) == ("2026-03-02", "2026-03-03")
+    list_photos(9)
+    (only,) = night(tmp_path, 3, source=listed)
+    assert Path(only.output).name == "2026-03-03"
+    assert "2026-03-02: was begun otherwise (another manifest of as many images), so it stays" in caplog.text
+    begin(tmp_path, 2, manifest=None)  # of an earlier version
+    assert len(night(tmp_path, 3, source=listed)) == 2
 
 
 def test_an_earlier_version_did_not_know_every_setting(tmp_path: Path):

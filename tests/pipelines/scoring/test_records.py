@@ -77,7 +77,7 @@ def test_a_broken_record_of_a_run_is_named(tmp_path: Path, content: bytes):
 @pytest.mark.parametrize("name", ["settings.json", "manifest/manifest.json"])
 def test_other_broken_records_are_named(lake: Path, tmp_path: Path, name: str):
     score(lake, tmp_path / "out")
-    (tmp_path / "out/run.json").unlink(missing_ok=True)
+    (tmp_path / "out/run.json").unlink()
     (tmp_path / "out" / name).write_text("{")
     with pytest.raises(UserError, match=f"{name}: not JSON"):
         score(lake, tmp_path / "out")

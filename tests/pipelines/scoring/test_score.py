@@ -79,8 +79,8 @@ def test_secrets_stay_out_of_the_record(lake: Path, tmp_path: Path):
 def test_so_do_those_of_urls(tmp_path: Path):
     source = "https://me:SECRET@photos.example/a.csv?sig=SECRET"
     options = ScoreOptions(source=source, output=str(tmp_path / "out"))
-    manifest = Manifest(Folder(str(tmp_path)), source, 1, 0, ())
-    settings = _settings(manifest.source, 1, BundleHeader("m"), options, features=False)
+    manifest = Manifest(Folder(str(tmp_path)), source, 1, 0, (), "digest")
+    settings = _settings(manifest.source, 1, "digest", BundleHeader("m"), options, features=False)
     record = _record(ShardSummary(), ShardSummary(), settings, options, None, 1.0)
     assert record.options["source"] == settings["source"] == "https://***@photos.example/a.csv?sig=***"
 

@@ -261,7 +261,7 @@ def test_a_manifest_is_followed_by_another(lake: Path, tmp_path: Path):
     score.run(options(lake, out))
     change(lake)
     second = list_lake("second")
-    with pytest.raises(UserError, match=r"holds the scores of 12 images, and .*second has 7; --update takes over"):
+    with pytest.raises(UserError, match=r"of another manifest than .*second \(images 12 became 7\); --update"):
         score.run(options(second, out))
     assert update.run(options(second, out, update=True)).images_here == 3
     assert not (tmp_path / "out/manifest").exists()  # it would be of other images
@@ -274,6 +274,29 @@ def test_a_manifest_is_followed_by_another(lake: Path, tmp_path: Path):
     assert (tmp_path / "out/update/scores/shard=000000.parquet").exists()
     assert update.run(options(third, out, update=True)).images_here == 1  # goes on with nothing of the second
     assert read_scores(Folder(out))["etag"][0] == find_manifest(third).read_shard(0)["etag"][0]
+
+
+def test_a_manifest_made_anew_of_as_many_images_is_another_one(lake: Path, tmp_path: Path):
+    def list_lake() -> str:
+        shutil.rmtree(tmp_path / "listed", ignore_errors=True)
+        manifests.run(ManifestOptions(source=str(lake), manifest=str(tmp_path / "listed"), shard_size=4))
+        return str(tmp_path / "listed")
+
+    def swap(old: int, new: int) -> str:
+        (lake / f"{old:04d}.jpg").unlink()
+        (lake / f"{new:04d}.jpg").write_text("new" * new)
+        return list_lake()
+
+    out = str(tmp_path / "out")
+    score.run(options(list_lake(), out))
+    with pytest.raises(UserError, match=r"another manifest than .*listed \(another .* of as many images\); --update"):
+        score.run(options(swap(0, 20), out))
+    with killed_after(4):
+        update.run(options(tmp_path / "listed", out, update=True))
+    assert (tmp_path / "out/update/scores/shard=000000.parquet").exists()
+    assert update.run(options(swap(1, 21), out, update=True)).images_here == 2
+    names = [Path(uri).name for uri in read_scores(Folder(out))["uri"].to_pylist()]
+    assert names == sorted(path.name for path in lake.iterdir())
 
 
 @pytest.mark.parametrize(
