@@ -77,6 +77,15 @@ def changes(
     return "; ".join(changed)
 
 
+def with_unknown(before: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Gives settings with those besides that only an earlier record has, which another version wrote."""
+    both = dict(before)
+    for key, value in settings.items():
+        old = before.get(key)
+        both[key] = with_unknown(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+    return both
+
+
 def option_defaults(options: type) -> dict[str, Any]:
     """Gives the defaults of a command's options, which settings are named after."""
     return {field.name: field.default for field in fields(options) if field.default is not MISSING}

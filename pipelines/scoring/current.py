@@ -7,10 +7,12 @@ that come here find the old state or the new one.
 
 from typing import Any
 
+from grepr_core.errors import Unavailable
 from grepr_core.storage import Folder
 from pipelines.lake.manifest import MANIFEST_FOLDER
 from pipelines.running.run_files import RUN_FILE
-from pipelines.running.settings import SETTINGS_FILE
+from pipelines.running.run_lock import RunLock
+from pipelines.running.settings import SETTINGS_FILE, with_unknown
 
 #: Where an update is built, below the output.
 UPDATE_FOLDER = "update"
@@ -35,25 +37,43 @@ def current_folder(output: Folder, name: str) -> Folder:
     return output.child(name if moved else f"{UPDATE_FOLDER}/{name}")
 
 
-def settle(output: Folder) -> None:
+def settle(output: Folder, lock: RunLock) -> None:
     """Puts an update that holds already where the scores before it are; does nothing where there is none.
 
-    Killed at any moment, it is to be called again. Must be called under the output's lock.
+    Killed at any moment, it is to be called again.
 
     Args:
         output: Folder that ``grepr score`` wrote to.
+        lock: On it.
+
+    Raises:
+        Unavailable: Another command has taken the output over.
     """
     record, update = _record(output), output.child(UPDATE_FOLDER)
     if not (unsettled := record.get("unsettled")):
         return
+
+    def check() -> None:
+        lock.check()
+        # One that was suspended in the midst of a step may come back when another has settled this update.
+        if _record(output) != record:
+            raise Unavailable(f"{output.url}: another command has taken this output over; this one stops")
+
     for name in unsettled:
+        check()
         update.child(name).take_place(output.child(name), aside=update.child(f"replaced-{name}"))
+    check()
     if MANIFEST_FOLDER not in unsettled:  # then it is the one that the command was given
         output.child(MANIFEST_FOLDER).remove()
-    output.write_json(SETTINGS_FILE, record["settings"])
+    before = output.read_json(SETTINGS_FILE) if output.exists(SETTINGS_FILE) else {}
+    check()
+    output.write_json(SETTINGS_FILE, with_unknown(before, record["settings"]))
+    check()
     # An update without settings is of no use to the next one; what is left of it may be a part of it.
     update.delete(SETTINGS_FILE)
+    check()
     output.write_json(RUN_FILE, record | {"unsettled": []})
+    lock.check()
     update.remove()
 
 

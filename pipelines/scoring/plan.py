@@ -68,8 +68,8 @@ def run(options: ScoreOptions) -> Plan:
     output = Folder(options.output, options.storage_options)
     sample = output.child(SAMPLE_FOLDER)
     options = replace(options, precision=recorded_precision(options.precision, output))
-    with run_lock(output), ray_session(options.address):
-        settle(output)
+    with run_lock(output) as lock, ray_session(options.address):
+        settle(output, lock)
         manifest = open_manifest(options, output)
         workers = cluster_workers(options.device, options.workers, autoscaling=options.autoscaling)
         images = min(manifest.images, workers.count * (IMAGES_A_GPU if workers.gpus else IMAGES_A_CPU))

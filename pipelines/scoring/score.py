@@ -10,6 +10,7 @@ for what its footer tells of it.
 import logging
 import platform
 import time
+from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
@@ -33,7 +34,7 @@ from pipelines.running.progress import Progress
 from pipelines.running.run_files import RUN_FILE
 from pipelines.running.run_lock import RunLock, run_lock
 from pipelines.running.session import check_cluster, ray_session
-from pipelines.running.settings import changes, check_settings, made_otherwise, option_defaults
+from pipelines.running.settings import changes, check_settings, made_otherwise, option_defaults, with_unknown
 from pipelines.running.shard_files import BrokenShard, finished_shards, read_ahead, shard_name
 from pipelines.running.shard_pool import ShardRun
 from pipelines.running.workers import Workers, cluster_workers
@@ -116,7 +117,7 @@ def run(options: ScoreOptions) -> RunRecord:
     record = read_record(output)
     if record is None or record.unsettled or options.retry_failed:
         with run_lock(output) as lock:
-            settle(output)
+            settle(output, lock)
             record = None if options.retry_failed else read_record(output)
             if record is None:
                 return score_listed(options, output, model, lock)
@@ -134,6 +135,18 @@ def run(options: ScoreOptions) -> RunRecord:
 def read_record(output: Folder) -> RunRecord | None:
     """Reads the record of a finished run; None where there is none."""
     return output.read_record(RUN_FILE, RunRecord) if output.exists(RUN_FILE) else None
+
+
+def write_record(output: Folder, record: RunRecord, before: Mapping[str, Any]) -> None:
+    """Writes the record of a finished run.
+
+    Args:
+        output: Of the run.
+        record: The record.
+        before: What the record there said until now; of it is kept what only another version knows.
+    """
+    settings = with_unknown(before.get("settings", {}), record.settings)
+    output.write_json(RUN_FILE, {**before, **asdict(record), "settings": settings})
 
 
 def score_listed(options: ScoreOptions, output: Folder, model: BundleHeader, lock: RunLock) -> RunRecord:
@@ -254,6 +267,7 @@ def score_manifest(
         check_old_settings(since, settings, DEFAULTS)
     # What an earlier version began, it began on this manifest for all that is known.
     check_settings(output, settings, defaults=DEFAULTS | {"manifest": manifest.digest}, holds="scores")
+    earlier = output.read_json(RUN_FILE) if output.exists(RUN_FILE) else {}
     output.delete(RUN_FILE)
     before, todo = _unfinished(manifest, output.child(SCORES_FOLDER), retry)
     if before.images:
@@ -283,7 +297,7 @@ def score_manifest(
     notes = output.child(JOURNAL_FOLDER)
     for name in notes.names():  # of processes that died between writing a shard and removing its note
         notes.delete(name)
-    output.write_json(RUN_FILE, asdict(record))
+    write_record(output, record, earlier)
     return record
 
 

@@ -6,7 +6,7 @@ command goes on.
 """
 
 import logging
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 from grepr_core.bundles.bundle_files import BundleHeader
 from grepr_core.storage import Folder
@@ -24,6 +24,7 @@ from pipelines.scoring.score import (
     score_listed,
     score_manifest,
     scoring_model,
+    write_record,
 )
 from pipelines.scoring.score_table import SCORES_FOLDER
 
@@ -51,7 +52,7 @@ def run(options: ScoreOptions) -> RunRecord:
     output = Folder(options.output, options.storage_options)
     model = scoring_model(options.model)
     with run_lock(output) as lock:
-        settle(output)
+        settle(output, lock)
         finished = read_record(output)
         if finished is None:
             if output.exists(SETTINGS_FILE):
@@ -60,30 +61,66 @@ def run(options: ScoreOptions) -> RunRecord:
         manifest = check_finished(finished, options, output, model)
         if manifest is not None:
             log.info("%s: is a manifest, and no source is listed anew", options.source)
-        record = _score_update(manifest, options, output, model, lock)
-        update = output.child(UPDATE_FOLDER)
-        folders = [name for name in (MANIFEST_FOLDER, SCORES_FOLDER) if update.exists(name)]
-        lock.check()
-        # From here on the update is what readers find.
-        output.write_json(RUN_FILE, asdict(replace(record, unsettled=folders)))
-        settle(output)
+        begun = _beginning(manifest)
+        if left := _complete_update(output, begun):
+            log.info(
+                "%s: an update was complete already, and takes its place now%s",
+                output.url,
+                "" if manifest is not None else "; then what is new since is scored",
+            )
+            _put_in_place(left, output, lock)
+            if manifest is not None:  # which tells nothing newer
+                return left
+        record = _score_update(manifest, begun, options, output, model, lock)
+        _put_in_place(record, output, lock)
     return record
 
 
+def _beginning(given: Manifest | None) -> dict[str, str | None]:
+    """Gives what an update is begun of."""
+    return {"manifest": None} if given is None else {"manifest": given.folder.url, "digest": given.digest}
+
+
+def _begun(update: Folder) -> object:
+    """Reads what an update was begun of; None where there is none, or none that can be gone on with."""
+    # What is left of one that came to hold has no settings any more.
+    if not update.exists(SETTINGS_FILE) or not update.exists(BEGUN_FILE):
+        return None
+    return update.read_json(BEGUN_FILE)
+
+
+def _complete_update(output: Folder, begun: dict[str, str | None]) -> RunRecord | None:
+    """Finds an update that was scored whole, and did not come to hold yet."""
+    update = output.child(UPDATE_FOLDER)
+    return read_record(update) if _begun(update) == begun else None
+
+
+def _put_in_place(record: RunRecord, output: Folder, lock: RunLock) -> None:
+    """Makes an update that is complete the state that holds."""
+    update = output.child(UPDATE_FOLDER)
+    folders = [name for name in (MANIFEST_FOLDER, SCORES_FOLDER) if update.exists(name)]
+    before = output.read_json(RUN_FILE)
+    lock.check()
+    # From here on the update is what readers find.
+    write_record(output, replace(record, unsettled=folders), before)
+    settle(output, lock)
+
+
 def _score_update(
-    given: Manifest | None, options: ScoreOptions, output: Folder, model: BundleHeader, lock: RunLock
+    given: Manifest | None,
+    begun: dict[str, str | None],
+    options: ScoreOptions,
+    output: Folder,
+    model: BundleHeader,
+    lock: RunLock,
 ) -> RunRecord:
     """Builds the new state, or goes on with one that was begun before."""
     update = output.child(UPDATE_FOLDER)
-    begun = {"manifest": None} if given is None else {"manifest": given.folder.url, "digest": given.digest}
-    # What is left of one that came to hold has no settings any more.
-    if not update.exists(SETTINGS_FILE) or update.read_json(BEGUN_FILE) != begun:
+    if _begun(update) == begun:
+        log.info("%s: going on with an update begun earlier; what is new since takes another one", output.url)
+    else:
         update.remove()
         update.write_json(BEGUN_FILE, begun)
-    elif record := read_record(update):
-        return record
-    else:
-        log.info("%s: going on with an update begun earlier; what is new since takes another one", output.url)
     return score_manifest(
         given or open_manifest(options, update),
         update,

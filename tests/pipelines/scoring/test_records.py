@@ -60,6 +60,25 @@ def test_an_output_of_another_version_is_gone_on_with(lake: Path, tmp_path: Path
     assert len(read_scores(Folder(str(tmp_path / "later")))) == 12
 
 
+@pytest.mark.parametrize("option", ["--update", "--retry-failed"])
+def test_what_another_version_has_recorded_is_kept(lake: Path, tmp_path: Path, option: str):
+    out = tmp_path / "out"
+    score(lake, out)
+    settings = json.loads((out / "settings.json").read_text())
+    settings |= {"tone_map": True, "limits": settings["limits"] | {"frames": 3}}
+    edit(out / "settings.json", **settings)
+    edit(out / "run.json", of_a_later_version=1, settings=settings)
+    if option == "--update":
+        (lake / "new.jpg").write_text("new")
+    record = score(lake, out, option)
+    written = json.loads((out / "run.json").read_text())
+    assert (written["of_a_later_version"], written["images"]) == (1, record.images)
+    assert json.loads((out / "settings.json").read_text()) == written["settings"]
+    assert written["settings"]["tone_map"]
+    assert written["settings"]["limits"] == settings["limits"]
+    assert written["settings"]["images"] == record.images
+
+
 @pytest.mark.parametrize("content", [b"", b'{"images": 3', b"{}"])
 def test_a_broken_record_of_a_run_is_named(tmp_path: Path, content: bytes):
     write_run(tmp_path / "scores", random_rows(20))

@@ -14,7 +14,7 @@ import s3fs
 from fsspec.implementations.memory import MemoryFileSystem
 
 from grepr_core.bundles.bundle_files import BundleFiles
-from grepr_core.errors import UserError
+from grepr_core.errors import Unavailable, UserError
 from grepr_core.storage import Folder
 from pipelines.lake import manifest as manifests
 from pipelines.lake.manifest import MANIFEST_FOLDER, find_manifest
@@ -22,7 +22,7 @@ from pipelines.options import ManifestOptions, ScoreOptions
 from pipelines.reporting.database import load_scores, open_database
 from pipelines.running.shard_files import finished_shards
 from pipelines.scoring import score, update
-from pipelines.scoring.current import UPDATE_FOLDER, current_folder
+from pipelines.scoring.current import UPDATE_FOLDER, current_folder, settle
 from pipelines.scoring.old_scores import OldScores
 from pipelines.scoring.score_table import SCORES_FOLDER, read_scores, read_shard
 from pipelines.selection.scores import open_scores
@@ -240,6 +240,65 @@ def test_an_update_that_was_begun_goes_on(lake: Path, tmp_path: Path):
     assert (tmp_path / "out/update/scores").exists()
     with mock.patch.object(manifests, "Listing", side_effect=AssertionError("listed again")):
         assert update.run(command).images == 7
+
+
+def test_an_update_that_was_complete_is_followed_by_another(
+    lake: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    caplog.set_level("INFO")
+    command = options(lake, str(tmp_path / "out"), update=True)
+    update.run(command)
+    change(lake)
+    with mock.patch.object(update, "_put_in_place", side_effect=Killed), pytest.raises(Killed):
+        update.run(command)
+    (lake / "newer.jpg").write_text("newer")
+    assert update.run(command).images == 8
+    assert "an update was complete already, and takes its place now; then what is new since is scored" in caplog.text
+
+
+def test_an_update_of_unknown_beginning_is_begun_anew(lake: Path, tmp_path: Path):
+    command = options(lake, str(tmp_path / "out"), update=True)
+    update.run(command)
+    change(lake)
+    with killed_after(6):
+        update.run(command)
+    begun = tmp_path / "out/update/begun.json"
+    begun.write_text("")
+    with pytest.raises(UserError, match=f"{begun}: not JSON .*; delete it and run the command that wrote it again"):
+        update.run(command)
+    begun.unlink()
+    assert update.run(command).images == 7
+
+
+@pytest.mark.parametrize("notices", ["lock", "record"])
+def test_a_command_that_was_suspended_while_it_settled_spoils_nothing(lake: Path, tmp_path: Path, notices: str):
+    old, out = Folder(str(tmp_path / "old")), Folder(str(tmp_path / "out"))
+    score.run(options(lake, old.url))
+    change(lake)
+    with mock.patch.object(update, "settle", side_effect=[None, Killed]), pytest.raises(Killed):
+        update.run(options(lake, old.url, update=True))
+    old_url, steps = old.url, 1
+    while True:
+        out.remove()
+        shutil.copytree(old_url, out.url)
+        lock, after = mock.Mock(), {}
+
+        def check(lock: mock.Mock = lock, steps: int = steps, after: dict[str, bytes] = after) -> None:
+            if lock.check.call_count == steps:
+                (lake / f"new-{steps}.jpg").write_text("of the one that took over")
+                update.run(options(lake, out.url, update=True))
+                after |= {path: out.fs.cat_file(path) for path in out.fs.find(out.path(""))}
+                if notices == "lock":
+                    raise Unavailable("taken over")
+
+        lock.check.side_effect = check
+        with contextlib.suppress(Unavailable):
+            settle(out, lock)
+        if lock.check.call_count < steps:
+            break
+        assert {path: out.fs.cat_file(path) for path in out.fs.find(out.path(""))} == after
+        steps += 1
+    assert steps > 5
 
 
 def test_an_update_by_other_options_is_refused_before_anything_is_listed(lake: Path, tmp_path: Path):
