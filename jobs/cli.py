@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from types import FrameType
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, OmitSubcommandPrefixes
 from tyro.extras import subcommand_cli_from_dict
@@ -36,6 +36,9 @@ from pipelines.options import (
     SubmitOptions,
 )
 from pipelines.running.run_files import HIGH_WEIGHTS_FILE, LOW_WEIGHTS_FILE
+
+if TYPE_CHECKING:
+    from pipelines.scoring.score import RunRecord
 
 DESCRIPTION = """Scores the perceptual quality of every photo in a lake.
 
@@ -79,7 +82,10 @@ def _score(options: ScoreOptions) -> int:
         return DONE
     from pipelines.scoring import score, update
 
-    record = update.run(options) if options.update else score.run(options)
+    return _scored(update.run(options) if options.update else score.run(options), options)
+
+
+def _scored(record: "RunRecord", options: ScoreOptions) -> int:
     counts = ", ".join(f"{count} {status}" for status, count in sorted(record.counts.items()))
     speed = f"; {record.images_per_second:.1f} images/s" if record.images_per_second else ""
     _print(f"{record.images} images: {counts}{speed}. Scores: {options.output}/scores")
@@ -87,10 +93,12 @@ def _score(options: ScoreOptions) -> int:
 
 
 def _nightly(options: NightlyOptions) -> int:
-    from pipelines.scoring.nightly import night_options
+    from pipelines.scoring import nightly
 
-    codes = [_score(night) for night in night_options(options, datetime.now(UTC))]
-    return codes[-1]  # of this night; photos that an earlier one lists may be gone by now
+    nights = nightly.run(options, datetime.now(UTC))
+    codes = [FAILED if record is None else _scored(record, night) for night, record in nights]
+    # Photos that an earlier night lists may be gone by now, so of that one it counts only whether it was left.
+    return codes[-1] or (FAILED if FAILED in codes else DONE)
 
 
 def _failed_code(failed_fraction: float, options: ScoringOptions) -> int:

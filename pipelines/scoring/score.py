@@ -27,14 +27,21 @@ from grepr_core.encoders.precision import Precision
 from grepr_core.errors import UserError, without_secrets
 from grepr_core.storage import Folder, absolute
 from grepr_core.web.access import for_reading
-from pipelines.lake.manifest import Manifest, find_or_make_manifest, given_manifest
+from pipelines.lake.manifest import MANIFEST_FILE, MANIFEST_FOLDER, Manifest, find_or_make_manifest, given_manifest
 from pipelines.options import LakeOptions, ScoreOptions, ScoringOptions
 from pipelines.running.precision import recorded_precision, settle_precision
 from pipelines.running.progress import Progress
 from pipelines.running.run_files import RUN_FILE
 from pipelines.running.run_lock import RunLock, run_lock
 from pipelines.running.session import check_cluster, ray_session
-from pipelines.running.settings import changes, check_settings, made_otherwise, option_defaults, with_unknown
+from pipelines.running.settings import (
+    SETTINGS_FILE,
+    changes,
+    check_settings,
+    made_otherwise,
+    option_defaults,
+    with_unknown,
+)
 from pipelines.running.shard_files import BrokenShard, finished_shards, read_ahead, shard_name
 from pipelines.running.shard_pool import ShardRun
 from pipelines.running.workers import Workers, cluster_workers
@@ -98,11 +105,12 @@ class RunRecord:
         return (self.images - self.counts.get(Status.SCORED, 0)) / self.images
 
 
-def run(options: ScoreOptions) -> RunRecord:
+def run(options: ScoreOptions, *, newer: str | None = None) -> RunRecord:
     """Scores a source, or goes on where an earlier run of the same command ended.
 
     Args:
         options: Of the command.
+        newer: What is said of images that are new since the output was finished, where ``--update`` is not for them.
 
     Returns:
         The record that ``run.json`` holds.
@@ -122,13 +130,15 @@ def run(options: ScoreOptions) -> RunRecord:
             if record is None:
                 return score_listed(options, output, model, lock)
     manifest = check_finished(record, options, output, model)
-    if manifest is not None and (other := other_images(record.settings, manifest)):
+    if newer is None and manifest is not None and (other := other_images(record.settings, manifest)):
         raise UserError(
             f"{output.url}: holds the scores of another manifest than {options.source} ({other}); --update takes over "
             "what has not changed and scores the others"
         )
-    what = f"another manifest of {manifest.source}" if manifest is not None else "the same command"
-    log.info("%s: finished already; %s with --update takes in what is new or has changed", output.url, what)
+    if newer is None:
+        what = f"another manifest of {manifest.source}" if manifest is not None else "the same command"
+        newer = f"{what} with --update takes in what is new or has changed"
+    log.info("%s: finished already; %s", output.url, newer)
     return record
 
 
@@ -222,6 +232,8 @@ def scoring_model(name_or_url: str) -> BundleHeader:
 def open_manifest(options: ScoreOptions, output: Folder) -> Manifest:
     """Opens the manifest that a command's source is, or lists the source into one below the output."""
     check_cluster(options.address)  # a lake may take hours to be listed
+    if output.exists(SETTINGS_FILE) and not output.exists(f"{MANIFEST_FOLDER}/{MANIFEST_FILE}"):
+        _forget_manifest(output)
     return find_or_make_manifest(
         options.source,
         output,
@@ -229,6 +241,13 @@ def open_manifest(options: ScoreOptions, output: Folder) -> Manifest:
         shard_size=options.shard_size,
         storage_options=options.storage_options,
     )
+
+
+def _forget_manifest(output: Folder) -> None:
+    """Lets an output whose manifest is gone begin with another one, where nothing was made of the first."""
+    if not finished_shards(output.child(SCORES_FOLDER)):
+        output.child(JOURNAL_FOLDER).remove()
+        output.delete(SETTINGS_FILE)
 
 
 def score_manifest(

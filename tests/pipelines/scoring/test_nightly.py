@@ -8,16 +8,18 @@ from unittest import mock
 
 import pytest
 
+from grepr_core.errors import Unavailable
 from grepr_core.storage import Folder
 from jobs.cli import parse
 from pipelines.lake.manifest import Manifest, write_manifest
 from pipelines.lake.sources import Entry
 from pipelines.options import NightlyOptions, ScoreOptions
+from pipelines.running.shard_pool import ShardError
 from pipelines.scoring import score
 from pipelines.scoring.nightly import night_options
 from pipelines.scoring.score_table import read_scores
 from tests.lake import run_here
-from tests.pipelines.scoring.without_ray import interrupted_after, without_ray
+from tests.pipelines.scoring.without_ray import ALL, interrupted_after, without_ray
 
 OPTIONS = ("--workers", "8", "--features", "--shard-size", "7")
 
@@ -103,27 +105,96 @@ def test_an_earlier_version_did_not_know_every_setting(tmp_path: Path):
     assert night(tmp_path, 3) == [command(tmp_path, 2), command(tmp_path, 3, since=2)]
 
 
-def test_a_lake_that_takes_longer_than_a_night_gets_done(tmp_path: Path):
-    lake, nights = tmp_path / "lake", tmp_path / "nights"
-    lake.mkdir()
-    for i in range(40):
-        (lake / f"{i:04d}.jpg").write_text("x" * i)
+class Nights:
+    """A lake of 40 photos, and the command that scores its nights."""
 
-    def run(day: int, shards: int) -> tuple[int, str]:
+    def __init__(self, folder: Path) -> None:
+        self.lake, self.scores = folder / "lake", folder / "nights"
+        self.lake.mkdir()
+        for i in range(40):
+            (self.lake / f"{i:04d}.jpg").write_text("x" * i)
+
+    def run(self, day: int, *options: str, shards: int = ALL) -> tuple[int, str]:
         clock = SimpleNamespace(now=lambda _: datetime(2026, 3, day, 22, tzinfo=UTC))
-        with mock.patch("jobs.cli.datetime", clock), interrupted_after(shards):
-            code, out, err = run_here("nightly", lake, nights, "--shard-size", "4", "--workers", "1")
+        with mock.patch("jobs.cli.datetime", clock), without_ray(), interrupted_after(shards):
+            code, out, err = run_here("nightly", self.lake, self.scores, "--shard-size", "4", *options)
         return code, out + err
 
-    with without_ray():
-        for day in (1, 2, 3):
-            assert run(day, shards=3)[0] == 130
-            (lake / f"new-{day}.jpg").write_text(f"of day {day}")
-        assert [path.name for path in sorted(nights.iterdir())] == ["2026-03-01"]
-        code, told = run(4, shards=99)
+    def add(self, name: str) -> None:
+        (self.lake / name).write_text(name)
+
+
+@pytest.fixture
+def nights(tmp_path: Path) -> Nights:
+    return Nights(tmp_path)
+
+
+def test_a_lake_that_takes_longer_than_a_night_gets_done(nights: Nights):
+    for day in (1, 2, 3):
+        assert nights.run(day, shards=3)[0] == 130
+        nights.add(f"new-{day}.jpg")
+    assert [path.name for path in sorted(nights.scores.iterdir())] == ["2026-03-01"]
+    code, told = nights.run(4)
     assert code == 0, told
     assert "2026-03-01: was not finished; this is done first, and then the night 2026-03-04" in told
-    assert f"40 images: 40 scored; 4.0 images/s. Scores: {nights}/2026-03-01/scores" in told
-    assert f"43 images: 43 scored; 3.0 images/s. Scores: {nights}/2026-03-04/scores" in told
-    names = [Path(uri).name for uri in read_scores(Folder(f"{nights}/2026-03-04"))["uri"].to_pylist()]
-    assert names == sorted(path.name for path in lake.iterdir())
+    assert f"40 images: 40 scored; 4.0 images/s. Scores: {nights.scores}/2026-03-01/scores" in told
+    assert f"43 images: 43 scored; 3.0 images/s. Scores: {nights.scores}/2026-03-04/scores" in told
+    names = [Path(uri).name for uri in read_scores(Folder(f"{nights.scores}/2026-03-04"))["uri"].to_pylist()]
+    assert names == sorted(path.name for path in nights.lake.iterdir())
+
+
+@pytest.mark.parametrize("file", ["manifest/manifest.json", "settings.json", "manifest gone", "a shard"])
+def test_a_night_that_cannot_be_finished_blocks_none(nights: Nights, file: str):
+    assert nights.run(1)[0] == 0
+    nights.add("new.jpg")
+    assert nights.run(2, shards=3)[0] == 130
+    nights.add("newer.jpg")
+    second = nights.scores / "2026-03-02"
+    reason = f"{second}/{file}: not JSON"
+    if file == "manifest gone":
+        (second / "manifest/manifest.json").unlink()
+        reason = "holds scores made otherwise"
+    elif file != "a shard":
+        (second / file).write_text("{")
+    scored: list[Any] = [mock.DEFAULT, mock.DEFAULT]
+    if file == "a shard":
+        reason = "the disk said no"
+        scored[0] = ShardError(reason)
+    with mock.patch.object(score, "run", wraps=score.run, side_effect=scored):
+        code, told = nights.run(3)
+    assert code == 1, told
+    assert f"{second}: cannot be finished, and this night goes on without it: " in told
+    assert reason in told
+    assert f"42 images: 42 scored; 2.0 images/s. Scores: {nights.scores}/2026-03-03/scores" in told
+    assert nights.run(4)[0] == 0
+
+
+def test_a_night_in_use_or_a_cluster_that_is_away_is_waited_for(nights: Nights):
+    assert nights.run(1, shards=3)[0] == 130
+    with mock.patch.object(score, "check_cluster", side_effect=Unavailable("no cluster")):
+        code, told = nights.run(2)
+    assert code == 1
+    assert "grepr: no cluster" in told
+    assert not (nights.scores / "2026-03-02").exists()
+
+
+def test_a_night_whose_manifest_is_gone_is_listed_anew_where_nothing_was_scored(nights: Nights):
+    assert nights.run(1)[0] == 0
+    nights.add("new.jpg")
+    assert nights.run(2, shards=1)[0] == 130
+    second = nights.scores / "2026-03-02"
+    (second / "manifest/manifest.json").unlink()
+    for path in (second / "scores").iterdir():
+        path.unlink()
+    nights.add("newer.jpg")
+    code, told = nights.run(3)
+    assert code == 0, told
+    assert f"42 images: 42 scored; 2.0 images/s. Scores: {second}/scores" in told
+
+
+def test_a_night_that_is_finished_names_no_option_that_there_is_not(nights: Nights):
+    assert nights.run(1)[0] == 0
+    code, told = nights.run(1)
+    assert code == 0
+    assert "2026-03-01: finished already; what is new or has changed comes in with the next night" in told
+    assert "--update" not in told
