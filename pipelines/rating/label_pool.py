@@ -21,7 +21,7 @@ from pipelines.models.rated_features import score_entries
 from pipelines.options import LARGEST_SHARD, LabelOptions
 from pipelines.running.run_files import RUN_FILE
 from pipelines.running.settings import SETTINGS_FILE
-from pipelines.scoring.current import current_folder
+from pipelines.scoring.current import current_folder, one_state, output_state
 from pipelines.scoring.score_table import SCORES_FOLDER, read_shard
 
 log = logging.getLogger(__name__)
@@ -68,15 +68,16 @@ def find_pool(options: LabelOptions, bundle: Bundle) -> Pool:
     except MissingDriver:  # images can be listed and read without it, but no scores
         return _listed(options, bundle)
     if finished:
-        record = folder.read_json(RUN_FILE)
-        manifest = _manifest_of_scores(folder, record["options"]["source"], options)
-        settings = record["settings"]
-        if settings.get("features") and settings["model_id"] == bundle.model_id:
-            rows = _sample(manifest, options)
-            entries = _take(rows, manifest.read_shard, ENTRY_COLUMNS)
-            scores = current_folder(folder, SCORES_FOLDER)
-            table = _take(rows, lambda shard: read_shard(scores, shard, SCORE_COLUMNS), SCORE_COLUMNS)
-            return _pool(manifest.source, entries, table)
+        with one_state(folder, output_state(folder)):
+            record = folder.read_json(RUN_FILE)
+            manifest = _manifest_of_scores(folder, record["options"]["source"], options)
+            settings = record["settings"]
+            if settings.get("features") and settings["model_id"] == bundle.model_id:
+                rows = _sample(manifest, options)
+                entries = _take(rows, manifest.read_shard, ENTRY_COLUMNS)
+                scores = current_folder(folder, SCORES_FOLDER)
+                table = _take(rows, lambda shard: read_shard(scores, shard, SCORE_COLUMNS), SCORE_COLUMNS)
+                return _pool(manifest.source, entries, table)
         why = "are of another model" if settings.get("features") else "hold no features"
         log.info("%s: its scores %s, so a sample of its photos is scored with %s", folder.url, why, bundle.name)
         return _scored(manifest, bundle, options)

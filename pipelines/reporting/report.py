@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from importlib.metadata import version
 from typing import Any, Self
 
+import duckdb
+
 from grepr_core.bundles.bundle import Bundle, load_bundle, model_card
 from grepr_core.errors import UserError, without_secrets
 from grepr_core.storage import Folder, absolute
@@ -21,7 +23,7 @@ from pipelines.reporting.statistics import QUANTILES, ShownPhoto, Statistics, co
 from pipelines.reporting.thumbnails import Thumbnail, make_thumbnails
 from pipelines.running.run_files import RUN_FILE
 from pipelines.running.settings import SETTINGS_FILE, changes
-from pipelines.scoring.current import current_folder
+from pipelines.scoring.current import current_folder, one_state, output_state
 from pipelines.scoring.old_scores import OF_THE_IMAGES
 from pipelines.scoring.score import DEFAULTS, RunRecord
 from pipelines.stores.object_store import STORE_ERRORS
@@ -66,8 +68,7 @@ class _Run:
     settings: Mapping[str, Any]
 
     @classmethod
-    def read(cls, url: str, storage_options: Mapping[str, Any]) -> Self:
-        output = Folder(url, storage_options)
+    def read(cls, output: Folder) -> Self:
         record = output.read_record(RUN_FILE, RunRecord) if output.exists(RUN_FILE) else None
         if record is not None:
             return cls(output, record, record.settings)
@@ -102,14 +103,12 @@ def run(options: ReportOptions) -> ReportResult:
     Raises:
         UserError: There are no scores, or none to compare with.
     """
-    this = _Run.read(options.scores, options.storage_options)
-    old = _Run.read(options.compare, options.storage_options) if options.compare else None
     with open_database() as connection:
-        load_scores(connection, "now", this.output)
+        this = _load(connection, "now", options.scores, options.storage_options)
+        old = _load(connection, "before", options.compare, options.storage_options) if options.compare else None
         statistics = compute(connection, "now", extremes=EXTREMES, per_tenth=PER_TENTH)
         comparison = None
         if old is not None:
-            load_scores(connection, "before", old.output)
             comparison = compare(connection, "now", "before", photos=MOVES)
     thumbnails: dict[str, Thumbnail] = {}
     if options.thumbnails:
@@ -124,6 +123,15 @@ def run(options: ReportOptions) -> ReportResult:
     Folder(folder, options.storage_options).write(name, page)
     pictures = sum(thumbnail.data_uri is not None for thumbnail in thumbnails.values())
     return ReportResult(options.output, len(page), statistics.images, pictures)
+
+
+def _load(connection: duckdb.DuckDBPyConnection, table: str, url: str, storage_options: Mapping[str, Any]) -> _Run:
+    """Reads the record of a run, and its scores into a table."""
+    output = Folder(url, storage_options)
+    with one_state(output, output_state(output)):
+        run = _Run.read(output)
+        load_scores(connection, table, output)
+    return run
 
 
 def _shown(statistics: Statistics, comparison: Comparison | None) -> list[ShownPhoto]:

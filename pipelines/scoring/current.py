@@ -5,6 +5,8 @@ state that holds; only after that its files go where those of the old one are. S
 that come here find the old state or the new one.
 """
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 from grepr_core.errors import Unavailable
@@ -35,6 +37,47 @@ def current_folder(output: Folder, name: str) -> Folder:
     # One that is not in the update any more has been moved to its place.
     moved = not unsettled or (name in unsettled and not output.exists(f"{UPDATE_FOLDER}/{name}"))
     return output.child(name if moved else f"{UPDATE_FOLDER}/{name}")
+
+
+def output_state(output: Folder) -> bytes | None:
+    """Reads what tells one state of a finished output from the next; to be called before anything else is read.
+
+    Args:
+        output: Folder that ``grepr score`` wrote to.
+
+    Returns:
+        The record as it is written; None where the output is not finished.
+    """
+    return output.read(RUN_FILE) if output.exists(RUN_FILE) else None
+
+
+@contextlib.contextmanager
+def one_state(output: Folder, state: bytes | None) -> Iterator[None]:
+    """Makes sure that what is read inside is of one state, also where an update comes to hold in the meantime.
+
+    Args:
+        output: Folder that ``grepr score`` wrote to.
+        state: What :func:`output_state` gave. An output that was not finished has no other state to come between.
+
+    Raises:
+        Unavailable: There is another state by now, so that what was read, or could not be, may be of both.
+    """
+    try:
+        yield
+    except Exception as error:
+        if _has_other_state(output, state):
+            raise _updated(output) from error
+        raise
+    if _has_other_state(output, state):
+        raise _updated(output)
+
+
+def _has_other_state(output: Folder, state: bytes | None) -> bool:
+    return state is not None and output_state(output) != state
+
+
+def _updated(output: Folder) -> Unavailable:
+    return Unavailable(f"{output.url}: was brought up to date while it was read; run the same command again")
 
 
 def settle(output: Folder, lock: RunLock) -> None:

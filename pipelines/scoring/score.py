@@ -11,7 +11,7 @@ import logging
 import platform
 import time
 from collections.abc import Mapping
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -45,7 +45,7 @@ from pipelines.running.settings import (
 from pipelines.running.shard_files import BrokenShard, finished_shards, read_ahead, shard_name
 from pipelines.running.shard_pool import ShardRun
 from pipelines.running.workers import Workers, cluster_workers
-from pipelines.scoring.current import settle
+from pipelines.scoring.current import one_state, output_state, settle
 from pipelines.scoring.old_scores import OldScores, check_old_settings
 from pipelines.scoring.score_table import (
     SCORES_FOLDER,
@@ -293,7 +293,11 @@ def score_manifest(
         log.info("%s: %d of %d images are done already", output.url, before.images, manifest.images)
     here, processes, began = ShardSummary(), None, time.monotonic()
     if len(todo):
-        with ray_session(options.address), closing(Progress(manifest.images, before.images)) as shown:
+        with (
+            ray_session(options.address),
+            closing(Progress(manifest.images, before.images)) as shown,
+            one_state(since, output_state(since)) if since is not None else nullcontext(),
+        ):
             workers = cluster_workers(options.device, options.workers, autoscaling=options.autoscaling)
             if options.gpu_decode:
                 _check_gpu_decode(workers)

@@ -31,6 +31,7 @@ from pipelines.running.settings import changes, option_defaults
 from pipelines.running.shard_files import finished_shards, read_footers
 from pipelines.running.shard_pool import ShardRun
 from pipelines.running.workers import cluster_workers
+from pipelines.scoring.current import one_state
 from pipelines.scoring.score_table import SCORES_FOLDER, read_shard
 from pipelines.selection.copies import IMAGES_FOLDER, Copier, NameCheck
 from pipelines.selection.criteria import Counts, Criteria
@@ -193,7 +194,9 @@ def _begin(output: Folder, criteria: dict[str, Any], options: FilterOptions) -> 
     if output.exists(CRITERIA_FILE) and (
         changed := changes(output.read_json(CRITERIA_FILE), criteria, option_defaults(FilterOptions))
     ):
-        if not options.overwrite:
+        # Where nothing was decided yet, nothing is lost.
+        decided = output.exists(FILTER_FILE) or output.exists(f"{WORK_FOLDER}/{DECISION_FILE}")
+        if decided and not options.overwrite:
             raise UserError(
                 f"{output.url}: holds a selection made otherwise ({changed}); name another --output, or replace it "
                 "with --overwrite"
@@ -215,7 +218,11 @@ def _decide(options: FilterOptions, source: ScoresFolder, output: Folder) -> Dec
         return from_record(Decision, {**found, "chosen": from_record(Counts, found["chosen"])})
     # Rows of a run that was killed before it was through with them.
     output.child(SCORES_FOLDER).remove()
-    with tempfile.TemporaryDirectory(prefix="grepr-") as temporary, closing(Criteria(options, temporary)) as criteria:
+    with (
+        one_state(source.output, source.state),
+        tempfile.TemporaryDirectory(prefix="grepr-") as temporary,
+        closing(Criteria(options, temporary)) as criteria,
+    ):
         if options.metadata is not None:
             criteria.add_metadata(*read_metadata(options.metadata, options.storage_options, criteria.mentions))
         contents = read_rows(source.folder, source.shards, criteria, output, total=source.images or 0)

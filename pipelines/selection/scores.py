@@ -13,7 +13,7 @@ from grepr_core.storage import Folder
 from pipelines.lake.manifest import MANIFEST_FOLDER, Manifest, find_manifest
 from pipelines.running.run_files import FILTER_FILE, RUN_FILE
 from pipelines.running.shard_files import finished_shards
-from pipelines.scoring.current import current_folder
+from pipelines.scoring.current import current_folder, output_state
 from pipelines.scoring.score_table import SCORES_FOLDER
 from pipelines.stores.object_store import STORE_ERRORS
 from pipelines.stores.store_errors import store_error
@@ -30,6 +30,7 @@ class ScoresFolder:
         images: Number of rows that the command's record tells of; None if it has not finished.
         finished: When it has, in UTC.
         manifests: Where the manifest of the images may be, if anywhere.
+        state: Of the output before anything was read; see :func:`pipelines.scoring.current.one_state`.
     """
 
     output: Folder
@@ -38,6 +39,7 @@ class ScoresFolder:
     images: int | None
     finished: str | None
     manifests: tuple[str, ...]
+    state: bytes | None
 
     def image_source(self) -> str | None:
         """Gives what the images were listed from; None where the manifest that tells it is gone."""
@@ -75,8 +77,9 @@ def open_scores(url: str, storage_options: Mapping[str, Any], *, unfinished: boo
         UserError: There are none, or only a part of all.
     """
     output = Folder(url, storage_options)
-    folder = current_folder(output, SCORES_FOLDER)
     try:
+        state = output_state(output)
+        folder = current_folder(output, SCORES_FOLDER)
         shards = sorted(finished_shards(folder))
         record = next((output.read_json(name) for name in (RUN_FILE, FILTER_FILE) if output.exists(name)), None)
     except STORE_ERRORS as error:
@@ -90,11 +93,12 @@ def open_scores(url: str, storage_options: Mapping[str, Any], *, unfinished: boo
                 f"{url}: its scores are not finished; run the command that writes them again to finish them, or select "
                 "from those that are there with --unfinished"
             )
-        return ScoresFolder(output, folder, shards, None, None, (here,))
+        return ScoresFolder(output, folder, shards, None, None, (here,), state)
     if "selected" in record:
-        return ScoresFolder(output, folder, shards, record["selected"], record["finished"], tuple(record["manifests"]))
+        manifests = tuple(record["manifests"])
+        return ScoresFolder(output, folder, shards, record["selected"], record["finished"], manifests, state)
     manifests = (here, record["options"]["source"]) if "source" in record["options"] else (here,)
-    return ScoresFolder(output, folder, shards, record["images"], record["finished"], manifests)
+    return ScoresFolder(output, folder, shards, record["images"], record["finished"], manifests, state)
 
 
 def archive_offsets(manifest: Manifest) -> Iterator[pa.Table]:

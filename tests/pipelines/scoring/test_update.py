@@ -3,8 +3,10 @@
 import contextlib
 import os
 import shutil
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 from unittest import mock
 
@@ -18,13 +20,17 @@ from grepr_core.errors import Unavailable, UserError
 from grepr_core.storage import Folder
 from pipelines.lake import manifest as manifests
 from pipelines.lake.manifest import MANIFEST_FOLDER, find_manifest
-from pipelines.options import ManifestOptions, ScoreOptions
+from pipelines.options import FilterOptions, LabelOptions, ManifestOptions, ReportOptions, ScoreOptions
+from pipelines.rating import label_pool
+from pipelines.reporting import database, report
 from pipelines.reporting.database import load_scores, open_database
 from pipelines.running.shard_files import finished_shards
-from pipelines.scoring import score, update
+from pipelines.scoring import old_scores, score, update
 from pipelines.scoring.current import UPDATE_FOLDER, current_folder, settle
 from pipelines.scoring.old_scores import OldScores
 from pipelines.scoring.score_table import SCORES_FOLDER, read_scores, read_shard
+from pipelines.selection import filter as selection
+from pipelines.selection import rows as selected_rows
 from pipelines.selection.scores import open_scores
 from tests.pipelines.scoring.without_ray import without_ray
 from tests.s3_server import s3_server
@@ -207,6 +213,60 @@ def test_every_reader_finds_an_update_that_holds_already(lake: Path, tmp_path: P
     with open_database() as connection:
         load_scores(connection, "now", out)
         assert len(connection.table("now")) == 7
+
+
+def report_of(out: str, to: Path) -> None:
+    report.run(ReportOptions(scores=out, output=f"{to}/report.html"))
+
+
+def best_of(out: str, to: Path) -> None:
+    selection.run(FilterOptions(scores=out, output=f"{to}/best", top=3))
+
+
+def photos_to_rate_of(out: str, to: Path) -> None:
+    lite = mock.Mock(model_id=score.scoring_model("grepr-lite").model_id)
+    label_pool.find_pool(LabelOptions(source=out, output=f"{to}/ratings.csv"), lite)
+
+
+def night_after(out: str, to: Path) -> None:
+    score.run(options(to / "lake", f"{to}/later", since=out))
+
+
+@pytest.mark.parametrize(
+    ("read", "module", "file_gone"),
+    [
+        (report_of, database, False),
+        (best_of, selected_rows, False),
+        (best_of, selected_rows, True),
+        (photos_to_rate_of, label_pool, True),
+        (night_after, old_scores, False),
+        (night_after, old_scores, True),
+    ],
+)
+def test_a_reader_that_an_update_overtakes_is_to_be_run_again(
+    lake: Path, tmp_path: Path, read: Callable[[str, Path], None], module: ModuleType, file_gone: bool
+):
+    out = Folder(str(tmp_path / "out"))
+    score.run(options(lake, out.url))
+    change(lake)
+    record = out.read_json("run.json")
+    if read is photos_to_rate_of:
+        out.write_json("run.json", record | {"settings": record["settings"] | {"features": True}})
+    real, overtaken = module.read_shard, threading.Lock()
+
+    def read_shard(*arguments: Any, **named: Any) -> pa.Table:
+        if overtaken.acquire(blocking=False):
+            out.write_json("run.json", record)
+            update.run(options(lake, out.url, update=True))
+            if file_gone:
+                raise FileNotFoundError(arguments[0].url)
+        return real(*arguments, **named)
+
+    message = f"{out.url}: was brought up to date while it was read; run the same command again"
+    with mock.patch.object(module, "read_shard", read_shard), pytest.raises(Unavailable, match=message):
+        read(out.url, tmp_path)
+    if read in (best_of, night_after):  # nothing of the first attempt is in their way
+        read(out.url, tmp_path)
 
 
 def test_only_what_is_new_or_has_changed_is_scored(lake: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture):
