@@ -2,11 +2,17 @@
 
 import re
 
-#: Users and passwords of servers; what stands before the @ in URLs of Azure's store is a container.
-_USERS = re.compile(r"\b((?:https?|s?ftp|ssh|smb|webhdfs)://)[^\s/?#]*@", re.IGNORECASE)
-#: Values in queries whose name tells that they are secret, those of signed URLs among them.
+#: Users and passwords of servers, and whatever has a password; else what stands before the @ may be a container.
+_USERS = re.compile(
+    r"\b((?:(?:https?|s?ftp|ssh|smb|(?:web)?hdfs)://|[a-z][a-z0-9+.-]*://(?=[^\s/?#@]*:)))[^\s/?#]*@", re.IGNORECASE
+)
+#: Values in queries whose name, as a whole, tells that they are secret, those of signed URLs among them.
 _SIGNATURES = re.compile(
-    r"([?&][\w.-]*(?:sig|token|key|secret|passw|pwd|credential|auth)[\w.-]*=)[^\s&#'\")]+", re.IGNORECASE
+    r"([?&](?:(?:x|aws|amz|goog|google|ms|ocp|apim|access|account|api|app|auth|bearer|client|id|oauth|private|refresh"
+    r"|sas|secret|security|session|shared|subscription|user)[_.-]?)*"
+    r"(?:auth|authorization|credentials?|jwt|key(?:[_-]?id)?|passphrase|passwd|password|pwd|sas|secret|sig|signature"
+    r"|token)=)[^\s&#'\")]+",
+    re.IGNORECASE,
 )
 
 

@@ -1,16 +1,27 @@
 """What a result depends on, kept beside it so that no other command goes on with it."""
 
+import hashlib
+import re
 from collections.abc import Mapping
 from dataclasses import MISSING, fields
 from types import MappingProxyType
 from typing import Any
 
-from grepr_core.errors import UserError
+from grepr_core.errors import UserError, without_secrets
 from grepr_core.storage import Folder
 
 SETTINGS_FILE = "settings.json"
 #: A setting that the machines decide.
 AUTO = "auto"
+#: Settings that tell a source.
+SOURCE, SOURCE_DIGEST = "source", "source_digest"
+
+
+def source_settings(source: str) -> dict[str, str | None]:
+    """Gives the settings that tell a source: what may be shown of it, and a digest of all where that leaves any out."""
+    shown = without_secrets(source)
+    digest = hashlib.blake2b(source.encode(errors="surrogateescape"), digest_size=16).hexdigest()
+    return {SOURCE: shown, SOURCE_DIGEST: digest if shown != source else None}
 
 
 def check_settings(output: Folder, settings: dict[str, Any], *, defaults: Mapping[str, Any], holds: str) -> None:
@@ -66,14 +77,19 @@ def changes(
     Returns:
         What became what.
     """
+    before = _with_source_as_now(before, settings)
     changed = []
     for key, value in settings.items():
         old = before.get(key, defaults.get(key))
         if isinstance(value, Mapping) and isinstance(old, Mapping):
             inner = changes(old, value, defaults.get(key, {}))
             changed += [f"{key}: {inner}"] if inner else []
-        elif value not in (old, AUTO):
+        elif value in (old, AUTO):
+            continue
+        elif key != SOURCE_DIGEST:
             changed.append(f"{key} {old!r} became {value!r}")
+        elif before.get(SOURCE) == settings.get(SOURCE):
+            changed.append(f"source {settings.get(SOURCE)!r} had something else in place of the ***")
     return "; ".join(changed)
 
 
@@ -84,6 +100,18 @@ def with_unknown(before: Mapping[str, Any], settings: Mapping[str, Any]) -> dict
         old = before.get(key)
         both[key] = with_unknown(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
     return both
+
+
+def _with_source_as_now(before: Mapping[str, Any], settings: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Tells a source as now that an earlier version told in full, or with parts left out of which it kept no digest."""
+    told, now = before.get(SOURCE), settings.get(SOURCE)
+    if SOURCE_DIGEST in before or not isinstance(told, str) or not isinstance(now, str):
+        return before
+    if "***" not in told:
+        return {**before, **source_settings(told)}
+    if re.fullmatch(".*".join(map(re.escape, told.split("***"))), now):
+        return {**before, SOURCE: now, SOURCE_DIGEST: settings.get(SOURCE_DIGEST)}
+    return before
 
 
 def option_defaults(options: type) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from grepr_core.errors import UserError
 from grepr_core.storage import Folder
 from pipelines.running.run_files import RUN_FILE
-from pipelines.running.settings import AUTO, changes
+from pipelines.running.settings import AUTO, SOURCE, SOURCE_DIGEST, changes
 from pipelines.running.shard_files import finished_shards
 from pipelines.scoring.current import current_folder
 from pipelines.scoring.kept_rows import KeptRows
@@ -27,7 +27,7 @@ from pipelines.scoring.score_table import SCORES_FOLDER, TRANSIENT, read_shard
 log = logging.getLogger(__name__)
 
 #: Settings that tell which images there are, and not how they are scored.
-OF_THE_IMAGES = ("source", "images", "manifest")
+OF_THE_IMAGES = (SOURCE, SOURCE_DIGEST, "images", "manifest")
 #: A place is a shard's number times this, plus a row.
 MOST_ROWS = 2**24
 READERS = 16

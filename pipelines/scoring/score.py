@@ -40,6 +40,7 @@ from pipelines.running.settings import (
     check_settings,
     made_otherwise,
     option_defaults,
+    source_settings,
     with_unknown,
 )
 from pipelines.running.shard_files import BrokenShard, finished_shards, read_ahead, shard_name
@@ -428,7 +429,7 @@ def _settings(
     features: bool,
 ) -> dict[str, Any]:
     return {
-        "source": without_secrets(source),
+        **source_settings(source),
         "images": images,
         "manifest": manifest,
         "model": model.name,

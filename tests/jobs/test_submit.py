@@ -81,6 +81,7 @@ def test_urls_with_secrets_are_kept_off_it_too(source: str):
 def test_storage_options_without_secrets_pass():
     storage = json.dumps({"anon": True, "client_kwargs": {"endpoint_url": "http://store:9000"}})
     check_secrets(parse(["score", "s3://lake/", "s3://scores/all", "--storage-options", storage]))
+    check_secrets(parse(["score", "https://lake/photos.csv?author=anna", "s3://scores/all"]))
 
 
 def options(**changes: str) -> SubmitOptions:

@@ -7,7 +7,7 @@ import pytest
 
 from grepr_core.errors import UserError
 from grepr_core.storage import Folder, from_record
-from pipelines.running.settings import changes, check_settings, option_defaults
+from pipelines.running.settings import changes, check_settings, option_defaults, source_settings
 
 DEFAULTS = {"gpu_decode": False, "limits": {"min_side": 32}}
 
@@ -63,3 +63,25 @@ def test_a_broken_record_is_named(tmp_path: Path, content: bytes):
     (tmp_path / "run.json").write_bytes(content)
     with pytest.raises(UserError, match=rf"^{tmp_path}/run.json: not .*; delete it and run the command that wrote it"):
         Folder(str(tmp_path)).read_record("run.json", Record)
+
+
+SIGNED = "https://host/photos.csv?author=anna&sig="
+
+
+def test_sources_that_differ_in_what_is_not_shown_are_two():
+    anna, bob = source_settings(SIGNED + "anna"), source_settings(SIGNED + "bob")
+    assert "sig=***" in str(anna["source"])
+    assert changes(anna, anna) == ""
+    assert changes(anna, bob) == f"source '{SIGNED}***' had something else in place of the ***"
+    other = source_settings(SIGNED.replace("anna", "bob") + "anna")
+    assert changes(anna, other) == f"source '{SIGNED}***' became '{other['source']}'"
+    assert source_settings("s3://lake/") == {"source": "s3://lake/", "source_digest": None}
+
+
+def test_a_source_that_an_earlier_version_told_otherwise_is_the_same():
+    now = source_settings(SIGNED + "anna")
+    assert changes({"source": SIGNED + "anna"}, now) == ""  # in full
+    assert changes({"source": f"{SIGNED}***"}, now) == ""  # without a digest
+    assert changes({"source": "https://host/photos.csv?author=***&sig=***"}, now) == ""  # with too much left out
+    assert changes({"source": SIGNED + "bob"}, now) != ""
+    assert changes({"source": "https://host/photos.csv?author=bob&sig=***"}, now) != ""

@@ -8,7 +8,8 @@ import pytest
 from grepr_core.errors import UserError
 from grepr_core.storage import Folder
 from jobs.cli import parse
-from pipelines.lake.manifest import find_manifest
+from pipelines.lake.manifest import find_manifest, write_manifest
+from pipelines.lake.sources import Entry
 from pipelines.options import ScoreOptions
 from pipelines.running.shard_files import BrokenShard, shard_name
 from pipelines.scoring import score as scoring
@@ -168,3 +169,18 @@ def test_a_retry_that_is_refused_leaves_the_record(lake: Path, tmp_path: Path):
         score(lake, tmp_path / "out", "--retry-failed", "--since", str(tmp_path / "other"))
     assert score(lake, tmp_path / "out").images == 12
     assert (tmp_path / "out/run.json").exists()
+
+
+def test_sources_that_differ_in_a_secret_are_two(tmp_path: Path):
+    def rows(token: str) -> list[Entry]:
+        return [Entry(f"https://photos.example/{token}{i}.jpg", 1, "a") for i in range(3)]
+
+    url, out = "https://photos.example/list.csv?token=", tmp_path / "out"
+    for token in ("anna", "bob"):
+        write_manifest(rows(token), Folder(str(tmp_path / token)), source=url + token, largest_shard=4)
+    score(tmp_path / "anna", out)
+    assert "anna" not in (out / "run.json").read_text().replace(str(tmp_path / "anna"), "")
+    for options in ((), ("--update",)):
+        with pytest.raises(UserError, match=r"made otherwise .*something else in place of the \*\*\*"):
+            score(tmp_path / "bob", out, *options)
+    score(tmp_path / "bob", tmp_path / "other", "--since", str(out))
