@@ -17,7 +17,7 @@ from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
 from grepr_core.errors import UserError
-from grepr_core.web.access import OWN_OPTIONS, WebAccess, for_reading, is_web
+from grepr_core.web.access import OWN_OPTIONS, WebAccess, for_reading, is_web, with_lower_scheme
 from grepr_core.web.file_system import register
 
 register()
@@ -37,11 +37,12 @@ class MissingDriver(UserError):  # noqa: N818 - says what is the matter
 
 def is_local(url: str) -> bool:
     """Tells whether a path or URL names the local file system."""
-    return "://" not in url or url.startswith("file://")
+    return "://" not in url or with_lower_scheme(url).startswith("file://")
 
 
 def absolute(url: str) -> str:
-    """Gives the absolute path of a local path or ``file://`` URL, and any other URL as it is."""
+    """Gives the absolute path of a local path or ``file://`` URL, and any other URL by a scheme in small letters."""
+    url = with_lower_scheme(url)
     if not is_local(url):
         return url
     return os.path.abspath(Path(url.removeprefix("file://")).expanduser())
@@ -77,6 +78,7 @@ def open_file_system(url: str, storage_options: Mapping[str, Any]) -> tuple[fssp
     Raises:
         LinkLocalError: The host may not be asked.
     """
+    url = "::".join(map(with_lower_scheme, url.split("::")))
     own = {name: value for name, value in storage_options.items() if name in OWN_OPTIONS}
     options = {name: value for name, value in storage_options.items() if is_web(url) or name not in own}
     for part in url.split("::"):  # a chain of file systems, each within the next

@@ -5,6 +5,7 @@ out the credentials of their machines.
 """
 
 import ipaddress
+import re
 import socket
 import urllib.parse
 from collections.abc import Mapping
@@ -17,6 +18,9 @@ from grepr_core.errors import UserError
 HEADERS_FOR, ALLOW_LINK_LOCAL = "headers_for", "allow_link_local"
 OWN_OPTIONS = frozenset({HEADERS_FOR, ALLOW_LINK_LOCAL})
 _PORTS = {"http": 80, "https": 443}
+_SCHEME = re.compile(r"[a-z][a-z0-9+.-]*(?=://)", re.IGNORECASE)
+#: IPv6 addresses that stand for those of IPv4 in their last 32 bits.
+_TRANSLATED = ipaddress.IPv6Network("64:ff9b::/96")
 
 
 class LinkLocalError(UserError):
@@ -28,9 +32,14 @@ def refusal(host: str) -> LinkLocalError:
     return LinkLocalError(f"{host} is at a link-local address, which only --allow-link-local has asked")
 
 
+def with_lower_scheme(url: str) -> str:
+    """Gives a URL as everything here expects it, and a path as it is: ``HTTP://`` is ``http://``."""
+    return _SCHEME.sub(lambda scheme: scheme[0].lower(), url, count=1) if _SCHEME.match(url) else url
+
+
 def is_web(url: str) -> bool:
     """Tells whether a URL is of a web server."""
-    return url.startswith(("http://", "https://"))
+    return with_lower_scheme(url).startswith(("http://", "https://"))
 
 
 def origin(url: str) -> str | None:
@@ -94,13 +103,17 @@ class WebAccess:
         """
         if self.allow_link_local:
             return
-        flags = 0 if resolve else socket.AI_NUMERICHOST
-        try:
-            found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM, flags=flags)
-        except (OSError, UnicodeError):
-            return  # who connects will say so
-        if any(is_link_local(str(address[0])) for *_, address in found):
+        # A dot at the end, or a zone, is no part of an address, but may be taken for one of a name.
+        found = _addresses(host.rstrip(".").partition("%")[0], socket.AI_NUMERICHOST)
+        if any(map(is_link_local, found or (_addresses(host, 0) if resolve else []))):
             raise refusal(host)
+
+
+def _addresses(host: str, flags: int) -> list[str]:
+    try:
+        return [str(place[0]) for *_, place in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM, flags=flags)]
+    except (OSError, UnicodeError):
+        return []  # who connects will say so
 
 
 def _hosts(storage_options: Mapping[str, Any]) -> frozenset[str]:
@@ -130,6 +143,6 @@ def for_reading(storage_options: Mapping[str, Any], *urls: str | None) -> dict[s
 def is_link_local(address: str) -> bool:
     """Tells whether an IP address is link-local, IPv4 in IPv6 too."""
     ip = ipaddress.ip_address(address)
-    if isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped is not None:
-        ip = ip.ipv4_mapped
+    if isinstance(ip, ipaddress.IPv6Address) and (ip.ipv4_mapped is not None or ip in _TRANSLATED):
+        ip = ipaddress.IPv4Address(ip.packed[-4:])
     return ip.is_link_local

@@ -1,6 +1,7 @@
 """A client of the web for single images, within the bounds of :mod:`grepr_core.web.access`."""
 
 import functools
+import socket
 import urllib.parse
 from typing import Any
 
@@ -8,6 +9,14 @@ import requests
 import requests.adapters
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.exceptions import (
+    ConnectTimeoutError,
+    HTTPError,
+    LocationParseError,
+    NameResolutionError,
+    NewConnectionError,
+)
+from urllib3.util.connection import allowed_gai_family, create_connection
 
 from grepr_core.web.access import WebAccess, is_link_local, refusal
 
@@ -51,12 +60,18 @@ class _Adapter(requests.adapters.HTTPAdapter):
 
 
 class _Connection(HTTPConnection):
-    def connect(self) -> None:
-        # Before, since nobody may be there to answer; after, since the name may lead elsewhere a moment later.
-        WebAccess().check_host(self.host, resolve=True)
-        super().connect()
-        if is_link_local(self.sock.getpeername()[0]):
-            raise refusal(self.host)
+    def _new_conn(self) -> socket.socket:
+        """Connects to what was looked at, since the name may lead elsewhere a moment later."""
+        failure: HTTPError | None = None
+        for address in _addresses(self):
+            try:
+                return create_connection((address, self.port), self.timeout, self.source_address, self.socket_options)
+            except TimeoutError:
+                failure = ConnectTimeoutError(self, f"Connection to {self.host} timed out.")
+            except OSError as error:
+                failure = NewConnectionError(self, f"Failed to establish a new connection: {error}")
+        # Beside others, a machine of the neighbourhood may have such an address too.
+        raise failure or refusal(self.host)
 
 
 class _SecureConnection(_Connection, HTTPSConnection):
@@ -69,3 +84,15 @@ class _HTTPConnectionPool(HTTPConnectionPool):
 
 class _HTTPSConnectionPool(HTTPSConnectionPool):
     ConnectionCls = _SecureConnection
+
+
+def _addresses(connection: HTTPConnection) -> list[str]:
+    """Gives the addresses that a host may be asked at."""
+    host = connection.host.strip("[]")
+    try:
+        found = socket.getaddrinfo(host, connection.port, family=allowed_gai_family(), type=socket.SOCK_STREAM)
+    except socket.gaierror as error:
+        raise NameResolutionError(host, connection, error) from error
+    except UnicodeError as error:
+        raise LocationParseError(host) from error
+    return [address for *_, place in found if not is_link_local(address := str(place[0]))]

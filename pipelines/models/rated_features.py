@@ -22,7 +22,7 @@ from grepr_core.errors import UserError
 from grepr_core.regression.rating_noise import model_variance, variance_of_mean
 from grepr_core.regression.regressor import Regressor, fit_ridge
 from grepr_core.storage import Folder, absolute, is_local, open_file_system
-from grepr_core.web.access import for_reading
+from grepr_core.web.access import for_reading, with_lower_scheme
 from pipelines.lake.manifest import MANIFEST_FOLDER, write_manifest
 from pipelines.lake.sources import Entry, path_to_uri, uri_to_path
 from pipelines.options import LARGEST_SHARD, ScoringOptions
@@ -323,6 +323,7 @@ def image_uri(images: str, image: str) -> str:
     Returns:
         Absolute path or URL, as :class:`pipelines.lake.sources.Entry` has it.
     """
+    image = with_lower_scheme(image)
     if "://" in image and not is_local(image):
         return image
     if image.startswith("file://"):

@@ -20,7 +20,6 @@ from obstore.exceptions import AlreadyExistsError, BaseError, NotFoundError, Not
 from obstore.store import ObjectStore
 
 from grepr_core.storage import Folder
-from grepr_core.web.access import is_web
 from pipelines.running.run_files import LOCK_FILE
 from pipelines.stores.object_store import is_object_store, open_store
 
@@ -128,7 +127,7 @@ class NoteFile(Protocol):
 
 def open_note(folder: Folder) -> NoteFile:
     """Opens the note of an output."""
-    if is_object_store(folder.url) and not is_web(folder.url) and "//" not in folder.url.partition("://")[2]:
+    if is_object_store(folder.url) and "//" not in folder.url.partition("://")[2]:
         store, key = open_store(f"{folder.url}/{LOCK_FILE}", folder.storage_options, timeout=REQUEST_SECONDS)
         return _NoteObject(store, key)
     return _PlainNote(folder)

@@ -18,11 +18,11 @@ import botocore.session
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 from obstore.exceptions import BaseError
-from obstore.store import AzureStore, GCSStore, HTTPStore, ObjectStore, S3Store
+from obstore.store import AzureStore, GCSStore, ObjectStore, S3Store
 
-from grepr_core.web.access import OWN_OPTIONS
+from grepr_core.web.access import OWN_OPTIONS, with_lower_scheme
 
-SCHEMES = frozenset({"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "http", "https"})
+SCHEMES = frozenset({"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss"})
 #: fsspec's names of options, and obstore's.
 _S3_OPTIONS = {
     "key": "access_key_id",
@@ -58,7 +58,7 @@ def open_store(url: str, storage_options: Mapping[str, Any], *, timeout: float) 
     """Opens the store that an object or prefix is in.
 
     Args:
-        url: Of an object or prefix, not percent-encoded except for ``http``.
+        url: Of an object or prefix, not percent-encoded.
         storage_options: As fsspec takes them, or under obstore's names.
         timeout: Seconds that one request may take. Throttling, server errors and lost connections are tried again,
             with exponential backoff and jitter, for three times as long.
@@ -66,7 +66,7 @@ def open_store(url: str, storage_options: Mapping[str, Any], *, timeout: float) 
     Returns:
         The store, one for each bucket, and the key in it.
     """
-    scheme, rest = url.split("://", 1)
+    scheme, rest = with_lower_scheme(url).split("://", 1)
     bucket, _, key = rest.partition("/")
     options = json.dumps(storage_options, sort_keys=True, default=str)
     return _open(scheme, bucket, options, timeout), key
@@ -91,11 +91,9 @@ def _open(scheme: str, bucket: str, options_json: str, timeout: float) -> Object
             return _s3_store(bucket, options, common)
         case "gs" | "gcs":
             return GCSStore(bucket, config=_gcs_config(options), **common)
-        case "az" | "abfs" | "abfss":
+        case _:
             container, _, host = bucket.partition("@")
             return AzureStore(container, config=_azure_config(options, host), **common)
-        case _:
-            return HTTPStore.from_url(f"{scheme}://{bucket}", **common)
 
 
 def _gcs_config(options: dict[str, Any]) -> Any:  # noqa: ANN401 - a typed dictionary of obstore

@@ -6,6 +6,8 @@ import posixpath
 import urllib.parse
 from dataclasses import dataclass
 
+from grepr_core.web.access import with_lower_scheme
+
 #: Names taken for images when a folder is walked. A glob takes what it matches.
 IMAGE_SUFFIXES = frozenset(
     {
@@ -80,16 +82,20 @@ class NameFilter:
 
 
 def path_to_uri(path: str) -> str:
-    """Gives the URI of a local path: the path itself, or a ``file://`` URL where it is not valid UTF-8."""
+    """Gives the URI of a local path: the path itself, or a ``file://`` URL where it is not valid UTF-8.
+
+    A URL stays one, with its scheme in small letters.
+    """
     try:
         path.encode()
     except UnicodeEncodeError:
         return "file://" + urllib.parse.quote_from_bytes(os.fsencode(path))
-    return path
+    return with_lower_scheme(path)
 
 
 def uri_to_path(uri: str) -> str:
     """Gives the local path of a URI made by :func:`path_to_uri`."""
+    uri = with_lower_scheme(uri)
     if uri.startswith("file://"):
         return os.fsdecode(urllib.parse.unquote_to_bytes(uri.removeprefix("file://")))
     return uri

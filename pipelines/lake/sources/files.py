@@ -65,7 +65,7 @@ def open_file(uri: str, storage_options: Mapping[str, Any], *, block: int = 2**2
     try:
         if is_local(uri):
             return open(uri_to_path(uri), "rb")
-        if is_object_store(uri) and not uri.startswith("http"):
+        if is_object_store(uri):
             store, key = open_store(uri, storage_options, timeout=TIMEOUT)
             # A buffered reader has all that a binary file has, but for its declared type.
             return cast(BinaryIO, io.BufferedReader(_ObjectFile(store, key), block))

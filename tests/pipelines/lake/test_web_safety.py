@@ -12,13 +12,14 @@ import pytest
 
 from grepr_core.decoding.images import Failure, Limits, Status
 from grepr_core.errors import UserError
-from grepr_core.storage import Folder, open_file_system
-from grepr_core.web.access import LinkLocalError, WebAccess, for_reading, is_link_local, origin
+from grepr_core.storage import Folder, absolute, open_file_system
+from grepr_core.web.access import LinkLocalError, WebAccess, for_reading, is_link_local, is_web, origin
 from pipelines.lake.image_reader import ImageReader
 from pipelines.lake.sources import Entry, Listing
 from pipelines.lake.web_session import open_web_session
 from pipelines.models.rated_features import read_ratings
 from pipelines.options import ScoreOptions
+from pipelines.stores.object_store import is_object_store, open_store
 
 SECRETS = {
     "headers": {"X-Api-Key": "SECRET", "Authorization": "Bearer SECRET"},
@@ -160,7 +161,9 @@ def test_a_host_that_is_none_is_wrong_usage():
 # --- Link-local addresses -------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("address", ["169.254.169.254", "fe80::1", "fe80::1%eth0", "::ffff:169.254.0.1"])
+@pytest.mark.parametrize(
+    "address", ["169.254.169.254", "fe80::1", "fe80::1%eth0", "::ffff:169.254.0.1", "64:ff9b::a9fe:1"]
+)
 def test_link_local_addresses(address: str):
     assert is_link_local(address)
 
@@ -174,9 +177,10 @@ def test_addresses_of_this_house(address: str):
 SPELLINGS = ("169.254.169.254", "2852039166", "0xa9fea9fe", "169.254.43518", "[::ffff:169.254.169.254]", "[fe80::1]")
 
 
+@pytest.mark.parametrize("scheme", ["http", "HTTP"])
 @pytest.mark.parametrize("host", SPELLINGS)
-def test_an_image_there_is_denied(host: str):
-    result = read(f"http://{host}/latest/meta-data/", {})
+def test_an_image_there_is_denied(host: str, scheme: str):
+    result = read(f"{scheme}://{host}/latest/meta-data/", {})
     assert isinstance(result, Failure)
     assert result.status == Status.DENIED
     assert "--allow-link-local" in result.error
@@ -214,15 +218,47 @@ def test_so_is_a_name_that_leads_there(monkeypatch: pytest.MonkeyPatch):
         open_file_system("ftp://photos.example/a.jpg", {})
 
 
-def test_the_address_that_is_connected_to_counts(ours: Server, monkeypatch: pytest.MonkeyPatch):
-    Names(monkeypatch, "10.0.0.1", "127.0.0.1")
-    port = ours.url.rpartition(":")[2]
-    monkeypatch.setattr("pipelines.lake.web_session.is_link_local", "127.0.0.1".__eq__)
+def test_a_name_is_looked_up_once_and_no_other_address_connected_to(ours: Server, monkeypatch: pytest.MonkeyPatch):
+    names = Names(monkeypatch, "127.0.0.1", "169.254.169.254")
     open_web_session.cache_clear()
-    result = read(f"http://photos.example:{port}/a.jpg", {})
+    assert isinstance(read(ours.url.replace("127.0.0.1", "photos.example"), {}), bytes)
+    assert names.answers == ["169.254.169.254"]
+
+
+def test_a_host_of_the_neighbourhood_is_asked_at_its_other_address(ours: Server, monkeypatch: pytest.MonkeyPatch):
+    names = Names(monkeypatch, "127.0.0.1")
+    both = [(socket.AF_INET6, socket.SOCK_STREAM, 6, "", ("fe80::1%eth0", ours.http.server_port, 0, 2))]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *a, **k: [*both, *names(*a, **k)])
+    open_web_session.cache_clear()
+    assert isinstance(read(ours.url.replace("127.0.0.1", "photos.example"), {}), bytes)
+
+
+@pytest.mark.parametrize("host", ["169.254.169.254.", "[fe80::1%25eth0]", "[64:ff9b::a9fe:a9fe]", "0xa9fea9fe"])
+def test_no_proxy_is_asked_for_them(ours: Server, monkeypatch: pytest.MonkeyPatch, host: str):
+    for name in ("http_proxy", "HTTP_PROXY"):
+        monkeypatch.setenv(name, ours.url)
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.setenv(name, "")
+    result = read(f"http://{host}/a.jpg", {})
     assert isinstance(result, Failure)
     assert result.status == Status.DENIED
     assert ours.asked == []
+
+
+def test_a_scheme_in_capitals_is_the_same(ours: Server, tmp_path: Path):
+    capitals = ours.url.replace("http", "HTTP")
+    (tmp_path / "photos.csv").write_text(f"uri\n{capitals}/a.jpg\nFILE:///photos/a%20b.jpg\n")
+    listed = [entry.uri for entry in Listing(str(tmp_path / "photos.csv"))]
+    assert listed == [f"{ours.url}/a.jpg", "/photos/a b.jpg"]
+    assert absolute(f"{capitals}/A.jpg") == f"{ours.url}/A.jpg"
+    assert absolute("/photos/HTTP://a") == "/photos/HTTP://a"
+    assert is_web(capitals)
+    assert is_object_store("S3://bucket/a")
+    assert not is_object_store(capitals)
+    store, key = open_store("AZ://box/p", {"account_name": "x", "anon": True}, timeout=1)
+    assert ("AzureStore" in repr(store), key) == (True, "p")
+    fs, path = open_file_system(f"simplecache::{capitals}/a.jpg", {})
+    assert fs.cat_file(path).startswith(b"image,mos")
 
 
 def test_containers_there_are_refused_too(ours: Server, tmp_path: Path):
