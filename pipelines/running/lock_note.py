@@ -1,10 +1,12 @@
 """The note that a command leaves in its output: who it is, and that it lives.
 
-Object stores that have it write on condition that nobody else has written meanwhile, so that a command which was
-suspended at any moment cannot write over another's note. Elsewhere what is there is compared first.
+A command that was suspended at any moment cannot harm another's note. Object stores that have it write on condition
+that nobody else has written meanwhile. Local files are made exclusively, changed in place by their own command alone,
+and renamed before they are deleted. Elsewhere what is there is compared first.
 """
 
 import contextlib
+import errno
 import json
 import os
 import socket
@@ -19,7 +21,7 @@ import psutil
 from obstore.exceptions import AlreadyExistsError, BaseError, NotFoundError, NotSupportedError, PreconditionError
 from obstore.store import ObjectStore
 
-from grepr_core.storage import Folder
+from grepr_core.storage import Folder, is_local
 from pipelines.running.run_files import LOCK_FILE
 from pipelines.stores.object_store import is_object_store, open_store
 
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
 REQUEST_SECONDS = 10.0
 #: Processes of one number that began further apart than this are two.
 SAME_PROCESS_SECONDS = 5.0
+#: What a file system says that has no hard links.
+_NO_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,7 @@ class Holder:
         token: Its own.
         beat: Grows while it lives.
         ray_job: That it runs in, if it does.
+        released: Whether it has ended and left its note.
     """
 
     machine: str = ""
@@ -51,6 +56,7 @@ class Holder:
     token: str = ""
     beat: int = 0
     ray_job: str | None = None
+    released: bool = False
 
     @classmethod
     def this(cls) -> Self:
@@ -67,7 +73,7 @@ class Holder:
         if not isinstance(record, dict):
             return cls()
         kinds: dict[str, type | tuple[type, ...]] = {"machine": str, "pid": int, "process_began": (int, float)}
-        kinds |= {"token": str, "beat": int, "ray_job": str}
+        kinds |= {"token": str, "beat": int, "ray_job": str, "released": bool}
         return cls(**{name: record[name] for name, kind in kinds.items() if isinstance(record.get(name), kind)})
 
     def next_beat(self) -> Self:
@@ -75,7 +81,9 @@ class Holder:
         return replace(self, beat=self.beat + 1)
 
     def has_ended(self) -> bool:
-        """Tells whether it is known to have ended, which only one of this machine is."""
+        """Tells whether it is known to have ended, as it said itself or, of this machine, is found."""
+        if self.released:
+            return True
         if self.machine != _machine():
             return False
         try:
@@ -121,8 +129,12 @@ class NoteFile(Protocol):
             OvertakenError: Another is there now; not all storages tell.
         """
 
-    def delete(self) -> None:
-        """Deletes it."""
+    def release(self, found: Note) -> None:
+        """Ends the note that was found, which is this command's: deletes it, or says in it that the command has ended.
+
+        Raises:
+            OvertakenError: As :meth:`write` does.
+        """
 
 
 def open_note(folder: Folder) -> NoteFile:
@@ -130,7 +142,79 @@ def open_note(folder: Folder) -> NoteFile:
     if is_object_store(folder.url) and "//" not in folder.url.partition("://")[2]:
         store, key = open_store(f"{folder.url}/{LOCK_FILE}", folder.storage_options, timeout=REQUEST_SECONDS)
         return _NoteObject(store, key)
-    return _PlainNote(folder)
+    return _LocalNote(Path(folder.path(LOCK_FILE))) if is_local(folder.url) else _PlainNote(folder)
+
+
+class _LocalNote:
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def read(self) -> Note | None:
+        try:
+            return Note(self._path.read_bytes())
+        except FileNotFoundError:
+            return None
+
+    def write(self, holder: Holder, found: Note | None) -> None:
+        if found is not None and found.holder.token == holder.token:
+            self._change(holder)
+            return
+        if found is not None:
+            self._take_away(found)
+        self._create(_content(holder))
+
+    def release(self, found: Note) -> None:
+        self._take_away(found)
+
+    def _change(self, holder: Holder) -> None:
+        try:
+            with self._path.open("r+b", buffering=0) as file:
+                # Of the very file that is written to: another command puts one of its own in its place.
+                if Holder.parse(file.read()).token != holder.token:
+                    raise OvertakenError
+                file.seek(0)
+                file.write(_content(holder))  # never shorter, since only the beat grows
+        except FileNotFoundError as error:
+            raise OvertakenError from error
+
+    def _take_away(self, found: Note) -> None:
+        aside = self._aside()
+        try:
+            self._path.rename(aside)
+        except FileNotFoundError as error:
+            raise OvertakenError from error
+        try:
+            if (content := aside.read_bytes()) != found.content:
+                self._create(content)
+                raise OvertakenError
+        finally:
+            aside.unlink()
+
+    def _create(self, content: bytes) -> None:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        whole = self._aside()
+        try:
+            whole.write_bytes(content)
+            self._path.hardlink_to(whole)
+        except FileExistsError as error:
+            raise OvertakenError from error
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+            self._create_in_place(content)
+        finally:
+            whole.unlink(missing_ok=True)
+
+    def _create_in_place(self, content: bytes) -> None:
+        try:
+            with self._path.open("xb") as file:
+                file.write(content)
+        except FileExistsError as error:
+            raise OvertakenError from error
+
+    def _aside(self) -> Path:
+        # The leading dot hides what a crash leaves behind.
+        return self._path.with_name(f".grepr-{uuid.uuid4().hex}")
 
 
 class _PlainNote:
@@ -146,7 +230,7 @@ class _PlainNote:
     def write(self, holder: Holder, found: Note | None) -> None:
         self._folder.write(LOCK_FILE, _content(holder))
 
-    def delete(self) -> None:
+    def release(self, found: Note) -> None:
         self._folder.delete(LOCK_FILE)
 
 
@@ -173,9 +257,9 @@ class _NoteObject:
                 raise
             obstore.put(self._store, self._key, _content(holder))
 
-    def delete(self) -> None:
-        with contextlib.suppress(FileNotFoundError):
-            obstore.delete(self._store, self._key)
+    def release(self, found: Note) -> None:
+        # Stores delete without conditions.
+        self.write(replace(found.holder, released=True), found)
 
 
 def _version(meta: Mapping[str, Any]) -> "UpdateVersion | None":

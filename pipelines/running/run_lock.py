@@ -2,8 +2,9 @@
 
 A note in the folder names the command that is writing there, and changes every few seconds while it lives. Another
 command looks whether it changes, so clocks need not agree; that of a process of this machine which has ended is known
-to be stale at once. No store need offer locks for it. What a race would cost is only work done twice: shards are
-written whole, and the same from whichever process.
+to be stale at once, and so is one that says that its command has ended, as it stays in stores. No store need offer
+locks for it. What a race would cost is only work done twice: shards are written whole, and the same from whichever
+process.
 """
 
 import contextlib
@@ -25,8 +26,9 @@ log = logging.getLogger(__name__)
 BEAT_SECONDS = 5.0
 #: A note that has not changed for so long is of a command that was killed.
 PATIENCE_SECONDS = 6 * BEAT_SECONDS
-#: Two commands that begin at one time see the same empty place; after this pause one finds the other's note.
-SETTLE_SECONDS = {True: 0.1, False: 1.0}
+#: Where a note cannot be made exclusively, two commands that begin at one time see the same empty place; after this
+#: pause one finds the other's note.
+SETTLE_SECONDS = 1.0
 #: Goes on while the machine sleeps, where the system has such a clock.
 _CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
@@ -72,7 +74,9 @@ class RunLock:
         try:
             found = self._note.read()
             if found is not None and found.holder.token == self._holder.token:
-                self._note.delete()
+                self._note.release(found)
+        except OvertakenError:
+            log.warning("%s: another command has taken this output over", self._folder.url)
         except STORE_ERRORS as error:
             log.warning("%s: the note of this command stays there for a while: %s", self._folder.url, reason(error))
 
@@ -124,7 +128,7 @@ def run_lock(folder: Folder) -> Iterator[RunLock]:
             found = _wait_until_stale(folder, note, found)
         with contextlib.suppress(OvertakenError):  # whose note is read next
             note.write(mine, found)
-        time.sleep(SETTLE_SECONDS[is_local(folder.url)])
+        time.sleep(0 if is_local(folder.url) else SETTLE_SECONDS)
         found = note.read()
     except STORE_ERRORS as error:
         said = (isinstance(error, OSError) and error.strerror) or reason(error)

@@ -1,4 +1,5 @@
 import contextlib
+import errno
 import json
 import os
 import signal
@@ -7,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ from obstore.store import MemoryStore
 from grepr_core.errors import Unavailable, UserError
 from grepr_core.storage import Folder
 from pipelines.running import run_lock as module
-from pipelines.running.lock_note import Holder, Note, OvertakenError, _NoteObject, open_note
+from pipelines.running.lock_note import Holder, Note, NoteFile, OvertakenError, _LocalNote, _NoteObject, open_note
 from pipelines.running.run_files import LOCK_FILE
 from pipelines.running.run_lock import RunLock, run_lock
 from tests.s3_server import s3_server
@@ -161,6 +163,83 @@ def test_a_damaged_note_that_changes_is_of_a_living_command(tmp_path: Path):
     change.join()
 
 
+def test_a_note_that_is_written_late_is_written_over_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    folder, written = Folder(str(tmp_path)), threading.Event()
+    write = _LocalNote.write
+
+    def write_late(note: _LocalNote, holder: Holder, found: Note | None) -> None:
+        if threading.current_thread().name == "late" and found is None:
+            written.wait()
+        write(note, holder, found)
+
+    monkeypatch.setattr(_LocalNote, "write", write_late)
+    refused: list[Unavailable] = []
+
+    def take() -> None:
+        try:
+            with run_lock(folder):
+                pass
+        except Unavailable as error:
+            refused.append(error)
+
+    late = threading.Thread(target=take, name="late")
+    late.start()
+    with run_lock(folder) as lock:
+        written.set()
+        late.join()
+        lock.check()
+    assert f"process {os.getpid()}" in str(refused[0])
+    assert list(tmp_path.iterdir()) == []
+
+
+THEIRS = Holder("elsewhere", 1, 0.0, "theirs")
+
+
+def local_note(folder: Path) -> _LocalNote:
+    return _LocalNote(folder / LOCK_FILE)
+
+
+def stored_note(_: Path) -> _NoteObject:
+    return _NoteObject(MemoryStore(), "out/run.lock")
+
+
+@pytest.mark.parametrize("place", [local_note, stored_note])
+def test_no_note_but_the_one_that_was_found_is_touched(place: Callable[[Path], NoteFile], tmp_path: Path):
+    note, mine = place(tmp_path), Holder(token="mine")
+    note.write(mine, None)
+    seen = note.read()
+    assert seen is not None
+    note.write(THEIRS, seen)
+    for late in (
+        lambda: note.release(seen),
+        lambda: note.write(mine.next_beat(), seen),
+        lambda: note.write(Holder(token="third"), seen),
+        lambda: note.write(Holder(token="third"), None),
+    ):
+        with pytest.raises(OvertakenError):
+            late()
+        now = note.read()
+        assert now is not None
+        assert now.holder == THEIRS
+    note.write(THEIRS.next_beat(), now)
+    now = note.read()
+    assert now is not None
+    assert now.holder == THEIRS.next_beat()
+    note.release(now)
+    now = note.read()
+    assert now is None or now.holder.has_ended()
+    note.write(mine, now)
+    assert [path.name for path in tmp_path.iterdir()] in ([], [LOCK_FILE])
+
+
+def test_a_file_system_without_hard_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def refuse(self: Path, target: Path) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(Path, "hardlink_to", refuse)
+    test_no_note_but_the_one_that_was_found_is_touched(local_note, tmp_path)
+
+
 # --- Suspended ------------------------------------------------------------------------------------------------------
 
 HOLD = """
@@ -228,7 +307,9 @@ class Memory:
             raise OvertakenError
         self.content = json.dumps({"token": holder.token, "beat": holder.beat}).encode()
 
-    def delete(self) -> None:
+    def release(self, found: Note) -> None:
+        if self.content != found.content:
+            raise OvertakenError
         self.content = None
 
 
@@ -245,6 +326,21 @@ def test_a_command_suspended_between_looking_and_writing_does_not_write_over_the
         lock.check()
     lock.release()
     assert note.content == theirs
+
+
+def test_a_command_suspended_between_looking_and_releasing_leaves_the_others_note(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    release = _LocalNote.release
+
+    def release_late(note: _LocalNote, found: Note) -> None:
+        write_note(tmp_path)
+        release(note, found)
+
+    monkeypatch.setattr(_LocalNote, "release", release_late)
+    with run_lock(Folder(str(tmp_path))):
+        pass
+    assert "theirs" in (tmp_path / LOCK_FILE).read_text()
 
 
 def test_a_lock_that_cannot_be_asked_for_stops_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -314,12 +410,15 @@ def test_on_a_store(tmp_path: Path, server: str):
             found = note.read()
             assert found is not None
             assert found.holder.pid == os.getpid()
-        assert note.read() is None
-        note.delete()
+        released = note.read()
+        assert released is not None
+        assert released.holder.has_ended()
+        with run_lock(folder):  # at once
+            pass
         if server == "s3rver":  # which knows no conditions
             return
         mine, other = Holder(token="mine"), Holder(token="other")
-        note.write(mine, None)
+        note.write(mine, note.read())
         seen = note.read()
         with pytest.raises(OvertakenError):
             note.write(other, None)
