@@ -5,6 +5,7 @@ import logging
 import os
 import platform
 import socket
+import time
 
 import grpc
 import ray
@@ -13,6 +14,7 @@ from ray._private import services
 from ray._private.authentication.authentication_token_setup import maybe_enable_token_auth_if_token_available
 from ray._private.gcs_utils import create_gcs_channel
 from ray._private.ray_constants import KV_NAMESPACE_CLUSTER
+from ray._private.runtime_env.constants import RAY_JOB_CONFIG_JSON_ENV_VAR
 from ray._private.utils import check_version_info
 from ray.core.generated.gcs_service_pb2 import InternalKVGetRequest  # type: ignore[attr-defined]
 from ray.core.generated.gcs_service_pb2_grpc import InternalKVGcsServiceStub
@@ -21,8 +23,11 @@ from ray.exceptions import AuthenticationError
 from grepr_core.errors import Unavailable, UserError
 from pipelines.options import HAND_OVER, check_address
 
-#: Seconds for a connection, and then for an answer. Ray itself would try for a quarter of an hour.
+#: Seconds for a connection, and then for an answer.
 CONNECT_SECONDS, ANSWER_SECONDS = 5.0, 5.0
+#: Seconds for all attempts, more in a job, whose cluster is there. Ray itself would try for a quarter of an hour.
+PATIENCE_SECONDS, PATIENCE_SECONDS_IN_JOB = 10.0, 60.0
+PAUSE_SECONDS = 0.5
 
 _WHICH_ADDRESS = "The address is the one that 'ray start --head' told, with port 6379 if no other was chosen"
 _NO_NODE = f"this machine is no node of the cluster; run the command on one that is, or hand it over: {HAND_OVER}"
@@ -50,7 +55,7 @@ def connect(address: str, named: str) -> None:
 
 
 def find(address: str, named: str) -> str:
-    """Makes sure within seconds that a cluster can be connected to.
+    """Makes sure within seconds, in a Ray job within a minute, that a cluster can be connected to.
 
     Args:
         address: 'auto' or HOST:PORT.
@@ -98,7 +103,24 @@ def wants_token(named: str) -> UserError:
     )
 
 
+class _SilentError(Unavailable):
+    """What listens gives no answer, as a head may that is under load."""
+
+
 def _metadata(address: str, named: str) -> dict[str, str]:
+    in_job = RAY_JOB_CONFIG_JSON_ENV_VAR in os.environ
+    deadline = time.monotonic() + (PATIENCE_SECONDS_IN_JOB if in_job else PATIENCE_SECONDS)
+    while True:
+        try:
+            return _metadata_now(address, named, deadline)
+        except Unavailable as error:
+            passing = in_job or isinstance(error, _SilentError)
+            if not passing or time.monotonic() + PAUSE_SECONDS >= deadline:
+                raise
+        time.sleep(PAUSE_SECONDS)
+
+
+def _metadata_now(address: str, named: str, deadline: float) -> dict[str, str]:
     host, _, port = address.rpartition(":")
     try:
         socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS).close()
@@ -107,39 +129,39 @@ def _metadata(address: str, named: str) -> dict[str, str]:
             f"{named}: no Ray cluster answers there ({error.strerror or error}); is its head up? {_WHICH_ADDRESS}"
         ) from error
     try:
-        return _ask(address)
+        return _ask(address, max(0.0, min(ANSWER_SECONDS, deadline - time.monotonic())))
     except AuthenticationError as error:
         raise wants_token(named) from error
     except grpc.RpcError as error:
         if error.code() is grpc.StatusCode.UNAUTHENTICATED:
             raise wants_token(named) from error
         silent = error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
-        raise Unavailable(
+        raise (_SilentError if silent else Unavailable)(
             f"{named}: what listens there {'gives no answer, or not in time' if silent else 'is no Ray cluster'}. "
             f"{_WHICH_ADDRESS}, and not that of the dashboard"
         ) from error
 
 
-def _ask(address: str) -> dict[str, str]:
+def _ask(address: str, seconds: float) -> dict[str, str]:
     """Asks a cluster for its versions, and settles whether it is to be shown a token.
 
     The user may have a token of another Ray, and with tokens a driver also wants one of the processes that it works
     with. So a cluster is first spoken to without, unless RAY_AUTH_MODE says otherwise.
     """
     try:
-        return _versions(address)
+        return _versions(address, seconds)
     except grpc.RpcError as error:
         wants_token = error.code() is grpc.StatusCode.UNAUTHENTICATED
         if not (wants_token and maybe_enable_token_auth_if_token_available(warn_if_disabled=False)):
             raise
-    return _versions(address)
+    return _versions(address, seconds)
 
 
-def _versions(address: str) -> dict[str, str]:
+def _versions(address: str, seconds: float) -> dict[str, str]:
     request = InternalKVGetRequest(namespace=KV_NAMESPACE_CLUSTER, key=CLUSTER_METADATA_KEY)
     with create_gcs_channel(address) as channel:
         answer = InternalKVGcsServiceStub(channel).InternalKVGet(  # type: ignore[no-untyped-call]
-            request, timeout=ANSWER_SECONDS
+            request, timeout=seconds
         )
     return dict(json.loads(answer.value)) if answer.value else {}
 

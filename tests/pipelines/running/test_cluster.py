@@ -37,14 +37,19 @@ class Head(InternalKVGcsServiceServicer):
 
     Attributes:
         refuses: So many requests, as if they came without the cluster's token.
+        silent: So many times it gives no answer in time.
         versions: Of the cluster.
     """
 
-    def __init__(self, *, refuses: int = 0, versions: dict[str, str] | None = None) -> None:
+    def __init__(self, *, refuses: int = 0, silent: int = 0, versions: dict[str, str] | None = None) -> None:
         self.refuses = refuses
+        self.silent = silent
         self.versions = OURS if versions is None else versions
 
     def InternalKVGet(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802 - of the protocol
+        self.silent -= 1
+        if self.silent >= 0:
+            context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, "")
         self.refuses -= 1
         if self.refuses >= 0:
             context.abort(grpc.StatusCode.UNAUTHENTICATED, "InvalidAuthToken")
@@ -79,6 +84,8 @@ def nothing_is_connected_to(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ray.is_initialized", lambda: False)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
+    monkeypatch.delenv("RAY_JOB_CONFIG_JSON_ENV_VAR", raising=False)
+    monkeypatch.setattr(cluster, "PAUSE_SECONDS", 0.0)
     monkeypatch.setattr(services, "find_node_ids", lambda: {"a node of this machine"})
 
 
@@ -127,10 +134,34 @@ def test_something_else_listens():
 
 def test_what_listens_is_silent(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(cluster, "ANSWER_SECONDS", 0.2)
+    monkeypatch.setattr(cluster, "PATIENCE_SECONDS", 0.5)
     with listening() as address:
         error = refusal(address)
     assert isinstance(error, Unavailable)
     assert "gives no answer" in str(error)
+
+
+def test_a_head_under_load_is_asked_again():
+    with running(Head(silent=1)) as address:
+        assert "GCS is gone" in str(refusal(address))  # by Ray itself, which comes next
+
+
+def test_a_job_has_patience_with_its_own_cluster(monkeypatch: pytest.MonkeyPatch):
+    connect, away = socket.create_connection, [ConnectionRefusedError(111, "Connection refused")] * 3
+
+    def refuse_at_first(*arguments: Any, **options: Any) -> socket.socket:
+        if away:
+            raise away.pop()
+        return connect(*arguments, **options)
+
+    monkeypatch.setattr(socket, "create_connection", refuse_at_first)
+    with running(Head()) as address:
+        assert "no Ray cluster answers there" in str(refusal(address))
+        assert len(away) == 2
+        monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
+        assert "GCS is gone" in str(refusal(address))
+    monkeypatch.setattr(cluster, "PATIENCE_SECONDS_IN_JOB", 0.2)
+    assert "no Ray cluster answers there" in str(refusal(address))  # whose end comes
 
 
 def test_a_wrong_token_is_told_as_submit_tells_it(tokens: list[bool], monkeypatch: pytest.MonkeyPatch):
