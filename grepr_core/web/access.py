@@ -19,6 +19,12 @@ HEADERS_FOR, ALLOW_LINK_LOCAL = "headers_for", "allow_link_local"
 OWN_OPTIONS = frozenset({HEADERS_FOR, ALLOW_LINK_LOCAL})
 _PORTS = {"http": 80, "https": 443}
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]*(?=://)", re.IGNORECASE)
+#: What options that hold names and values look like.
+_EXPECTED = {
+    "headers": '{"headers": {"NAME": "VALUE"}}',
+    "cookies": '{"cookies": {"NAME": "VALUE"}}',
+    "client_kwargs": '{"client_kwargs": {"NAME": VALUE}}',
+}
 #: IPv6 addresses that stand for those of IPv4 in their last 32 bits.
 _TRANSLATED = ipaddress.IPv6Network("64:ff9b::/96")
 
@@ -73,12 +79,11 @@ class WebAccess:
         """Takes it from storage options: ``headers`` and ``cookies``, there or in ``client_kwargs``, and grepr's own.
 
         Raises:
-            ValueError: A host is none.
+            ValueError: A host is none, or headers or cookies are no names and values.
         """
-        client = storage_options.get("client_kwargs") or {}
-        headers = {**client.get("headers", {}), **(storage_options.get("headers") or {})}
-        cookies = {**client.get("cookies", {}), **(storage_options.get("cookies") or {})}
-        if cookies:
+        client = _named_values(storage_options, "client_kwargs")
+        headers = _texts(client, "headers") | _texts(storage_options, "headers")
+        if cookies := _texts(client, "cookies") | _texts(storage_options, "cookies"):
             headers["Cookie"] = "; ".join(f"{name}={value}" for name, value in cookies.items())
         hosts = _hosts(storage_options)
         return cls(tuple(sorted(headers.items())), hosts, bool(storage_options.get(ALLOW_LINK_LOCAL)))
@@ -116,8 +121,25 @@ def _addresses(host: str, flags: int) -> list[str]:
         return []  # who connects will say so
 
 
+def _named_values(options: Mapping[str, Any], name: str) -> dict[str, Any]:
+    values = options.get(name) or {}
+    if not isinstance(values, Mapping):
+        raise ValueError(f"--storage-options: {name} holds no names and values; expected is {_EXPECTED[name]}")
+    return dict(values)
+
+
+def _texts(options: Mapping[str, Any], name: str) -> dict[str, str]:
+    values = _named_values(options, name)
+    # Which value it is stays unsaid, since it may be secret.
+    if odd := next((key for key, value in values.items() if not isinstance(value, str)), None):
+        raise ValueError(f"--storage-options: {name} holds a {odd!r} that is no text; expected is {_EXPECTED[name]}")
+    return values
+
+
 def _hosts(storage_options: Mapping[str, Any]) -> frozenset[str]:
     named = storage_options.get(HEADERS_FOR) or ()
+    if not isinstance(named, str | list | tuple):
+        raise ValueError(f"--storage-options: {HEADERS_FOR} holds {named!r}; expected is a list such as [https://HOST]")
     hosts = set()
     for url in [named] if isinstance(named, str) else named:
         if (host := origin(str(url))) is None:

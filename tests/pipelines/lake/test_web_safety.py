@@ -1,6 +1,7 @@
 """Whom a table may have asked, and what is told to whom: two servers, one of which the headers are for."""
 
 import http.server
+import json
 import socket
 import threading
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ from pipelines.lake.web_session import open_web_session
 from pipelines.models.rated_features import read_ratings
 from pipelines.options import ScoreOptions
 from pipelines.stores.object_store import is_object_store, open_store
+from tests.lake import run_here
 
 SECRETS = {
     "headers": {"X-Api-Key": "SECRET", "Authorization": "Bearer SECRET"},
@@ -156,6 +158,32 @@ def test_hosts_are_told_apart_by_scheme_name_and_port():
 def test_a_host_that_is_none_is_wrong_usage():
     with pytest.raises(ValueError, match=r"headers_for holds 'photos.example'; expected is https://HOST"):
         ScoreOptions(source="a", output="b", storage_options={"headers_for": ["photos.example"]})
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"headers": "SECRET"}, "headers"),
+        ({"headers": ["SECRET"]}, "headers"),
+        ({"headers": {"X-Api-Key": 5}}, "headers"),
+        ({"cookies": 5}, "cookies"),
+        ({"client_kwargs": "SECRET"}, "client_kwargs"),
+        ({"client_kwargs": {"headers": "SECRET"}}, "headers"),
+        ({"headers_for": 5}, "headers_for"),
+        ({"headers_for": [5]}, "headers_for"),
+    ],
+)
+def test_headers_that_are_none_are_wrong_usage(options: dict[str, Any], named: str):
+    code, _, err = run_here("score", "a", "b", "--storage-options", json.dumps(options))
+    assert code == 2
+    assert f"--storage-options: {named} holds" in " ".join(err.split())
+    assert "SECRET" not in err
+    assert "Traceback" not in err
+
+
+def test_headers_may_be_null():
+    empty = {"headers": None, "cookies": None, "headers_for": None, "client_kwargs": {"headers": None}}
+    assert WebAccess.of(empty) == WebAccess.of({"client_kwargs": None}) == WebAccess()
 
 
 # --- Link-local addresses -------------------------------------------------------------------------------------------
