@@ -123,7 +123,7 @@ def test_a_second_command_on_the_same_output_is_refused(lake: Path, undisturbed:
     first = grepr("score", lake, tmp_path / "out", "--shard-size", "8", "--workers", "1")
     wait_for_shards(tmp_path / "out", 1)
     code, _, err = run_here("score", lake, tmp_path / "out", "--shard-size", "8")
-    assert code == 2
+    assert code == 1
     assert f"process {first.pid} on" in err
     _, err = first.communicate(timeout=240)
     assert first.returncode == 0, err
