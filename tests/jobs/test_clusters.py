@@ -285,10 +285,19 @@ def test_a_job_carries_grepr_and_little_else(tmp_path: Path):
     create_package(str(ROOT), tmp_path / "working_dir.zip", include_gitignore=True)
     names = zipfile.ZipFile(tmp_path / "working_dir.zip").namelist()
     assert {name.partition("/")[0] for name in names if "/" in name} == PACKAGES
+    ours = {
+        path.relative_to(ROOT).as_posix()
+        for package in PACKAGES
+        for path in (ROOT / package).rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts and ROOT / "jobs/kuberay" not in path.parents
+    }
+    assert {"grepr_core/web/access.py", "pipelines/rating/page/static/index.html"} < ours <= set(names)
     assert (tmp_path / "working_dir.zip").stat().st_size < 40 * 2**20
     for folder in own_folders():
         create_package(str(folder), tmp_path / f"{folder.name}.zip", include_gitignore=True, excludes=["__pycache__"])
-        assert not [name for name in zipfile.ZipFile(tmp_path / f"{folder.name}.zip").namelist() if "pycache" in name]
+        carried = {f"{folder.name}/{name}" for name in zipfile.ZipFile(tmp_path / f"{folder.name}.zip").namelist()}
+        assert not [name for name in carried if "pycache" in name]
+        assert {name for name in ours if name.startswith(f"{folder.name}/")} <= carried
     assert "METADATA" in zipfile.ZipFile(tmp_path / f"{own_folders()[-1].name}.zip").namelist()
     assert sum(path.stat().st_size for path in tmp_path.glob("*.zip")) < 80 * 2**20
 
