@@ -282,6 +282,7 @@ def chaos(runs: int, seed: int, photos: int, kinds: list[str]) -> dict[str, Coun
             "PYTHONPATH": str(Path(__file__).parent / "chaos_faults"),
             "GREPR_CHAOS": str(faults),
             "RAY_prestart_worker_first_driver": "0",  # processes that no run would use
+            "RAY_worker_niceness": "0",
         }
         fill(photos)
         where = stack.enter_context(cluster())
