@@ -205,7 +205,8 @@ class ShardScorer(ShardWorker):
         fetched = self._fetcher.read([] if journal.suspicious else entries)
         etags: list[str | None] = []
         with self._model_turn:
-            journal.begin()
+            if rows:  # all may be taken over
+                journal.begin()
             began = time.time()
             self._scorer.seconds.clear()
             self._scorer.model_failures = 0
