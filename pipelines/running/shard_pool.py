@@ -36,9 +36,9 @@ NEWS_SECONDS, NODES_SECONDS = 0.1, 2.0
 GROWTH = 128
 #: Processes in a row that may end before they can tell why.
 MOST_INIT_DEATHS = 16
-#: Seconds that the pool is given to end by itself, where all is done and where not. Ray ends the whole process if it is
-#: shut down while the pool's thread is speaking to it.
-END_SECONDS, ABANDON_SECONDS = 60.0, 5.0
+#: Seconds that the pool is given to end by itself: Ray ends the whole process if it is shut down while the pool's thread
+#: is speaking to it.
+END_SECONDS = 60.0
 #: Failed shards that a message tells of.
 SHOWN = 5
 
@@ -143,15 +143,14 @@ def _processes(
             raise ShardError(f"all processes ended before all shards were done; the same command goes on{why}")
         return news
 
-    patience = ABANDON_SECONDS
     try:
         yield ask
-        patience = END_SECONDS
-    finally:
         # Processes that find no shard left give their rows back, and with the first of them all ends.
         over.set()
+        wait([pool], END_SECONDS)
+    finally:
+        over.set()
         actor.close.remote()
-        wait([pool], patience)
 
 
 def _start_pool(
