@@ -36,8 +36,8 @@ NEWS_SECONDS, NODES_SECONDS = 0.1, 2.0
 GROWTH = 128
 #: Processes in a row that may end before they can tell why.
 MOST_INIT_DEATHS = 16
-#: Seconds that the pool is given to end by itself: Ray ends the whole process if it is shut down while the pool's thread
-#: is speaking to it.
+#: Seconds that the pool is given to end by itself: Ray ends the whole process if it is shut down while the thread
+#: of the pool is speaking to it.
 END_SECONDS = 60.0
 #: Failed shards that a message tells of.
 SHOWN = 5
