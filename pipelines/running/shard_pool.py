@@ -27,8 +27,6 @@ from pipelines.running.shard_queue import News, ShardFailure, ShardQueue
 from pipelines.running.shard_worker import PoolProcess, ShardWorker
 from pipelines.running.workers import Workers
 
-log = logging.getLogger(__name__)
-
 #: Seconds between two looks at what the processes have done, and at which nodes live.
 NEWS_SECONDS, NODES_SECONDS = 0.1, 2.0
 #: Processes that a pool may grow by as nodes join, where nobody has said how many there may be. Each costs two blocks

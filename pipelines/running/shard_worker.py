@@ -1,7 +1,6 @@
 """What a process of the pool does: start its worker, and work through shards until there are none."""
 
 import errno
-import logging
 import time
 import traceback
 from abc import ABC, abstractmethod
@@ -12,8 +11,6 @@ from typing import Any
 
 from grepr_core.errors import UserError
 from pipelines.running.shard_queue import OVER, WAIT, ShardFailure, ShardQueue
-
-log = logging.getLogger(__name__)
 
 #: Seconds between attempts to start a worker: a store may be away, a GPU still in the hands of a process that ended.
 START_PAUSES = (1.0, 4.0, 15.0, 60.0)

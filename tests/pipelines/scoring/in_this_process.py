@@ -10,18 +10,12 @@ from unittest import mock
 import numpy as np
 from numpy.typing import NDArray
 
-from grepr_core.encoders.precision import Precision
-from grepr_core.storage import Folder
 from pipelines.running import shard_pool, shard_queue, shard_worker
 from pipelines.running.precision import settle_precision
 from pipelines.running.shard_queue import News, ShardQueue
 from pipelines.running.shard_worker import PoolProcess, ShardWorker
 from pipelines.running.workers import Workers
 from pipelines.scoring import score
-
-
-def settle_here(output: Folder, settings: dict[str, Any], _: Workers) -> Precision:
-    return settle_precision(output, settings, "cpu")
 
 
 @contextlib.contextmanager

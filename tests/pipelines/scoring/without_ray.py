@@ -10,9 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from grepr_core.decoding.images import Status
-from grepr_core.encoders.precision import Precision
 from grepr_core.scoring.image_score import ImageScore
-from grepr_core.storage import Folder
 from pipelines.running.precision import settle_precision
 from pipelines.running.workers import Workers
 from pipelines.scoring import score
@@ -50,10 +48,6 @@ class Run:
             summary = ShardSummary(len(table), count_statuses(table), began=1.0, ended=2.0, scored_here=len(wanted))
             write_shard(job.output.child("scores"), shard, table, summary)
             yield asdict(summary)
-
-
-def settle_here(output: Folder, settings: dict[str, Any], _: Workers) -> Precision:
-    return settle_precision(output, settings, "cpu")
 
 
 @contextlib.contextmanager
