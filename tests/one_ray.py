@@ -6,7 +6,7 @@ To start Ray, and then a process that imports PyTorch and loads a model, takes t
 import contextlib
 import os
 from collections.abc import Iterator
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from typing import Any
 from unittest import mock
 
@@ -14,7 +14,7 @@ import ray
 import torch
 
 from pipelines.running.session import ray_session
-from pipelines.running.shard_pool import remote
+from pipelines.running.shard_pool import END_SECONDS, remote
 from pipelines.running.shard_worker import PoolProcess, ShardWorker
 
 _running = contextlib.ExitStack()
@@ -70,9 +70,16 @@ def warm_process() -> Iterator[None]:
         _process = _WarmProcess.remote()  # type: ignore[attr-defined]
     process = _process
 
-    def start(kind: type[ShardWorker], job: Any, queue: Any, *_: Any) -> "Future[None]":
-        done: Future[None] = process.work.remote(kind, job, queue).future()
-        return done
+    class Pool:
+        """In place of Ray Data."""
 
-    with mock.patch("pipelines.running.shard_pool._start_pool", start):
+        def __init__(self, kind: type[ShardWorker], job: Any, queue: Any, *_: Any) -> None:
+            self.ended: Future[None] = process.work.remote(kind, job, queue).future()
+
+        def finish(self) -> None:
+            wait([self.ended], END_SECONDS)
+
+        stop = finish
+
+    with mock.patch("pipelines.running.shard_pool._Pool", Pool):
         yield

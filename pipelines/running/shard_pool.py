@@ -8,6 +8,7 @@ shard numbers and summaries; what a shard is made into, its worker writes.
 
 import contextlib
 import logging
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, wait
@@ -18,6 +19,7 @@ from typing import Any, cast
 import numpy as np
 import ray
 from numpy.typing import NDArray
+from ray.data._internal.execution.streaming_executor import StreamingExecutor
 from ray.exceptions import RayActorError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -34,8 +36,7 @@ NEWS_SECONDS, NODES_SECONDS = 0.1, 2.0
 GROWTH = 128
 #: Processes in a row that may end before they can tell why.
 MOST_INIT_DEATHS = 16
-#: Seconds that the pool is given to end by itself: Ray ends the whole process if it is shut down while the thread
-#: of the pool is speaking to it.
+#: Seconds that the pool is given to end.
 END_SECONDS = 60.0
 #: Failed shards that a message tells of.
 SHOWN = 5
@@ -119,8 +120,7 @@ def _processes(
     # A connection that is lost for a moment is no end; what is asked twice, signs of life set right.
     options = {"num_cpus": 0, "scheduling_strategy": here, "max_task_retries": 5}
     actor: Any = ray.remote(ShardQueue).options(**options).remote(shards, processes=min(workers.count, len(shards)))
-    over = Event()
-    pool = _start_pool(worker, job, actor, len(shards), workers, over)
+    pool = _Pool(worker, job, actor, len(shards), workers)
     looked = time.monotonic()
 
     def ask() -> News:
@@ -135,77 +135,101 @@ def _processes(
             raise Unavailable(
                 "the process that keeps account of the shards is gone; the same command goes on"
             ) from error
-        if not news.over and pool.done():
-            failure = pool.exception()
+        if not news.over and pool.ended.done():
+            failure = pool.ended.exception()
             why = f": {str(failure).splitlines()[-1]}" if failure else ""
             raise ShardError(f"all processes ended before all shards were done; the same command goes on{why}")
         return news
 
     try:
         yield ask
-        # Processes that find no shard left give their rows back, and with the first of them all ends.
-        over.set()
-        wait([pool], END_SECONDS)
+        pool.finish()
     finally:
-        over.set()
         actor.close.remote()
+        pool.stop()
 
 
-def _start_pool(
-    worker: type[ShardWorker],
-    job: object,
-    queue: Any,  # noqa: ANN401 - a Ray actor
-    shards: int,
-    workers: Workers,
-    over: Event,
-) -> "Future[None]":
-    """Has Ray Data hold the processes, in a thread, until all is over."""
-    context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False
-    # What becomes of shards, the queue knows; the rows that are lost with a node carry nothing.
-    context.max_errored_blocks = -1
-    # A night may wait for its first node, or for one long shard.
-    context.execution_no_progress_timeout_s = -1
-    # A machine where not even the job can be read is one less.
-    context.max_consecutive_actor_init_deaths = MOST_INIT_DEATHS
-    # Making the context has set this logger up anew.
-    logging.getLogger("ray.data").setLevel(logging.CRITICAL)
-    first = min(workers.count, shards)
-    most = min(workers.most or workers.count + GROWTH, shards)
-    # A process takes two; Ray Data enlarges a pool only while there are more.
-    rows = ray.data.from_items(list(range(2 * most)), override_num_blocks=2 * most)
-    # By the worker's name, which a process shows.
-    process = type(worker.__name__, (_RayProcess,), {})
-    dataset = rows.map_batches(
-        process,
-        # What the job is made of is looked for in the process, where its lack can be told.
-        fn_constructor_args=(worker, [ray.put(job)], queue),
-        batch_size=1,
-        compute=ray.data.ActorPoolStrategy(
-            min_size=first if most == first else 1,
-            initial_size=first,
-            max_size=most,
-            max_tasks_in_flight_per_actor=2,
-            max_concurrent_calls_per_actor=1,
-        ),
-        num_cpus=workers.cpus,
-        num_gpus=workers.gpus or None,
-        memory=workers.memory or None,
-    )
-    done: Future[None] = Future()
+class _Pool:
+    """Ray Data, which holds the processes, in a thread.
 
-    def execute() -> None:
+    Attributes:
+        ended: Done when it has ended, with the error it ended with.
+    """
+
+    def __init__(
+        self,
+        worker: type[ShardWorker],
+        job: object,
+        queue: Any,  # noqa: ANN401 - a Ray actor
+        shards: int,
+        workers: Workers,
+    ) -> None:
+        """Starts the processes."""
+        context = ray.data.DataContext.get_current()
+        context.enable_progress_bars = False
+        # What becomes of shards, the queue knows; the rows that are lost with a node carry nothing.
+        context.max_errored_blocks = -1
+        # A night may wait for its first node, or for one long shard.
+        context.execution_no_progress_timeout_s = -1
+        # A machine where not even the job can be read is one less.
+        context.max_consecutive_actor_init_deaths = MOST_INIT_DEATHS
+        # Making the context has set this logger up anew.
+        logging.getLogger("ray.data").setLevel(logging.CRITICAL)
+        first = min(workers.count, shards)
+        most = min(workers.most or workers.count + GROWTH, shards)
+        # A process takes two; Ray Data enlarges a pool only while there are more.
+        rows = ray.data.from_items(list(range(2 * most)), override_num_blocks=2 * most)
+        self._dataset = rows.map_batches(
+            # By the worker's name, which a process shows.
+            type(worker.__name__, (_RayProcess,), {}),
+            # What the job is made of is looked for in the process, where its lack can be told.
+            fn_constructor_args=(worker, [ray.put(job)], queue),
+            batch_size=1,
+            compute=ray.data.ActorPoolStrategy(
+                min_size=first if most == first else 1,
+                initial_size=first,
+                max_size=most,
+                max_tasks_in_flight_per_actor=2,
+                max_concurrent_calls_per_actor=1,
+            ),
+            num_cpus=workers.cpus,
+            num_gpus=workers.gpus or None,
+            memory=workers.memory or None,
+        )
+        self._over = Event()
+        self.ended: Future[None] = Future()
+        Thread(target=self._hold, name="pool", daemon=True).start()
+
+    def _hold(self) -> None:
         try:
-            for _ in dataset.iter_rows():
-                if over.is_set():
+            for _ in self._dataset.iter_rows():
+                if self._over.is_set():
                     break
         except BaseException as error:
-            done.set_exception(error)
+            self.ended.set_exception(error)
         else:
-            done.set_result(None)
+            self.ended.set_result(None)
 
-    Thread(target=execute, name="pool", daemon=True).start()
-    return done
+    def finish(self) -> None:
+        """Waits for the processes, which have no shard left: they give their rows back, and with the first all ends."""
+        self._over.set()
+        wait([self.ended], END_SECONDS)
+
+    def stop(self) -> None:
+        """Has all processes ended, whatever they do, and waits for the threads.
+
+        Ray ends the whole of this process, with 1 and no word, if a thread speaks to it after it was shut down.
+        """
+        self._over.set()
+        deadline = time.monotonic() + END_SECONDS
+        while time.monotonic() < deadline:
+            for thread in threading.enumerate():
+                if isinstance(thread, StreamingExecutor) and self._dataset.get_dataset_id() in thread.name:
+                    thread.shutdown(force=True)
+                    thread.join(max(0.0, deadline - time.monotonic()))
+            # One that had not begun to execute was not to be found yet.
+            if wait([self.ended], NEWS_SECONDS).done:
+                break
 
 
 class _RayProcess:

@@ -1,7 +1,9 @@
 """The pool on a real cluster whose nodes come and go."""
 
+import contextlib
 import os
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,7 +16,7 @@ import ray
 from ray.cluster_utils import Cluster
 
 from pipelines.running.session import ray_session
-from pipelines.running.shard_pool import ShardRun
+from pipelines.running.shard_pool import ShardRun, _processes
 from pipelines.running.shard_worker import ShardWorker
 from pipelines.running.workers import Workers
 
@@ -48,6 +50,18 @@ class Worker(ShardWorker):
         return {"shard": shard, "node": self._node}
 
 
+class Endless(ShardWorker):
+    """Is busy with its first shard for ever."""
+
+    def __init__(self, job: Path) -> None:
+        self._begun = job
+
+    def process(self, shard: int, *, last_try: bool = False) -> dict[str, Any]:
+        self._begun.touch()
+        while True:
+            time.sleep(1)
+
+
 @pytest.fixture
 def cluster() -> Iterator[Cluster]:
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
@@ -73,3 +87,16 @@ def test_a_node_that_joins_works_and_what_a_lost_one_had_in_hand_goes_to_the_oth
     assert sorted(summary["shard"] for summary in summaries) == list(range(SHARDS))
     assert job.lost.exists()
     assert run.processes == NODES + 1
+
+
+@pytest.mark.usefixtures("one_ray")
+@pytest.mark.parametrize("begun", [False, True])
+def test_when_it_is_interrupted_nothing_of_this_process_speaks_to_ray_any_more(tmp_path: Path, begun: bool):
+    busy = tmp_path / "begun"
+    with contextlib.suppress(KeyboardInterrupt), _processes(Endless, busy, np.arange(1), Workers(1, 0, 0, 2**20)):
+        while begun and not busy.exists():
+            time.sleep(0.05)
+        raise KeyboardInterrupt
+    # Ray ends a process one of whose threads speaks to it after it was shut down: with 1, and without a word.
+    left = [thread.name for thread in threading.enumerate() if thread.name.startswith(("pool", "StreamingExecutor"))]
+    assert not left
