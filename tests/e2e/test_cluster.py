@@ -1,10 +1,6 @@
 """Clusters whose nodes come and go."""
 
-import json
-import os
-import signal
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -18,43 +14,9 @@ from pipelines.running import precision
 from pipelines.running.placement import _free_nodes, missing
 from pipelines.running.precision import has_bf16, shared_precision
 from pipelines.running.workers import WORKER_BYTES, cluster_workers
-from tests.lake import check_invariants, grepr, make_lake, run_grepr, scores
+from tests.lake import check_invariants, grepr, make_lake, run_grepr
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[Cluster]:
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
-    for _ in range(2):
-        cluster.add_node(num_cpus=1)
-    yield cluster
-    cluster.shutdown()
-
-
-def test_a_run_outlives_a_node(cluster: Cluster, tmp_path: Path):
-    lake = make_lake(tmp_path / "photos", 160)
-    where = ("--shard-size", "4", "--address", cluster.address)
-    process = grepr("score", lake, tmp_path / "out", *where)
-    deadline = time.monotonic() + 150
-    while len(list((tmp_path / "out/scores").glob("shard=*"))) < 3:
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline, "no shard was finished in time"
-        time.sleep(0.05)
-    node = next(node for node in cluster.list_all_nodes() if not node.head)
-    os.kill(node.all_processes["raylet"][0].process.pid, signal.SIGKILL)
-    _, err = process.communicate(timeout=250)
-    if process.returncode != 0:  # the node was the one that the command itself was connected to
-        code, _, err = run_grepr("score", lake, tmp_path / "out", *where)
-        assert code == 0, err
-    table = check_invariants(tmp_path / "out")
-    assert set(table["status"].to_pylist()) == {"scored"}
-    assert json.loads((tmp_path / "out/run.json").read_text())["workers"]["cpus"] == 1
-
-    # A Ray that runs on the machine is left alone by a command without --address.
-    code, _, err = run_grepr("score", lake, tmp_path / "alone", "--workers", "1")
-    assert code == 0, err
-    assert scores(tmp_path / "alone").equals(table)
 
 
 def test_a_run_begins_when_the_first_node_comes(tmp_path: Path):

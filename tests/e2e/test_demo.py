@@ -33,17 +33,16 @@ def test_demo_puts_most_originals_above_their_distorted_versions(tmp_path: Path)
 @pytest.mark.photos
 @pytest.mark.usefixtures("warm_process")
 def test_evaluation_on_real_photographs(photos: Path, tmp_path: Path):
-    pd.read_csv(photos / "rated.csv").iloc[::2].to_csv(tmp_path / "half.csv", index=False)
+    pd.read_csv(photos / "rated.csv").iloc[::3].to_csv(tmp_path / "third.csv", index=False)
     code, out, err = run_here(
-        *("evaluate", tmp_path / "half.csv", "--images", photos / "rated"),
-        *("--labels", "50,200,400", "--splits", "10", "--no-zero-shot", "--json"),
+        *("evaluate", tmp_path / "third.csv", "--images", photos / "rated"),
+        *("--labels", "50,200", "--splits", "10", "--no-zero-shot", "--json"),
     )
     assert code == 0, err
     results = json.loads(out)
     srocc = {result["labels"]: result["srocc"]["median"] for result in results["few_labels"]}
     assert srocc[50] > 0.57
     assert srocc[200] > 0.71
-    assert srocc[400] > 0.75
     assert results["as_it_is"][0]["srocc"] > 0.76
     assert 0.84 <= results["intervals"]["held"] <= 0.94
     assert results["intervals"]["width_srocc"] > 0.15

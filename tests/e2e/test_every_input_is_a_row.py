@@ -1,5 +1,6 @@
 """Every file of a folder full of bad and odd ones ends as one row with a score or a reason."""
 
+import json
 import os
 import shutil
 from pathlib import Path
@@ -52,9 +53,10 @@ def make_odd_lake(folder: Path) -> dict[bytes, str]:
     return expected
 
 
-def test_every_input_is_a_row(tmp_path: Path):
+def test_every_input_is_a_row_on_a_machine_with_one_core(tmp_path: Path):
     expected = make_odd_lake(tmp_path / "lake")
-    code, out, err = run_grepr("score", tmp_path / "lake", tmp_path / "out", "--all-files", prefix=UNPRIVILEGED)
+    prefix = ["taskset", "-c", "0", *UNPRIVILEGED]
+    code, out, err = run_grepr("score", tmp_path / "lake", tmp_path / "out", "--all-files", prefix=prefix)
     assert code == 3, err
     assert "more than --max-failed-fraction allows" in err
     assert f"{len(expected)} images" in out
@@ -66,3 +68,5 @@ def test_every_input_is_a_row(tmp_path: Path):
         if row["status"] == "scored":
             assert -1 < row["score"] < 2
             assert 0 < row["scored_pixels"] <= row["width"] * row["height"]
+    workers = json.loads((tmp_path / "out/run.json").read_text())["workers"]
+    assert (workers["count"], workers["cpus"], workers["gpus"]) == (1, 1, 0)

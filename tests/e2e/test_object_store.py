@@ -2,9 +2,6 @@
 
 import io
 import json
-import os
-import signal
-import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +14,7 @@ import s3fs
 
 from grepr_core.storage import Folder
 from pipelines.scoring.score_table import read_scores
-from tests.lake import grepr, jpeg, photo, run_here
+from tests.lake import jpeg, photo, run_here
 from tests.s3_server import ALL, s3_server
 
 pytestmark = [pytest.mark.slow, pytest.mark.s3, pytest.mark.timeout(600)]
@@ -61,23 +58,6 @@ def test_a_prefix_is_scored_into_another(store: dict[str, str], lake: s3fs.S3Fil
         assert store["AWS_SECRET_ACCESS_KEY"].encode() not in lake.cat_file(path)
     manifest = pq.read_table(io.BytesIO(lake.cat_file("scores/all/manifest/part-00000.parquet")))
     assert manifest["etag"].null_count == manifest["size"].null_count == 0
-
-
-def test_a_killed_run_goes_on(lake: s3fs.S3FileSystem, undisturbed: pa.Table):
-    process = grepr("score", "s3://lake/photos/*/*.jpg", "s3://scores/killed", "--shard-size", "4")
-    deadline = time.monotonic() + 200
-    while len(lake.find("scores/killed/scores")) < 3:
-        assert time.monotonic() < deadline
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.1)
-        lake.invalidate_cache()
-    os.kill(process.pid, signal.SIGKILL)
-    process.communicate(timeout=60)
-    assert not lake.exists("scores/killed/run.json")
-    code, _, err = run_here("score", "s3://lake/photos/*/*.jpg", "s3://scores/killed", "--shard-size", "4")
-    assert code == 0, err
-    assert "are done already" in err
-    assert read_scores(Folder("s3://scores/killed")).equals(undisturbed)
 
 
 def test_objects_that_vanish_after_the_listing_are_missing(lake: s3fs.S3FileSystem, tmp_path: Path):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -56,7 +57,9 @@ def test_a_run_leaves_weights_and_a_record(undisturbed: Path):
 
 def test_a_run_that_is_interrupted_in_the_middle_goes_on(lake: Path, undisturbed: Path, tmp_path: Path):
     run = tmp_path / "run"
-    command = ("pretrain", "low", lake, "--output", run, *ARGUMENTS, "--num-workers", "2")
+    for prepared in ("manifest", "scenes"):
+        shutil.copytree(undisturbed / prepared, run / prepared)
+    command = ("pretrain", "low", lake, "--output", run, *ARGUMENTS)
     process = grepr(*command)
     deadline = time.monotonic() + 200
     # Two are kept: the second tells that training is under way.

@@ -12,6 +12,9 @@ import psutil
 import pytest
 
 from tests.lake import check_invariants, grepr, make_lake, run_grepr, run_here, scores
+from tests.pipelines.scoring.in_this_process import in_this_process
+
+FAULTS = Path(__file__).parent.parent / "faults"
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600), pytest.mark.usefixtures("warm_process")]
 
@@ -57,20 +60,26 @@ def test_a_run_tells_what_it_did(undisturbed: Path):
     assert record["settings"]["model"] == "grepr-lite"
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
 def test_a_run_that_is_stopped_in_the_middle_goes_on(
     lake: Path, undisturbed: Path, tmp_path: Path, how: signal.Signals
 ):
     command = ("score", lake, tmp_path / "out", "--shard-size", "8")
-    process = grepr(*command, env={"MARK": str(tmp_path)})
+    # Clocks that disagree do no harm.
+    clocks = {"PYTHONPATH": str(FAULTS), "GREPR_TEST_CLOCK_SKEW": "1"}
+    process = grepr(*command, env={"MARK": str(tmp_path), **clocks})
     wait_for_shards(tmp_path / "out", 3)
     assert ray_processes(str(tmp_path))
+    if how == signal.SIGTERM:
+        code, _, err = run_here(*command)
+        assert code == 1
+        assert f"process {process.pid} on" in err
     os.kill(process.pid, how)
     _, err = process.communicate(timeout=60)
     assert not (tmp_path / "out/run.json").exists()
     finished = len(scores(tmp_path / "out"))
     assert 0 < finished < 400
-    if how != signal.SIGKILL:
+    if how == signal.SIGTERM:
         assert process.returncode == 130
         assert "the same command again" in err
         assert "Traceback" not in err
@@ -78,8 +87,6 @@ def test_a_run_that_is_stopped_in_the_middle_goes_on(
     while ray_processes(str(tmp_path)):
         assert time.monotonic() < deadline, "Ray outlived the command"
         time.sleep(0.2)
-    if how == signal.SIGTERM:
-        return  # all that is left to do is as after the others
 
     code, _, err = run_here(*command)
     assert code == 0, err
@@ -109,34 +116,14 @@ def test_one_worker_or_two_and_any_order_give_the_same_rows(lake: Path, undistur
     assert scores(tmp_path / "out").equals(scores(undisturbed))
 
 
-FAULTS = Path(__file__).parent.parent / "faults"
-
-
-def test_clocks_that_disagree_do_no_harm(lake: Path, undisturbed: Path, tmp_path: Path):
-    env = {"PYTHONPATH": str(FAULTS), "GREPR_TEST_CLOCK_SKEW": "1"}
-    code, _, err = run_grepr("score", lake, tmp_path / "out", "--shard-size", "8", "--workers", "1", env=env)
-    assert code == 0, err
-    assert check_invariants(tmp_path / "out").equals(scores(undisturbed))
-
-
-def test_a_second_command_on_the_same_output_is_refused(lake: Path, undisturbed: Path, tmp_path: Path):
-    first = grepr("score", lake, tmp_path / "out", "--shard-size", "8", "--workers", "1")
-    wait_for_shards(tmp_path / "out", 1)
-    code, _, err = run_here("score", lake, tmp_path / "out", "--shard-size", "8")
-    assert code == 1
-    assert f"process {first.pid} on" in err
-    _, err = first.communicate(timeout=240)
-    assert first.returncode == 0, err
-    assert check_invariants(tmp_path / "out").equals(scores(undisturbed))
-
-
 def test_a_full_disk_ends_with_one_line_and_damages_nothing(lake: Path, undisturbed: Path, tmp_path: Path):
     (tmp_path / "out").mkdir()
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=200k", "tmpfs", tmp_path / "out"], check=False)
     if mounted.returncode != 0:
         pytest.skip("mounting a small file system takes root")
     try:
-        code, _, err = run_grepr("score", lake, tmp_path / "out", "--shard-size", "8", "--workers", "1")
+        with in_this_process():
+            code, _, err = run_here("score", lake, tmp_path / "out", "--shard-size", "8", "--workers", "1")
         assert code == 1
         assert "No space left on device" in err
         assert "Traceback" not in err

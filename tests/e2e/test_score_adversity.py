@@ -1,12 +1,8 @@
-"""The command ``grepr score`` on images that harm it, on files that go away, and on machines unlike this one."""
+"""The command ``grepr score`` on images that harm it, and on files that go away."""
 
-import json
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import psutil
 import pytest
 
 from tests.e2e.test_score import FAULTS, wait_for_shards
@@ -52,29 +48,3 @@ def test_files_deleted_while_scoring_cost_their_own_rows(tmp_path: Path):
     assert statuses[:300] == ["scored"] * 300
     assert statuses.count("missing") > 50
     assert set(statuses) == {"scored", "missing"}
-
-
-def test_a_machine_with_one_core(tmp_path: Path):
-    lake = make_lake(tmp_path / "photos", 20)
-    code, _, err = run_grepr("score", lake, tmp_path / "out", prefix=["taskset", "-c", "0"])
-    assert code == 0, err
-    check_invariants(tmp_path / "out")
-    workers = json.loads((tmp_path / "out/run.json").read_text())["workers"]
-    assert (workers["count"], workers["cpus"], workers["gpus"]) == (1, 1, 0)
-
-
-def test_a_machine_with_more_cores_than_this(tmp_path: Path):
-    """More as far as Ray knows; short of memory for as many processes, each gets several threads."""
-    lake = make_lake(tmp_path / "photos", 40)
-    program = f"""
-import pipelines.running.local_ray
-pipelines.running.local_ray.available_cores = lambda: 3
-from jobs.cli import main
-main(["score", {str(lake)!r}, {str(tmp_path / "out")!r}, "--shard-size", "2"])
-"""
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=280, check=False)
-    assert done.returncode == 0, done.stderr
-    check_invariants(tmp_path / "out")
-    workers = json.loads((tmp_path / "out/run.json").read_text())["workers"]
-    assert workers["count"] > 2 or psutil.virtual_memory().total < 8 * 2**30
-    assert workers["count"] * workers["cpus"] <= 3

@@ -19,7 +19,7 @@ from pipelines.pretraining.high import CropMaker, HighLevelStage, run
 from pipelines.pretraining.scene_store import SceneStore, read_summary
 from pipelines.pretraining.training_log import read_history
 from pipelines.running.shard_files import finished_shards
-from tests.lake import grepr, make_lake, photo, run_grepr
+from tests.lake import grepr, make_lake, photo, run_here
 from tests.tiny_clip import save_tiny_clip
 
 PHOTOS, BATCH = 14, 6
@@ -187,7 +187,7 @@ def test_killed_run_goes_on_exactly(options, architecture: str, lake: Path, tmp_
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
     assert not (tmp_path / "killed/run.json").exists()
-    code, out, err = run_grepr(*command)
+    code, out, err = run_here(*command)
     assert code == 0, err
     assert "going on from step" in err
     assert f"Weights: {tmp_path}/killed/high_level.safetensors" in out

@@ -1,13 +1,11 @@
-"""Preparing scenes, on a real Ray in this process; and killed in the middle."""
+"""Preparing scenes, on a real Ray in this process."""
 
-import os
 import pickle
-import signal
-import subprocess
-import sys
-import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -21,6 +19,7 @@ from pipelines.options import SceneOptions, pretraining
 from pipelines.pretraining.scene_maker import SCENES_FOLDER, make_scenes
 from pipelines.pretraining.scene_store import INDEX_FILE, SceneStore
 from pipelines.running.shard_files import finished_shards
+from pipelines.running.shard_pool import ShardRun
 from tests.lake import make_lake
 
 RECIPE = SceneRecipe(kinds=2, levels=1, side=96)
@@ -79,29 +78,23 @@ def test_what_is_stored_is_what_was_made(tmp_path: Path):
         assert (stored.kinds, stored.levels) == (scene.kinds, scene.levels)
 
 
-@pytest.mark.slow
-def test_killed_in_the_middle_it_goes_on(lake: Path, tmp_path: Path):
-    program = (
-        "from grepr_core.pretraining.scenes import SceneRecipe\n"
-        "from pipelines.pretraining.scene_maker import make_scenes\n"
-        "from pipelines.options import SceneOptions\n"
-        f"make_scenes(SceneOptions(source={str(lake)!r}, output={str(tmp_path)!r}, workers=1),"
-        " SceneRecipe(kinds=6, levels=2, side=120))"
-    )
+@pytest.mark.usefixtures("warm_process")
+def test_interrupted_in_the_middle_it_goes_on(lake: Path, tmp_path: Path):
+    class Interrupted(ShardRun):
+        def __iter__(self) -> Iterator[dict[str, Any]]:
+            yield next(super().__iter__())
+            raise KeyboardInterrupt
+
+    options, recipe = SceneOptions(source=str(lake), output=str(tmp_path)), SceneRecipe(kinds=6, levels=2, side=120)
+    with mock.patch("pipelines.pretraining.scene_maker.ShardRun", Interrupted), pytest.raises(KeyboardInterrupt):
+        make_scenes(options, recipe)
     scenes = Folder(str(tmp_path)).child(SCENES_FOLDER)
-    process = subprocess.Popen([sys.executable, "-c", program], env=os.environ, start_new_session=True)
-    deadline = time.monotonic() + 120
-    while not finished_shards(scenes) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
     assert not scenes.exists(INDEX_FILE)
     done = {
         shard: (tmp_path / SCENES_FOLDER / f"shard={shard:06d}.parquet").stat().st_mtime_ns
         for shard in finished_shards(scenes)
     }
     assert done
-    subprocess.run([sys.executable, "-c", program], check=True, timeout=240)
-    assert len(SceneStore(scenes)) == 39
+    assert len(make_scenes(options, recipe)) == 39
     for shard, written in done.items():
         assert (tmp_path / SCENES_FOLDER / f"shard={shard:06d}.parquet").stat().st_mtime_ns == written

@@ -74,8 +74,8 @@ def test_the_same_command_again_does_nothing(undisturbed: Path, caplog: pytest.L
 def test_other_options_on_the_same_output_are_refused(undisturbed: Path):
     with pytest.raises(UserError, match=r"learning_rate 0\.01 became 0\.02.*another output"):
         train(TinyStage(), replace(OPTIONS, output=str(undisturbed), learning_rate=0.02))
-    with pytest.raises(UserError, match="whole_batch False became True"):
-        train(TinyStage(whole_batch=True), replace(OPTIONS, output=str(undisturbed)))
+    with pytest.raises(UserError, match="power 2 became 3"):
+        train(TinyStage(power=3), replace(OPTIONS, output=str(undisturbed)))
 
 
 def test_a_run_goes_on_in_the_precision_it_was_begun_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -112,16 +112,6 @@ def test_a_worker_that_dies_is_replaced_and_two_workers_equal_one(undisturbed: P
     assert int((tmp_path / "run/writer.txt").read_text()) != os.getpid()
     np.testing.assert_allclose(losses(tmp_path / "run"), losses(undisturbed), rtol=0, atol=1e-4)
     torch.testing.assert_close(weights(tmp_path / "run"), weights(undisturbed), rtol=0, atol=1e-4)
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("one_ray")
-def test_two_workers_equal_one_where_the_loss_is_over_the_whole_batch(tmp_path: Path):
-    stage = TinyStage(whole_batch=True, micro_batch=None)
-    for workers in (0, 2):
-        train(stage, replace(OPTIONS, output=str(tmp_path / str(workers)), num_workers=workers))
-    np.testing.assert_allclose(losses(tmp_path / "2"), losses(tmp_path / "0"), rtol=0, atol=1e-4)
-    torch.testing.assert_close(weights(tmp_path / "2"), weights(tmp_path / "0"), rtol=0, atol=1e-4)
 
 
 @pytest.mark.usefixtures("one_ray")
