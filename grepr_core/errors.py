@@ -1,4 +1,4 @@
-"""The exceptions that are meant for the person at the keyboard, and what of their words is not for all to read."""
+"""The exceptions that others act on: most are for the person at the keyboard. What of their words is not for all."""
 
 import re
 
@@ -30,3 +30,7 @@ class UserError(Exception):
 
 class Unavailable(UserError):  # noqa: N818 - says what the matter is with what was asked for
     """The command is right, but what it needs is not to be had now: a server, a cluster, an output that is in use."""
+
+
+class DeviceLostError(Exception):
+    """The device can be used no more by this process, as after an illegal access to its memory."""

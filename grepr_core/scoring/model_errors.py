@@ -5,10 +5,7 @@ import gc
 import torch
 
 from grepr_core.decoding.images import error_words
-
-
-class DeviceLostError(Exception):
-    """The device can be used no more by this process, as after an illegal access to its memory."""
+from grepr_core.errors import DeviceLostError
 
 
 def is_out_of_memory(error: BaseException) -> bool:

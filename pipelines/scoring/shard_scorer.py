@@ -13,8 +13,8 @@ import ray
 
 from grepr_core.decoding.images import Failure, Limits, Status
 from grepr_core.encoders.precision import Precision
+from grepr_core.errors import DeviceLostError
 from grepr_core.scoring.image_score import ImageScore
-from grepr_core.scoring.model_errors import DeviceLostError
 from grepr_core.storage import Folder
 from pipelines.lake.fetch import Fetcher
 from pipelines.lake.image_reader import Fetched

@@ -40,6 +40,12 @@ def test_help_is_instant_because_it_imports_nothing_heavy():
     assert subprocess.run([sys.executable, "-c", program], capture_output=True, check=False).returncode == 0
 
 
+def test_a_command_that_only_drives_waits_for_no_pytorch():
+    program = "import sys, pipelines.scoring.nightly\nassert 'torch' not in sys.modules"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -9,7 +9,8 @@ import torch
 
 from grepr_core.bundles.bundle import load_bundle
 from grepr_core.decoding.images import Status
-from grepr_core.scoring.model_errors import DeviceLostError, check_device
+from grepr_core.errors import DeviceLostError
+from grepr_core.scoring.model_errors import check_device
 from grepr_core.scoring.scorer import Scorer
 from tests.lake import jpeg, photo
 
