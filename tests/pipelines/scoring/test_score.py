@@ -1,4 +1,4 @@
-"""The scoring pipeline on a real Ray, in this process."""
+"""The scoring pipeline in this process; on a real Ray where that decides something."""
 
 import http.server
 import json
@@ -22,8 +22,13 @@ from pipelines.scoring.score import _record, _settings, run
 from pipelines.scoring.score_table import ShardSummary, read_scores
 from tests.grepr_core.models import full_bundle
 from tests.lake import check_invariants, jpeg, make_lake, photo
+from tests.pipelines.scoring.in_this_process import in_this_process
 
-pytestmark = pytest.mark.usefixtures("one_ray")
+
+@pytest.fixture
+def without_ray() -> Iterator[None]:
+    with in_this_process():
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +36,7 @@ def lake(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_lake(tmp_path_factory.mktemp("lake") / "photos", 70)
 
 
-@pytest.mark.slow
+@pytest.mark.usefixtures("without_ray")
 def test_a_model_with_both_paths_fills_every_column(lake: Path, tmp_path: Path):
     save_bundle(full_bundle(), str(tmp_path / "model"))
     where = {"source": str(lake), "output": str(tmp_path / "out"), "model": str(tmp_path / "model")}
@@ -46,7 +51,7 @@ def test_a_model_with_both_paths_fills_every_column(lake: Path, tmp_path: Path):
     assert set(table["model_id"].to_pylist()) == {record.settings["model_id"]}
 
 
-@pytest.mark.slow
+@pytest.mark.usefixtures("without_ray")
 def test_a_manifest_is_a_source(lake: Path, tmp_path: Path):
     manifest = make_manifest(ManifestOptions(source=str(lake), manifest=str(tmp_path / "manifest")))
     record = run(ScoreOptions(source=f"file://{tmp_path}/manifest", output=f"file://{tmp_path}/out", workers=1))
@@ -55,6 +60,7 @@ def test_a_manifest_is_a_source(lake: Path, tmp_path: Path):
     assert len(read_scores(Folder(str(tmp_path / "out")))) == 70
 
 
+@pytest.mark.usefixtures("without_ray")
 def test_notes_of_processes_that_died_are_cleared_away(lake: Path, tmp_path: Path):
     notes = tmp_path / "out/in-progress"
     notes.mkdir(parents=True)
@@ -65,6 +71,7 @@ def test_notes_of_processes_that_died_are_cleared_away(lake: Path, tmp_path: Pat
     check_invariants(tmp_path / "out")
 
 
+@pytest.mark.usefixtures("without_ray")
 def test_secrets_stay_out_of_the_record(lake: Path, tmp_path: Path):
     (tmp_path / "one").mkdir()
     (tmp_path / "one/a.jpg").write_bytes(jpeg(photo(0)))
@@ -110,7 +117,7 @@ class _Guarded(http.server.BaseHTTPRequestHandler):
         pass
 
 
-@pytest.mark.slow
+@pytest.mark.usefixtures("without_ray")
 def test_headers_reach_the_source_and_no_other_that_its_table_names(tmp_path: Path):
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Guarded) as server:
         server.server_name_and_port = f"127.0.0.1:{server.server_port}"  # type: ignore[attr-defined]
@@ -134,11 +141,13 @@ def test_headers_reach_the_source_and_no_other_that_its_table_names(tmp_path: Pa
     assert set(_Guarded.told_other) == {None}
 
 
+@pytest.mark.usefixtures("one_ray")
 def test_more_workers_than_there_are_cores_are_refused(lake: Path, tmp_path: Path):
     with pytest.raises(UserError, match="--workers 999"):
         run(ScoreOptions(source=str(lake), output=str(tmp_path / "out"), workers=999))
 
 
+@pytest.mark.usefixtures("without_ray")
 def test_nothing_but_failures_is_still_a_run(tmp_path: Path):
     (tmp_path / "lake").mkdir()
     for i in range(3):
@@ -149,6 +158,7 @@ def test_nothing_but_failures_is_still_a_run(tmp_path: Path):
     check_invariants(tmp_path / "out")
 
 
+@pytest.mark.usefixtures("one_ray")
 def test_a_run_has_one_precision_and_keeps_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     (tmp_path / "one").mkdir()
     (tmp_path / "one/a.jpg").write_bytes(jpeg(photo(0)))
