@@ -14,8 +14,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.s3]
 def test_disturbed_runs_end_with_the_same_rows():
     if shutil.which("s3rver") is None:
         pytest.skip("no s3rver on the path; npm install --global s3rver")
-    # Of this seed the node goes after half of the time that a run took before, so that a faster one is met too.
-    options = ["--runs", "2", "--seed", "9", "--photos", "20", "--kinds", "node", "model"]
+    # Of this seed the node goes after a quarter of the time that a run took before, so that a faster one is met too.
+    options = ["--runs", "2", "--seed", "3", "--photos", "20", "--kinds", "node", "model"]
     command = [sys.executable, "-m", "benchmarks.chaos", *options]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

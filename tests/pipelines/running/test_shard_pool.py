@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -63,7 +64,8 @@ class Endless(ShardWorker):
 
 
 @pytest.fixture
-def cluster() -> Iterator[Cluster]:
+def cluster(shared_ray: ModuleType) -> Iterator[Cluster]:
+    shared_ray.disconnect()
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
     cluster.add_node(num_cpus=1)
     yield cluster
@@ -75,13 +77,15 @@ def test_a_node_that_joins_works_and_what_a_lost_one_had_in_hand_goes_to_the_oth
     job.nodes.mkdir()
     summaries = []
     with ray_session(cluster.address):
+        here = ray.get_runtime_context().get_node_id()  # with which this process would be lost too
         run = ShardRun(Worker, job, np.arange(SHARDS), Workers(NODES, 1, 0, 2**20))
         for summary in run:
             summaries.append(summary)
             if len(summaries) == 1:
                 cluster.add_node(num_cpus=1)
-            if len({summary["node"] for summary in summaries}) > NODES and not job.lost.exists():
-                victim = next(node for node in cluster.list_all_nodes() if node.node_id == summary["node"])
+            nodes = {summary["node"] for summary in summaries}
+            if len(nodes) > NODES and not job.lost.exists():
+                victim = next(node for node in cluster.list_all_nodes() if node.node_id in nodes - {here})
                 job.lost.write_text(victim.node_id)
                 os.kill(victim.all_processes["raylet"][0].process.pid, signal.SIGKILL)
     assert sorted(summary["shard"] for summary in summaries) == list(range(SHARDS))
