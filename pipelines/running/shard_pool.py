@@ -198,11 +198,13 @@ class _Pool:
         )
         self._over = Event()
         self.ended: Future[None] = Future()
-        Thread(target=self._hold, name="pool", daemon=True).start()
+        self._thread = Thread(target=self._hold, name="pool", daemon=True)
+        self._thread.start()
 
     def _hold(self) -> None:
         try:
-            for _ in self._dataset.iter_rows():
+            # Whatever looks into the rows leaves threads behind that speak to Ray when they end.
+            for _ in self._dataset.iter_internal_ref_bundles():
                 if self._over.is_set():
                     break
         except BaseException as error:
@@ -230,6 +232,7 @@ class _Pool:
             # One that had not begun to execute was not to be found yet.
             if wait([self.ended], NEWS_SECONDS).done:
                 break
+        self._thread.join(max(0.0, deadline - time.monotonic()))
 
 
 class _RayProcess:

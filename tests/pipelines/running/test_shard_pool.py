@@ -51,6 +51,16 @@ class Worker(ShardWorker):
         return {"shard": shard, "node": self._node}
 
 
+class Quick(ShardWorker):
+    """Has nothing to do."""
+
+    def __init__(self, job: None) -> None:
+        pass
+
+    def process(self, shard: int, *, last_try: bool = False) -> dict[str, Any]:
+        return {"shard": shard}
+
+
 class Endless(ShardWorker):
     """Is busy with its first shard for ever."""
 
@@ -93,14 +103,26 @@ def test_a_node_that_joins_works_and_what_a_lost_one_had_in_hand_goes_to_the_oth
     assert run.processes == NODES + 1
 
 
+@contextlib.contextmanager
+def no_thread_left() -> Iterator[None]:
+    """Ray ends a process one of whose threads speaks to it after it was shut down: with 1, and without a word."""
+    before = set(threading.enumerate())
+    yield
+    assert {thread.name for thread in set(threading.enumerate()) - before} == set()
+
+
+@pytest.mark.usefixtures("one_ray")
+def test_when_it_has_ended_nothing_of_this_process_speaks_to_ray_any_more():
+    with no_thread_left():
+        assert len(list(ShardRun(Quick, None, np.arange(3), Workers(1, 0, 0, 2**20)))) == 3
+
+
 @pytest.mark.usefixtures("one_ray")
 @pytest.mark.parametrize("begun", [False, True])
 def test_when_it_is_interrupted_nothing_of_this_process_speaks_to_ray_any_more(tmp_path: Path, begun: bool):
     busy = tmp_path / "begun"
-    with contextlib.suppress(KeyboardInterrupt), _processes(Endless, busy, np.arange(1), Workers(1, 0, 0, 2**20)):
+    pool = _processes(Endless, busy, np.arange(1), Workers(1, 0, 0, 2**20))
+    with no_thread_left(), contextlib.suppress(KeyboardInterrupt), pool:
         while begun and not busy.exists():
             time.sleep(0.05)
         raise KeyboardInterrupt
-    # Ray ends a process one of whose threads speaks to it after it was shut down: with 1, and without a word.
-    left = [thread.name for thread in threading.enumerate() if thread.name.startswith(("pool", "StreamingExecutor"))]
-    assert not left
