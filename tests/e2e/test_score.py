@@ -15,6 +15,7 @@ from tests.lake import check_invariants, grepr, make_lake, run_grepr, run_here, 
 from tests.pipelines.scoring.in_this_process import in_this_process
 
 FAULTS = Path(__file__).parent.parent / "faults"
+PHOTOS = 160
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600), pytest.mark.usefixtures("warm_process")]
 
@@ -38,7 +39,7 @@ def ray_processes(mark: str) -> set[int]:
 
 @pytest.fixture(scope="module")
 def lake(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_lake(tmp_path_factory.mktemp("lake") / "photos", 400)
+    return make_lake(tmp_path_factory.mktemp("lake") / "photos", PHOTOS)
 
 
 @pytest.fixture(scope="module")
@@ -46,15 +47,15 @@ def undisturbed(lake: Path) -> Path:
     output = lake.parent / "undisturbed"
     code, out, err = run_grepr("score", lake, output, "--shard-size", "8")
     assert code == 0, err
-    assert "400 images: 400 scored" in out
+    assert f"{PHOTOS} images: {PHOTOS} scored" in out
     return output
 
 
 def test_a_run_tells_what_it_did(undisturbed: Path):
     table = check_invariants(undisturbed)
-    assert len(table) == 400
+    assert len(table) == PHOTOS
     record = json.loads((undisturbed / "run.json").read_text())
-    assert record["counts"] == {"scored": 400}
+    assert record["counts"] == {"scored": PHOTOS}
     assert record["images_per_second"] > 0
     assert set(record["seconds"]) == {"read", "decode", "model", "write"}
     assert record["settings"]["model"] == "grepr-lite"
@@ -78,7 +79,7 @@ def test_a_run_that_is_stopped_in_the_middle_goes_on(
     _, err = process.communicate(timeout=60)
     assert not (tmp_path / "out/run.json").exists()
     finished = len(scores(tmp_path / "out"))
-    assert 0 < finished < 400
+    assert 0 < finished < PHOTOS
     if how == signal.SIGTERM:
         assert process.returncode == 130
         assert "the same command again" in err
@@ -99,7 +100,7 @@ def test_the_same_command_on_a_finished_run_does_nothing(lake: Path, undisturbed
     code, out, err = run_here("score", lake, undisturbed, "--shard-size", "8")
     assert code == 0
     assert "finished already" in err
-    assert "400 scored" in out
+    assert f"{PHOTOS} scored" in out
     assert {path: path.stat().st_mtime_ns for path in undisturbed.rglob("*")} == written
 
 
@@ -118,7 +119,7 @@ def test_one_worker_or_two_and_any_order_give_the_same_rows(lake: Path, undistur
 
 def test_a_full_disk_ends_with_one_line_and_damages_nothing(lake: Path, undisturbed: Path, tmp_path: Path):
     (tmp_path / "out").mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=200k", "tmpfs", tmp_path / "out"], check=False)
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=100k", "tmpfs", tmp_path / "out"], check=False)
     if mounted.returncode != 0:
         pytest.skip("mounting a small file system takes root")
     try:

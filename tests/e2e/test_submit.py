@@ -9,18 +9,16 @@ import tarfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from types import ModuleType
 
 import psutil
 import pytest
 import s3fs
-from safetensors.torch import load
 
-from grepr_core.encoders.low_level import LowLevelEncoder
 from grepr_core.storage import Folder
 from pipelines.scoring.score_table import read_scores
 from tests.cut_proxy import cut_proxy
-from tests.e2e.test_pretrain_low import ARGUMENTS
-from tests.lake import grepr, jpeg, photo, run_grepr
+from tests.lake import grepr, jpeg, photo, run_grepr, run_here
 from tests.ray_cluster import RayCluster, ray_cluster
 from tests.s3_server import s3_server
 
@@ -130,8 +128,9 @@ def test_it_is_submitted_again_under_another_id(
     assert "121 images: 120 scored, 1 unreadable" in out
 
 
-def test_its_rows_are_those_of_an_undisturbed_run(lake: s3fs.S3FileSystem):
-    code, _, err = run_grepr("score", "s3://lake/photos", "s3://results/undisturbed")
+def test_its_rows_are_those_of_an_undisturbed_run(lake: s3fs.S3FileSystem, shared_ray: ModuleType):
+    with shared_ray.warm_process():
+        code, _, err = run_here("score", "s3://lake/photos", "s3://results/undisturbed")
     assert code == 0, err
     assert read_scores(Folder("s3://results/killed")).equals(read_scores(Folder("s3://results/undisturbed")))
 
@@ -155,24 +154,13 @@ def test_its_scores_are_filtered_and_reported_by_jobs(lake: s3fs.S3FileSystem, s
     assert page.count("data:image/webp;base64,") > 10
 
 
-def test_pretraining_uses_the_cluster_that_runs_the_job(
-    cluster: RayCluster, lake: s3fs.S3FileSystem, submit: tuple[str, ...]
-):
-    few = ("--epochs", "1", "--num-workers", "1", "--workers", "1")
-    job = ("pretrain", "low", "s3://lake/photos/000*.jpg", "--output", "s3://results/low", *ARGUMENTS, *few)
-    code, out, err = run_grepr(*submit, "pretrain", "--", *job)
-    assert code == 0, out + err
-    assert "1 epochs, 1 steps: loss" in out
-    LowLevelEncoder().load_state_dict(load(lake.cat_file("results/low/low_level.safetensors")))
-
-
 def test_a_job_keeps_its_exit_code_and_no_secret_is_in_its_log(
     cluster: RayCluster, store: dict[str, str], submit: tuple[str, ...]
 ):
     code, out, err = run_grepr(*submit, "wrong", "--", "model", "show", "s3://results/no-such-bundle")
     assert code == 2, err
     assert "grepr: s3://results/no-such-bundle: " in out
-    for name in ("first", "second", "pretrain", "wrong"):
+    for name in ("first", "second", "filter", "wrong"):
         assert store["AWS_SECRET_ACCESS_KEY"] not in cluster.job_log(name)
         assert cluster.token not in cluster.job_log(name)
 
