@@ -9,7 +9,6 @@ import tarfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from types import ModuleType
 
 import psutil
 import pytest
@@ -18,7 +17,7 @@ import s3fs
 from grepr_core.storage import Folder
 from pipelines.scoring.score_table import read_scores
 from tests.cut_proxy import cut_proxy
-from tests.lake import grepr, jpeg, photo, run_grepr, run_here
+from tests.lake import grepr, jpeg, photo, run_grepr
 from tests.ray_cluster import RayCluster, ray_cluster
 from tests.s3_server import s3_server
 
@@ -128,9 +127,9 @@ def test_it_is_submitted_again_under_another_id(
     assert "121 images: 120 scored, 1 unreadable" in out
 
 
-def test_its_rows_are_those_of_an_undisturbed_run(lake: s3fs.S3FileSystem, shared_ray: ModuleType):
-    with shared_ray.warm_process():
-        code, _, err = run_here("score", "s3://lake/photos", "s3://results/undisturbed")
+def test_its_rows_are_those_of_an_undisturbed_run(lake: s3fs.S3FileSystem):
+    # Without --address the Ray that runs here is left alone.
+    code, _, err = run_grepr("score", "s3://lake/photos", "s3://results/undisturbed")
     assert code == 0, err
     assert read_scores(Folder("s3://results/killed")).equals(read_scores(Folder("s3://results/undisturbed")))
 
