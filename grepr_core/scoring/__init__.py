@@ -4,4 +4,4 @@ In come a bundle, a device and the bytes of images, or why they could not be rea
 ``image_score.ImageScore``: a score, or the reason why there is none.
 """
 
-__all__ = ["image_score", "model_errors", "scorer"]
+__all__ = ["image_score", "scorer"]
