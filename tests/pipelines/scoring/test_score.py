@@ -26,7 +26,7 @@ from tests.pipelines.scoring.in_this_process import in_this_process
 
 
 @pytest.fixture
-def without_ray() -> Iterator[None]:
+def pool_in_this_process() -> Iterator[None]:
     with in_this_process():
         yield
 
@@ -36,7 +36,7 @@ def lake(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_lake(tmp_path_factory.mktemp("lake") / "photos", 70)
 
 
-@pytest.mark.usefixtures("without_ray")
+@pytest.mark.usefixtures("pool_in_this_process")
 def test_a_model_with_both_paths_fills_every_column(lake: Path, tmp_path: Path):
     save_bundle(full_bundle(), str(tmp_path / "model"))
     where = {"source": str(lake), "output": str(tmp_path / "out"), "model": str(tmp_path / "model")}
@@ -51,7 +51,7 @@ def test_a_model_with_both_paths_fills_every_column(lake: Path, tmp_path: Path):
     assert set(table["model_id"].to_pylist()) == {record.settings["model_id"]}
 
 
-@pytest.mark.usefixtures("without_ray")
+@pytest.mark.usefixtures("pool_in_this_process")
 def test_a_manifest_is_a_source(lake: Path, tmp_path: Path):
     manifest = make_manifest(ManifestOptions(source=str(lake), manifest=str(tmp_path / "manifest")))
     record = run(ScoreOptions(source=f"file://{tmp_path}/manifest", output=f"file://{tmp_path}/out", workers=1))
@@ -60,7 +60,7 @@ def test_a_manifest_is_a_source(lake: Path, tmp_path: Path):
     assert len(read_scores(Folder(str(tmp_path / "out")))) == 70
 
 
-@pytest.mark.usefixtures("without_ray")
+@pytest.mark.usefixtures("pool_in_this_process")
 def test_notes_of_processes_that_died_are_cleared_away(lake: Path, tmp_path: Path):
     notes = tmp_path / "out/in-progress"
     notes.mkdir(parents=True)
@@ -71,7 +71,7 @@ def test_notes_of_processes_that_died_are_cleared_away(lake: Path, tmp_path: Pat
     check_invariants(tmp_path / "out")
 
 
-@pytest.mark.usefixtures("without_ray")
+@pytest.mark.usefixtures("pool_in_this_process")
 def test_secrets_stay_out_of_the_record(lake: Path, tmp_path: Path):
     (tmp_path / "one").mkdir()
     (tmp_path / "one/a.jpg").write_bytes(jpeg(photo(0)))
@@ -117,7 +117,7 @@ class _Guarded(http.server.BaseHTTPRequestHandler):
         pass
 
 
-@pytest.mark.usefixtures("without_ray")
+@pytest.mark.usefixtures("pool_in_this_process")
 def test_headers_reach_the_source_and_no_other_that_its_table_names(tmp_path: Path):
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Guarded) as server:
         server.server_name_and_port = f"127.0.0.1:{server.server_port}"  # type: ignore[attr-defined]
@@ -147,7 +147,7 @@ def test_more_workers_than_there_are_cores_are_refused(lake: Path, tmp_path: Pat
         run(ScoreOptions(source=str(lake), output=str(tmp_path / "out"), workers=999))
 
 
-@pytest.mark.usefixtures("without_ray")
+@pytest.mark.usefixtures("pool_in_this_process")
 def test_nothing_but_failures_is_still_a_run(tmp_path: Path):
     (tmp_path / "lake").mkdir()
     for i in range(3):
