@@ -55,7 +55,7 @@ def test_a_run_leaves_weights_and_a_record(undisturbed: Path):
     assert len(losses(undisturbed)) == 15
 
 
-def test_a_run_that_is_interrupted_in_the_middle_goes_on(lake: Path, undisturbed: Path, tmp_path: Path):
+def test_a_run_that_is_interrupted_goes_on_with_two_workers(lake: Path, undisturbed: Path, tmp_path: Path):
     run = tmp_path / "run"
     for prepared in ("manifest", "scenes"):
         shutil.copytree(undisturbed / prepared, run / prepared)
@@ -74,9 +74,10 @@ def test_a_run_that_is_interrupted_in_the_middle_goes_on(lake: Path, undisturbed
     assert "the same command again" in err
     assert "Traceback" not in err
 
-    code, _, err = run_here(*command)
+    code, _, err = run_here(*command, "--num-workers", "2")
     assert code == 0, err
     assert "going on from step" in err
+    assert "epoch 3/3: loss" in err
     np.testing.assert_allclose(losses(run), losses(undisturbed), rtol=0, atol=1e-4)
 
 

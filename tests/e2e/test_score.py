@@ -66,10 +66,12 @@ def test_a_run_that_is_stopped_in_the_middle_goes_on(
     lake: Path, undisturbed: Path, tmp_path: Path, how: signal.Signals
 ):
     command = ("score", lake, tmp_path / "out", "--shard-size", "8")
+    hold = tmp_path / "hold"
     # Clocks that disagree do no harm.
-    clocks = {"PYTHONPATH": str(FAULTS), "GREPR_TEST_CLOCK_SKEW": "1"}
-    process = grepr(*command, env={"MARK": str(tmp_path), **clocks})
+    faults = {"PYTHONPATH": str(FAULTS), "GREPR_TEST_CLOCK_SKEW": "1", "GREPR_TEST_HOLD": str(hold)}
+    process = grepr(*command, env={"MARK": str(tmp_path), **faults})
     wait_for_shards(tmp_path / "out", 3)
+    hold.touch()  # however long it is looked at, it is in the middle
     assert ray_processes(str(tmp_path))
     if how == signal.SIGTERM:
         code, _, err = run_here(*command)

@@ -187,11 +187,13 @@ def test_real_photographs_get_the_scores_of_the_training_run(photos: Path):
 
     ratings = pd.read_csv(photos / "rated.csv")
     ratings = ratings[ratings["split"] == "val"].head(100)
-    contents = ((photos / "rated" / name).read_bytes() for name in ratings["image"])
-    scores = Scorer(load_bundle("grepr-lite"), device="cpu").score(contents)
+    contents = [(photos / "rated" / name).read_bytes() for name in ratings["image"]]
+    bundle = load_bundle("grepr-lite")
+    scores = Scorer(bundle, device="cpu", zero_shot=False).score(contents)
     assert spearmanr(values(scores), ratings["mos"]).statistic > 0.65
-    # Without any rating; the spread by chance is 0.1.
-    assert spearmanr([score.score_low for score in scores], ratings["mos"]).statistic > 0.3
+    # Without any rating, which takes four times as long.
+    scores = Scorer(bundle, device="cpu").score(contents[:40])
+    assert spearmanr([score.score_low for score in scores], ratings["mos"][:40]).statistic > 0.3
 
 
 def test_the_low_level_zero_shot_score_can_be_left_out_where_a_regressor_scores():

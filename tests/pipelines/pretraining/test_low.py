@@ -21,7 +21,6 @@ from pipelines.pretraining.linear_probe import open_probe
 from pipelines.pretraining.low import LowLevelStage
 from pipelines.pretraining.scene_store import SceneStore, write_index, write_scenes
 from pipelines.pretraining.training import train
-from pipelines.pretraining.training_log import read_history
 from tests.lake import jpeg, photo
 
 RECIPE = SceneRecipe(kinds=2, levels=2, side=96)
@@ -49,10 +48,6 @@ def rated(tmp_path_factory: pytest.TempPathFactory) -> Path:
         rows.append({"image": f"{i}.jpg", "mos": -(i % 5), "split": "train" if i < 25 else "val"})
     pd.DataFrame(rows).to_csv(folder / "ratings.csv", index=False)
     return folder
-
-
-def losses(run: Path) -> list[float]:
-    return [row["loss"] for epoch in range(OPTIONS.epochs) for row in read_history(Folder(str(run)), epoch)]
 
 
 def test_what_is_drawn_depends_on_seed_epoch_and_scene_alone(store: SceneStore):
@@ -140,12 +135,3 @@ def test_ratings_that_cannot_be_used_are_refused_before_training(rated: Path, tm
     (tmp_path / "few.csv").write_text("image,mos\n0.jpg,1\n1.jpg,2\n")
     with pytest.raises(UserError, match="2 ratings to probe with"):
         open_probe(f"{tmp_path}/few.csv", str(rated), {})
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("one_ray", "one_thread")
-def test_two_workers_equal_one(store: SceneStore, tmp_path: Path):
-    for workers in (0, 2):
-        options = replace(OPTIONS, output=str(tmp_path / str(workers)), num_workers=workers)
-        train(LowLevelStage(store, options), options)
-    np.testing.assert_allclose(losses(tmp_path / "2"), losses(tmp_path / "0"), rtol=0, atol=1e-4)
