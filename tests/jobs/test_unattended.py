@@ -18,6 +18,8 @@ def work(options):
     signal.pause()
 
 cli.COMMANDS["score"] = (cli.COMMANDS["score"][0], work)
+# A job in a shell's background ignores interrupts, and so would its children.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 unattended.main(["score", "photos", "scores"])
 """
 
@@ -58,6 +60,6 @@ def test_signals_reach_the_command(sent: signal.Signals, ends_with: int):
         assert process.stdout is not None
         assert process.stdout.readline() == b"at work\n"
         process.send_signal(sent)
-        told = process.communicate()[1].decode()
+        told = process.communicate(timeout=60)[1].decode()
     assert process.returncode == ends_with
     assert "ends with 0" not in told
