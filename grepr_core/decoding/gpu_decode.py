@@ -9,7 +9,6 @@ import warnings
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
-from torchvision.io import ImageReadMode, decode_jpeg
 
 from grepr_core.decoding.images import Limits, PlainJpeg, inspect_plain_jpeg
 from grepr_core.decoding.transfer import DevicePhoto
@@ -31,6 +30,9 @@ class DeviceDecoder:
     """
 
     def __init__(self, device: torch.device, *, limits: Limits, scale_to_pixels: int | None) -> None:
+        from torchvision import io
+
+        self._io = io
         self._device = device
         self._limits = limits
         self._scale_to_pixels = scale_to_pixels
@@ -65,7 +67,7 @@ class DeviceDecoder:
 
     @torch.inference_mode()
     def _pixels(self, content: Tensor, header: PlainJpeg) -> Tensor:
-        pixels: Tensor = decode_jpeg(content, mode=ImageReadMode.RGB, device=self._device)
+        pixels: Tensor = self._io.decode_jpeg(content, mode=self._io.ImageReadMode.RGB, device=self._device)
         if header.target is not None:
             width, height = header.target
             scaled = F.interpolate(pixels[None].float(), size=(height, width), mode="bicubic", antialias=True)[0]

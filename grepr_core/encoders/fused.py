@@ -9,11 +9,10 @@ from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F  # noqa: N812
-from open_clip.modified_resnet import Bottleneck
-from timm.layers.conv2d_same import Conv2dSame
-from timm.models._efficientnet_blocks import DepthwiseSeparableConv, InvertedResidual
 from torch import Tensor, nn
-from torchvision.models.resnet import BasicBlock
+
+from grepr_core.encoders.efficientnet_lite0 import InvertedResidual, SameConv2d, same_padding
+from grepr_core.encoders.resnet18 import BasicBlock
 
 Activation = Literal["none", "relu", "relu6"]
 #: As oneDNN's operators name them, with their arguments.
@@ -46,7 +45,7 @@ def fuse(module: nn.Module) -> None:
     """
     previous: Convolution | None = None
     for name, child in list(module.named_children()):
-        block = _BLOCKS.get(type(child))
+        block = _BLOCKS.get(f"{type(child).__module__}.{type(child).__name__}")
         if block is not None:
             setattr(module, name, block(child))
         elif isinstance(child, nn.Conv2d):
@@ -80,12 +79,13 @@ class Convolution(nn.Module):
         bias: Of the convolution, None where it has none.
     """
 
-    def __init__(self, convolution: nn.Conv2d, activation: Activation = "none") -> None:
+    def __init__(self, convolution: nn.Module, activation: Activation = "none") -> None:
         super().__init__()
+        assert isinstance(convolution, nn.Conv2d)
         assert convolution.padding_mode == "zeros"
         assert not isinstance(convolution.padding, str)
         self.activation = activation
-        self._same = isinstance(convolution, Conv2dSame)
+        self._same = isinstance(convolution, SameConv2d)
         self._padding = list(convolution.padding)
         self._geometry = (list(convolution.stride), list(convolution.dilation), convolution.groups)
         self._kernel = list(convolution.kernel_size)
@@ -111,10 +111,7 @@ class Convolution(nn.Module):
         """Gives the zeros that TensorFlow adds before and after a side of some length, (0, 0) if it is not ``SAME``."""
         if not self._same:
             return 0, 0
-        strides, dilations, _ = self._geometry
-        reach = (-(-length // strides[axis]) - 1) * strides[axis] + dilations[axis] * (self._kernel[axis] - 1) + 1
-        total = max(0, reach - length)
-        return total // 2, total - total // 2
+        return same_padding(length, self._kernel[axis], self._geometry[0][axis])
 
     def forward_oversized(self, maps: Tensor) -> tuple[Tensor, list[int]]:
         """Convolves without a padded copy of the maps where ``SAME`` pads more after than before.
@@ -167,7 +164,7 @@ class _ResidualPair(nn.Module):
 class _ResidualBottleneck(nn.Module):
     """The block of CLIP's ResNets."""
 
-    def __init__(self, block: Bottleneck) -> None:
+    def __init__(self, block: Any) -> None:  # noqa: ANN401 - open_clip's Bottleneck
         super().__init__()
         self.first = Convolution(block.conv1, "relu")
         self.second = Convolution(block.conv2, "relu")
@@ -184,16 +181,12 @@ class _ResidualBottleneck(nn.Module):
 class _InvertedResidual(nn.Module):
     """EfficientNet-Lite's blocks, with and without expansion."""
 
-    def __init__(self, block: InvertedResidual | DepthwiseSeparableConv) -> None:
+    def __init__(self, block: InvertedResidual) -> None:
         super().__init__()
-        if isinstance(block, InvertedResidual):
-            self.expansion: nn.Module = Convolution(block.conv_pw, _activation(block.bn1))
-            self.depthwise = Convolution(block.conv_dw, _activation(block.bn2))
-            self.projection = Convolution(block.conv_pwl, _activation(block.bn3))
-        else:
-            self.expansion = nn.Identity()
-            self.depthwise = Convolution(block.conv_dw, _activation(block.bn1))
-            self.projection = Convolution(block.conv_pw, _activation(block.bn2))
+        self.expansion = block.expansion
+        fuse(self.expansion)
+        self.depthwise = Convolution(block.depthwise[0], "relu6")
+        self.projection = Convolution(block.projection[0])
         self.has_skip = block.has_skip
 
     def forward(self, maps: Tensor) -> Tensor:
@@ -211,9 +204,9 @@ def _activation(module: nn.Module) -> Activation:
     return "relu" if isinstance(module, nn.ReLU) else "relu6" if isinstance(module, nn.ReLU6) else "none"
 
 
-_BLOCKS: dict[type[nn.Module], type[nn.Module]] = {
-    BasicBlock: _ResidualPair,
-    Bottleneck: _ResidualBottleneck,
-    InvertedResidual: _InvertedResidual,
-    DepthwiseSeparableConv: _InvertedResidual,
+#: By name, since importing open_clip takes a second and only CLIP's towers need it.
+_BLOCKS: dict[str, type[nn.Module]] = {
+    f"{BasicBlock.__module__}.{BasicBlock.__name__}": _ResidualPair,
+    f"{InvertedResidual.__module__}.{InvertedResidual.__name__}": _InvertedResidual,
+    "open_clip.modified_resnet.Bottleneck": _ResidualBottleneck,
 }

@@ -5,15 +5,16 @@ import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
-import open_clip
 import torch
 import torch.nn.functional as F  # noqa: N812
-from open_clip.modified_resnet import ModifiedResNet
 from torch import Tensor, nn
 
 from grepr_core.storage import from_record
+
+if TYPE_CHECKING:
+    import open_clip
 
 PROMPTS = ("a good photo.", "a bad photo.")
 
@@ -65,6 +66,8 @@ class HighLevelEncoder(nn.Module):
     text_features: Tensor
 
     def __init__(self, tower: TowerConfig) -> None:
+        from open_clip.modified_resnet import ModifiedResNet
+
         super().__init__()
         self.tower = tower
         self.architecture = tower.architecture
@@ -189,6 +192,8 @@ def load_open_clip(architecture: str, pretrained: str | None = None) -> HighLeve
         RuntimeError: The weights cannot be had or do not fit; the message names missing and unexpected keys.
         pickle.UnpicklingError: A .pt checkpoint holds more than tensors and plain values.
     """
+    import open_clip
+
     _require_resnet(architecture)
     with torch.random.fork_rng(devices=[]):
         model = _load_clip(architecture, pretrained).eval()
@@ -217,6 +222,8 @@ def brings_weights(architecture: str) -> bool:
 
 
 def _require_resnet(architecture: str) -> None:
+    import open_clip
+
     config = open_clip.get_model_config(architecture)
     if config is None:
         raise ValueError(f"open_clip knows no architecture {architecture!r}")
@@ -228,7 +235,9 @@ def _require_resnet(architecture: str) -> None:
         )
 
 
-def _load_clip(architecture: str, pretrained: str | None) -> open_clip.CLIP:
+def _load_clip(architecture: str, pretrained: str | None) -> "open_clip.CLIP":
+    import open_clip
+
     if brings_weights(architecture) == bool(pretrained):
         demand = "brings its weights along, leave `pretrained` out" if pretrained else "needs `pretrained` weights"
         raise ValueError(f"{architecture!r} {demand}")
@@ -252,7 +261,9 @@ def _is_torchscript(path: str) -> bool:
         return any(name.endswith("/constants.pkl") for name in archive.namelist())
 
 
-def _load_openai_archive(architecture: str, path: Path) -> open_clip.CLIP:
+def _load_openai_archive(architecture: str, path: Path) -> "open_clip.CLIP":
+    import open_clip
+
     # A TorchScript archive is a program: only those are opened whose SHA-256 stands in OpenAI's own URL.
     url = open_clip.get_pretrained_url(architecture, "openai")
     with path.open("rb") as file:

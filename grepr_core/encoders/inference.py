@@ -94,8 +94,7 @@ def _fold_batch_norm(module: nn.Module) -> None:
     for name, child in list(module.named_children()):
         if isinstance(child, nn.BatchNorm2d) and previous and isinstance(previous[1], nn.Conv2d):
             setattr(module, previous[0], fuse_conv_bn_eval(previous[1], child))
-            # timm keeps the activation inside its batch normalisation.
-            setattr(module, name, getattr(child, "act", nn.Identity()))
+            setattr(module, name, nn.Identity())
         else:
             _fold_batch_norm(child)
         previous = (name, child)

