@@ -73,8 +73,11 @@ def warm_process() -> Iterator[None]:
     class Pool:
         """In place of Ray Data."""
 
-        def __init__(self, kind: type[ShardWorker], job: Any, queue: Any, *_: Any) -> None:
-            self.ended: Future[None] = process.work.remote(kind, job, queue).future()
+        def __init__(self, *arguments: Any) -> None:
+            self._arguments = arguments[:3]
+
+        def start(self) -> None:
+            self.ended: Future[None] = process.work.remote(*self._arguments).future()
 
         def finish(self) -> None:
             wait([self.ended], END_SECONDS)

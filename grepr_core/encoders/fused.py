@@ -5,6 +5,7 @@ that takes a fifth of the time of a small network. ``torch.compile`` would fuse 
 every machine and a minute at the start of every process.
 """
 
+import sys
 from typing import Any, Literal
 
 import torch
@@ -45,7 +46,7 @@ def fuse(module: nn.Module) -> None:
     """
     previous: Convolution | None = None
     for name, child in list(module.named_children()):
-        block = _BLOCKS.get(f"{type(child).__module__}.{type(child).__name__}")
+        block = _blocks().get(type(child))
         if block is not None:
             setattr(module, name, block(child))
         elif isinstance(child, nn.Conv2d):
@@ -204,9 +205,9 @@ def _activation(module: nn.Module) -> Activation:
     return "relu" if isinstance(module, nn.ReLU) else "relu6" if isinstance(module, nn.ReLU6) else "none"
 
 
-#: By name, since importing open_clip takes a second and only CLIP's towers need it.
-_BLOCKS: dict[str, type[nn.Module]] = {
-    f"{BasicBlock.__module__}.{BasicBlock.__name__}": _ResidualPair,
-    f"{InvertedResidual.__module__}.{InvertedResidual.__name__}": _InvertedResidual,
-    "open_clip.modified_resnet.Bottleneck": _ResidualBottleneck,
-}
+def _blocks() -> dict[type[nn.Module], type[nn.Module]]:
+    blocks: dict[type[nn.Module], type[nn.Module]] = {BasicBlock: _ResidualPair, InvertedResidual: _InvertedResidual}
+    # Only CLIP's towers need it, and importing it takes a second.
+    if (towers := sys.modules.get("open_clip.modified_resnet")) is not None:
+        blocks[towers.Bottleneck] = _ResidualBottleneck
+    return blocks

@@ -131,7 +131,8 @@ def _named_values(options: Mapping[str, Any], name: str) -> dict[str, Any]:
 def _texts(options: Mapping[str, Any], name: str) -> dict[str, str]:
     values = _named_values(options, name)
     # Which value it is stays unsaid, since it may be secret.
-    if odd := next((key for key, value in values.items() if not isinstance(value, str)), None):
+    odd = next((key for key, value in values.items() if not isinstance(value, str)), None)
+    if odd is not None:
         raise ValueError(f"--storage-options: {name} holds a {odd!r} that is no text; expected is {_EXPECTED[name]}")
     return values
 

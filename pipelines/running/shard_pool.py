@@ -8,6 +8,7 @@ shard numbers and summaries; what a shard is made into, its worker writes.
 
 import contextlib
 import logging
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -142,11 +143,27 @@ def _processes(
         return news
 
     try:
+        pool.start()
         yield ask
         pool.finish()
     finally:
-        actor.close.remote()
-        pool.stop()
+        with _undisturbed():
+            actor.close.remote()
+            pool.stop()
+
+
+@contextlib.contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Has this process ignore what would interrupt it, if this is the thread that would be."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    handlers = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler or signal.SIG_DFL)
 
 
 class _Pool:
@@ -164,7 +181,7 @@ class _Pool:
         shards: int,
         workers: Workers,
     ) -> None:
-        """Starts the processes."""
+        """Starts nothing yet."""
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = False
         # What becomes of shards, the queue knows; the rows that are lost with a node carry nothing.
@@ -199,6 +216,9 @@ class _Pool:
         self._over = Event()
         self.ended: Future[None] = Future()
         self._thread = Thread(target=self._hold, name="pool", daemon=True)
+
+    def start(self) -> None:
+        """Starts the processes."""
         self._thread.start()
 
     def _hold(self) -> None:
@@ -224,15 +244,25 @@ class _Pool:
         """
         self._over.set()
         deadline = time.monotonic() + END_SECONDS
-        while time.monotonic() < deadline:
-            for thread in threading.enumerate():
-                if isinstance(thread, StreamingExecutor) and self._dataset.get_dataset_id() in thread.name:
+        # Again and again, for what has only just begun to execute is not to be found yet, or deaf.
+        while (executors := self._executors()) or self._thread.is_alive():
+            for thread in executors:
+                # What keeps one from ending in order is nothing to the others, nor to what the command ends with.
+                with contextlib.suppress(Exception):
                     thread.shutdown(force=True)
-                    thread.join(max(0.0, deadline - time.monotonic()))
-            # One that had not begun to execute was not to be found yet.
-            if wait([self.ended], NEWS_SECONDS).done:
+                thread.join(NEWS_SECONDS)
+            self._thread.join(NEWS_SECONDS)
+            if time.monotonic() > deadline:
                 break
-        self._thread.join(max(0.0, deadline - time.monotonic()))
+
+    def _executors(self) -> list[StreamingExecutor]:
+        return [
+            thread
+            for thread in threading.enumerate()
+            if isinstance(thread, StreamingExecutor)
+            and self._dataset.get_dataset_id() in thread.name
+            and thread.is_alive()
+        ]
 
 
 class _RayProcess:

@@ -60,6 +60,9 @@ def test_signals_reach_the_command(sent: signal.Signals, ends_with: int):
         assert process.stdout is not None
         assert process.stdout.readline() == b"at work\n"
         process.send_signal(sent)
-        told = process.communicate(timeout=60)[1].decode()
+        try:
+            told = process.communicate(timeout=60)[1].decode()
+        finally:
+            process.kill()
     assert process.returncode == ends_with
     assert "ends with 0" not in told

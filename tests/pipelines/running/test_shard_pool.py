@@ -5,7 +5,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -15,9 +15,10 @@ import numpy as np
 import pytest
 import ray
 from ray.cluster_utils import Cluster
+from ray.data._internal.execution.streaming_executor import StreamingExecutor
 
 from pipelines.running.session import ray_session
-from pipelines.running.shard_pool import ShardRun, _processes
+from pipelines.running.shard_pool import ShardRun, _Pool, _processes
 from pipelines.running.shard_worker import ShardWorker
 from pipelines.running.workers import Workers
 
@@ -117,12 +118,49 @@ def test_when_it_has_ended_nothing_of_this_process_speaks_to_ray_any_more():
         assert len(list(ShardRun(Quick, None, np.arange(3), Workers(1, 0, 0, 2**20)))) == 3
 
 
-@pytest.mark.usefixtures("one_ray")
-@pytest.mark.parametrize("begun", [False, True])
-def test_when_it_is_interrupted_nothing_of_this_process_speaks_to_ray_any_more(tmp_path: Path, begun: bool):
-    busy = tmp_path / "begun"
-    pool = _processes(Endless, busy, np.arange(1), Workers(1, 0, 0, 2**20))
+def interrupt(pool: contextlib.AbstractContextManager[Any], when: Callable[[], bool]) -> None:
     with no_thread_left(), contextlib.suppress(KeyboardInterrupt), pool:
-        while begun and not busy.exists():
+        while not when():
             time.sleep(0.05)
         raise KeyboardInterrupt
+
+
+@pytest.fixture
+def endless(one_ray: None, tmp_path: Path) -> contextlib.AbstractContextManager[Any]:
+    return _processes(Endless, tmp_path / "begun", np.arange(1), Workers(1, 0, 0, 2**20))
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_when_it_is_interrupted_nothing_of_this_process_speaks_to_ray_any_more(
+    endless: Any, tmp_path: Path, begun: bool
+):
+    interrupt(endless, lambda: (tmp_path / "begun").exists() or not begun)
+
+
+def test_an_executor_that_is_just_starting_is_asked_to_end_once_more(
+    endless: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    deaf, start = threading.Event(), StreamingExecutor.start
+
+    def start_slowly(executor: StreamingExecutor) -> None:
+        start(executor)
+        while not (tmp_path / "begun").exists():
+            time.sleep(0.05)
+        deaf.set()
+        time.sleep(1)  # for as long it does not know that it has started
+
+    monkeypatch.setattr(StreamingExecutor, "start", start_slowly)
+    interrupt(endless, deaf.is_set)
+
+
+def test_a_second_interrupt_waits_for_the_end_of_the_first(endless: Any, monkeypatch: pytest.MonkeyPatch):
+    stop = _Pool.stop
+
+    def interrupted_stop(pool: _Pool) -> None:
+        signal.raise_signal(signal.SIGINT)
+        stop(pool)
+
+    monkeypatch.setattr(_Pool, "stop", interrupted_stop)
+    handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    interrupt(endless, lambda: True)
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == handlers
