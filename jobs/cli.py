@@ -285,6 +285,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except UserError as error:
         code = _complain(str(error), FAILED if isinstance(error, Unavailable) else WRONG_USAGE)
     except KeyboardInterrupt:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)  # what is left to do is to end
         code = _complain("interrupted; the same command again goes on where this one ended", INTERRUPTED)
     except Exception as error:
         if "GREPR_DEBUG" in os.environ:

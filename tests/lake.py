@@ -76,7 +76,7 @@ def run_here(*arguments: str | Path) -> tuple[int, str, str]:
     out, err = io.StringIO(), io.StringIO()
     handler = logging.StreamHandler(err)
     logging.getLogger().addHandler(handler)
-    on_termination = signal.getsignal(signal.SIGTERM)
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         with (
             mock.patch("jobs.cli._mute_libraries"),
@@ -88,7 +88,8 @@ def run_here(*arguments: str | Path) -> tuple[int, str, str]:
         return int(ended.code or 0), out.getvalue(), err.getvalue()
     finally:
         logging.getLogger().removeHandler(handler)
-        signal.signal(signal.SIGTERM, on_termination)
+        for number, before in handlers.items():
+            signal.signal(number, before)
 
 
 def scores(output: Path) -> pa.Table:

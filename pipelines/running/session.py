@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import ray
 
 from pipelines.running import cluster, local_ray
+from pipelines.running.interrupts import undisturbed
 
 
 def cluster_address(address: str | None = None) -> str | None:
@@ -68,7 +69,8 @@ def ray_session(address: str | None = None) -> Iterator[None]:
     try:
         yield
     finally:
-        ray.shutdown()
+        with undisturbed():
+            ray.shutdown()
 
 
 def _mute_ray() -> None:

@@ -8,7 +8,6 @@ shard numbers and summaries; what a shard is made into, its worker writes.
 
 import contextlib
 import logging
-import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -25,6 +24,7 @@ from ray.exceptions import RayActorError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from grepr_core.errors import Unavailable
+from pipelines.running.interrupts import undisturbed
 from pipelines.running.placement import PlacementWatch
 from pipelines.running.shard_queue import News, ShardFailure, ShardQueue
 from pipelines.running.shard_worker import PoolProcess, ShardWorker
@@ -147,23 +147,9 @@ def _processes(
         yield ask
         pool.finish()
     finally:
-        with _undisturbed():
+        with undisturbed():
             actor.close.remote()
             pool.stop()
-
-
-@contextlib.contextmanager
-def _undisturbed() -> Iterator[None]:
-    """Has this process ignore what would interrupt it, if this is the thread that would be."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    handlers = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler or signal.SIG_DFL)
 
 
 class _Pool:

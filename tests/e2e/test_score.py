@@ -78,6 +78,9 @@ def test_a_run_that_is_stopped_in_the_middle_goes_on(
         assert code == 1
         assert f"process {process.pid} on" in err
     os.kill(process.pid, how)
+    if how == signal.SIGTERM:
+        time.sleep(0.5)
+        os.kill(process.pid, signal.SIGINT)  # as of somebody who cannot wait for the end
     _, err = process.communicate(timeout=60)
     assert not (tmp_path / "out/run.json").exists()
     finished = len(scores(tmp_path / "out"))
