@@ -9,7 +9,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -85,7 +85,8 @@ def ray_cluster(cpus: int, environment: Mapping[str, str]) -> Iterator[RayCluste
         process.terminate()
         alive = psutil.wait_procs(own, timeout=5)[1]
         for child in alive:
-            child.kill()
+            with suppress(psutil.NoSuchProcess):
+                child.kill()
         psutil.wait_procs(alive, timeout=10)
         shutil.rmtree(folder, ignore_errors=True)
 
