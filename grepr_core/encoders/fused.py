@@ -44,9 +44,10 @@ def fuse(module: nn.Module) -> None:
     Args:
         module: In evaluation mode, batch normalisation folded, on the CPU, channels-last, where :func:`can_fuse`.
     """
+    blocks = _blocks()
     previous: Convolution | None = None
     for name, child in list(module.named_children()):
-        block = _blocks().get(type(child))
+        block = blocks.get(type(child))
         if block is not None:
             setattr(module, name, block(child))
         elif isinstance(child, nn.Conv2d):
