@@ -23,8 +23,6 @@ from pipelines.options import EvaluateOptions, ModelBuildOptions
 
 log = logging.getLogger(__name__)
 
-#: Size of the photographs whose ratings it is fitted on.
-MAX_PIXELS = 512 * 512
 LABELS = (50, 100, 200, 800)
 SPLITS = 20
 
@@ -62,16 +60,15 @@ def build(ratings: Positional[str], *, images: str, low: str, pristine: str, out
                 distance="mvg",
                 low_features="first_stage",
                 half=True,
-                max_pixels=MAX_PIXELS,
                 output=f"{folder}/base",
             )
         )
         # All stages of the low-level encoder, to measure it by itself, without and with its weights.
         encoder = LowLevelEncoder(frame_features="stages").eval()
-        save_bundle(Bundle("random", low=encoder, max_pixels=MAX_PIXELS), f"{folder}/random")
+        save_bundle(Bundle("random", low=encoder), f"{folder}/random")
         assert base.low is not None
         encoder.load_state_dict(base.low.state_dict())
-        save_bundle(Bundle("low", low=encoder, max_pixels=MAX_PIXELS), f"{folder}/low")
+        save_bundle(Bundle("low", low=encoder), f"{folder}/low")
 
         def features(model: str) -> RatedFeatures:
             options = EvaluateOptions(ratings=ratings, images=images, model=f"{folder}/{model}")

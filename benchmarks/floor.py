@@ -85,7 +85,7 @@ def main() -> None:
     assert bundle.high is not None
     assert bundle.low is not None
     content = Path(options.photo).read_bytes() if options.photo else jpeg(Image.fromarray(skimage.data.astronaut()))
-    photo = decode(content, scale_to_pixels=bundle.max_pixels)
+    photo = decode(content, view=bundle.view)
     assert isinstance(photo, Photo), photo
     images = torch.from_numpy(photo.rgb)[None].permute(0, 3, 1, 2).float() / 255
 
@@ -96,7 +96,7 @@ def main() -> None:
     compute, copy = rates(dtype, options.rounds)
     print(f"{options.precision}, one thread: {compute:.0f} GMAC/s, {copy:.1f} GB/s\n")
     print("| step | GMAC | MB | floor, ms | measured, ms | floor / measured |\n|---|---|---|---|---|---|")
-    decoding = milliseconds(lambda: decode(content, scale_to_pixels=bundle.max_pixels), options.rounds)
+    decoding = milliseconds(lambda: decode(content, view=bundle.view), options.rounds)
     print(f"| decode | | | | {decoding:.1f} | |")
     steps: dict[str, tuple[nn.Module, Callable[[nn.Module], object]]] = {
         "EfficientNet-Lite0": (bundle.high, lambda encoder: encoder(images)),

@@ -35,6 +35,7 @@ from torch import Tensor
 from grepr_core.bundles.bundle import Bundle, load_bundle
 from grepr_core.decoding.gpu_decode import DeviceDecoder
 from grepr_core.decoding.images import Limits, Photo, decode
+from grepr_core.decoding.view import AtMost
 from grepr_core.encoders.inference import optimise_for_inference, resolve_dtype
 from grepr_core.encoders.precision import Precision
 from grepr_core.regression.metrics import srocc
@@ -167,11 +168,11 @@ def scores(setting: Setting) -> Table:
 
 def pixels(setting: Setting) -> Table:
     """Compares the pixels of the GPU's decoder with Pillow's, and with its own while the GPU is busy."""
-    decoder = DeviceDecoder(torch.device(setting.device), limits=Limits(), scale_to_pixels=setting.bundle.max_pixels)
+    decoder = DeviceDecoder(torch.device(setting.device), limits=Limits(), view=setting.bundle.view)
     quiet: list[Tensor | None] = []
     means, largest = [], []
     for content in setting.contents:
-        ours, pillow = decoder.decode(content), decode(content, scale_to_pixels=setting.bundle.max_pixels)
+        ours, pillow = decoder.decode(content), decode(content, view=setting.bundle.view)
         setting.wait()
         quiet.append(None if ours is None else ours.rgb.cpu())
         if ours is not None and isinstance(pillow, Photo):
@@ -286,7 +287,7 @@ def enlarged(content: bytes) -> bytes:
 def whole(setting: Setting, contents: Sequence[bytes], threads: int, named: dict[str, object]) -> Table:
     with ThreadPoolExecutor(threads) as pool:
         decoding = setting.rate(
-            lambda: list(pool.map(lambda content: decode(content, scale_to_pixels=SIDE * SIDE), contents)),
+            lambda: list(pool.map(lambda content: decode(content, view=AtMost(SIDE * SIDE)), contents)),
             len(contents),
         )
     rows = []

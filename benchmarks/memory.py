@@ -20,6 +20,7 @@ import skimage.data
 from PIL import Image
 
 from grepr_core.decoding.images import Photo, decode
+from grepr_core.decoding.view import AtMost
 
 FORMATS = {"JPEG": {"quality": 90}, "PNG": {"compress_level": 1}, "WEBP": {"quality": 90, "method": 0}, "TIFF": {}}
 #: Megapixels; the first partition of a WebP, of 512 kB, cannot describe more blocks than that.
@@ -41,9 +42,9 @@ def decode_here(path: str, pixels: int | None) -> None:
     small = io.BytesIO()
     kind = Path(path).suffix[1:].upper()
     Image.fromarray(np.zeros((64, 64, 3), np.uint8)).save(small, kind)
-    decode(small.getvalue(), scale_to_pixels=32 * 32)
+    decode(small.getvalue(), view=AtMost(32 * 32))
     before, began = peak_megabytes(), time.perf_counter()
-    photo = decode(Path(path).read_bytes(), scale_to_pixels=pixels)
+    photo = decode(Path(path).read_bytes(), view=AtMost(pixels))
     assert isinstance(photo, Photo), photo
     print(f"{peak_megabytes() - before:.0f} {1000 * (time.perf_counter() - began):.0f}")
 

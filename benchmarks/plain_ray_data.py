@@ -40,24 +40,20 @@ class PlainScorer:
         self.high = bundle.high.to(dtype)
         self.low = bundle.low.to(dtype)
         self.regressor = bundle.regressor
-        self.max_pixels = bundle.max_pixels
+        self.view = bundle.view
 
     def __call__(self, batch: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         began = time.time()
-        images = [self.shrink(image) for image in batch["image"]]
+        images = [self.scaled(image) for image in batch["image"]]
         if len({image.shape for image in images}) == 1:
             scores = self.score(np.stack(images))
         else:
             scores = np.concatenate([self.score(image[None]) for image in images])
         return {"path": batch["path"], "score": scores, "began": np.full(len(scores), began)}
 
-    def shrink(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    def scaled(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         height, width, _ = image.shape
-        if self.max_pixels is None or height * width <= self.max_pixels:
-            return image
-        factor = (self.max_pixels / (height * width)) ** 0.5
-        size = (int(width * factor), int(height * factor))
-        return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.LANCZOS))
+        return np.asarray(Image.fromarray(image).resize(self.view.size(width, height), Image.Resampling.BICUBIC))
 
     @torch.inference_mode()
     def score(self, images: NDArray[np.uint8]) -> NDArray[np.float64]:

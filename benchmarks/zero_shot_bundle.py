@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from grepr_core.bundles.bundle import Bundle, load_bundle, save_bundle
+from grepr_core.decoding.view import FULL_SIZE
 from grepr_core.encoders.high_level import HighLevelEncoder, TowerConfig
 from grepr_core.encoders.low_level import LowLevelEncoder
 
@@ -32,7 +33,7 @@ def save_zero_shot_bundle(folder: Path) -> None:
         low=low.eval(),
         pristine=lite.pristine,
         distance="mvg",
-        max_pixels=None,
+        view=FULL_SIZE,
         scale=(0.0, 1.5),
     )
     save_bundle(bundle, str(folder))

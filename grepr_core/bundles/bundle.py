@@ -26,6 +26,7 @@ from grepr_core.bundles.bundle_files import (
     BundleHeader,
     write_files,
 )
+from grepr_core.decoding.view import view_to_json
 from grepr_core.encoders.high_level import HighLevelEncoder
 from grepr_core.encoders.low_level import LowLevelEncoder
 from grepr_core.encoders.precision import Precision
@@ -123,7 +124,7 @@ def _serialise(bundle: Bundle) -> dict[str, bytes]:
     config: dict[str, Any] = {
         "format_version": FORMAT_VERSION,
         "name": bundle.name,
-        "max_pixels": bundle.max_pixels,
+        "view": view_to_json(bundle.view),
         "precision": bundle.precision,
         "half_weights": bundle.half_weights,
         "scale": {"lowest": bundle.scale[0], "highest": bundle.scale[1], "higher_is_better": True},

@@ -12,19 +12,20 @@ from dataclasses import dataclass, field
 from importlib.resources import files
 from typing import Any, Self
 
+from grepr_core.decoding.view import AtMost, Lattice, View, view_from_json
 from grepr_core.encoders.precision import Precision
 from grepr_core.errors import UserError
 from grepr_core.storage import Folder, absolute
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 CONFIG_FILE = "config.json"
 SUMS_FILE = "SHA256SUMS"
 LOW_FILE, HIGH_FILE = "low.safetensors", "high.safetensors"
 PRISTINE_FILE, REGRESSOR_FILE = "pristine.safetensors", "regressor.safetensors"
 #: Kinds of encoder as ``config.json`` names them.
 LOW_LEVEL, OPEN_CLIP, EFFICIENTNET_LITE0 = "resnet18", "open_clip", "efficientnet_lite0"
-#: Size that photographs are scored at where a bundle says nothing else.
-MAX_PIXELS = 1024 * 1024
+#: Area that photographs are seen at where a bundle says nothing else.
+PIXELS = 512 * 512
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class BundleHeader:
     Attributes:
         name: What the model is called.
         precision: Arithmetic that the scores are defined in; ``auto`` leaves it to whoever scores.
-        max_pixels: Larger images are scaled down to this many pixels before they are encoded; None keeps their size.
+        view: What the encoders see of a photograph, and how large.
         scale: Lowest and highest rating of the scale that scores are predicted on; higher is better.
         card: What a person should know of the model: description, training, evaluation, limits. Any JSON object.
         model_id: Hash of the content, 16 hexadecimal digits; empty before it is saved or loaded.
@@ -42,7 +43,7 @@ class BundleHeader:
 
     name: str
     precision: Precision = field(default="auto", kw_only=True)
-    max_pixels: int | None = field(default=MAX_PIXELS, kw_only=True)
+    view: View = field(default=Lattice.of_area(PIXELS), kw_only=True)
     scale: tuple[float, float] = field(default=(0.0, 1.0), kw_only=True)
     card: Mapping[str, Any] = field(default_factory=dict, kw_only=True)
     model_id: str = field(default="", kw_only=True)
@@ -73,7 +74,8 @@ class BundleFiles:
         return BundleHeader(
             name=config["name"],
             precision=config.get("precision", "auto"),  # older bundles name none
-            max_pixels=config["max_pixels"],
+            # Bundles of format 1 enlarged nothing.
+            view=view_from_json(config["view"]) if "view" in config else AtMost(config["max_pixels"]),
             scale=(config["scale"]["lowest"], config["scale"]["highest"]),
             card=config["card"],
             model_id=self.model_id,
@@ -115,7 +117,7 @@ class BundleFiles:
             if hashlib.sha256(contents[name]).hexdigest() != digest:
                 raise UserError(f"{name_or_url}: {name} differs from its checksum; copy the model bundle again")
         config = json.loads(contents[CONFIG_FILE])
-        if config["format_version"] != FORMAT_VERSION:
+        if config["format_version"] not in range(1, FORMAT_VERSION + 1):
             raise UserError(f"{name_or_url}: bundle format {config['format_version']} is unknown here; update grepr")
         return cls(config, contents, _model_id(sums))
 

@@ -17,6 +17,7 @@ from open_clip import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from torch import Tensor
 
 from grepr_core.bundles.bundle import Bundle
+from grepr_core.decoding.view import FULL_SIZE
 from grepr_core.encoders.high_level import HighLevelEncoder
 from grepr_core.encoders.low_level import LowLevelEncoder
 from grepr_core.errors import UserError
@@ -192,7 +193,7 @@ def published_bundle(
         pristine=pristine,
         distance="mvg",
         precision="fp32",
-        max_pixels=None,
+        view=FULL_SIZE,
         scale=(0.0, (0.5 if low else 0.0) + (1.0 if high else 0.0)),
         card=card,
     )

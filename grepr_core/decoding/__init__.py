@@ -5,4 +5,4 @@ In come encoded images, or the exceptions that reading them raised. Out go uprig
 device that encodes them.
 """
 
-__all__ = ["batches", "gpu_decode", "images", "read_errors", "transfer"]
+__all__ = ["batches", "gpu_decode", "images", "read_errors", "transfer", "view"]

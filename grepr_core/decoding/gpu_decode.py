@@ -1,7 +1,7 @@
 """JPEG decoding on the device that encodes, for what every decoder agrees on; the rest is left to Pillow.
 
 Pixels differ a little from Pillow's: NVIDIA's decoder rounds the cosine transform and interpolates chroma in its own
-way, and scaling is bicubic from the full size instead of Lanczos from a reduced one.
+way, and scaling goes from the full size instead of a reduced one.
 """
 
 import warnings
@@ -10,8 +10,9 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from grepr_core.decoding.images import Limits, PlainJpeg, inspect_plain_jpeg
+from grepr_core.decoding.images import MIRRORED, Limits, PlainJpeg, inspect_plain_jpeg
 from grepr_core.decoding.transfer import DevicePhoto
+from grepr_core.decoding.view import View
 
 #: Larger images are left to Pillow, which decodes them at reduced size: in full they would take 15 bytes a pixel.
 MAX_PIXELS = 32_000_000
@@ -26,16 +27,16 @@ class DeviceDecoder:
     Args:
         device: Where to; a CUDA device, or the CPU, which serves tests alone.
         limits: What is left to Pillow to refuse.
-        scale_to_pixels: A larger image is scaled down, keeping its aspect, to at most this many pixels.
+        view: What is seen of an image, and how large.
     """
 
-    def __init__(self, device: torch.device, *, limits: Limits, scale_to_pixels: int | None) -> None:
+    def __init__(self, device: torch.device, *, limits: Limits, view: View) -> None:
         from torchvision import io
 
         self._io = io
         self._device = device
         self._limits = limits
-        self._scale_to_pixels = scale_to_pixels
+        self._view = view
         on_gpu = device.type == "cuda"
         self._stream = torch.cuda.Stream(device) if on_gpu else None  # type: ignore[no-untyped-call]
 
@@ -49,7 +50,7 @@ class DeviceDecoder:
             The image; None if it has to be left to :func:`~grepr_core.decoding.images.decode`: for its kind, or
             because it is damaged, of which that tells the reason.
         """
-        header = inspect_plain_jpeg(encoded, limits=self._limits, scale_to_pixels=self._scale_to_pixels)
+        header = inspect_plain_jpeg(encoded, limits=self._limits, view=self._view)
         if header is None or header.width * header.height > MAX_PIXELS:
             return None
         content = torch.frombuffer(bytearray(encoded), dtype=torch.uint8)
@@ -68,8 +69,8 @@ class DeviceDecoder:
     @torch.inference_mode()
     def _pixels(self, content: Tensor, header: PlainJpeg) -> Tensor:
         pixels: Tensor = self._io.decode_jpeg(content, mode=self._io.ImageReadMode.RGB, device=self._device)
-        if header.target is not None:
-            width, height = header.target
+        width, height = header.seen
+        if pixels.shape[1:] != (height, width):
             scaled = F.interpolate(pixels[None].float(), size=(height, width), mode="bicubic", antialias=True)[0]
             pixels = scaled.round_().clamp_(0, 255).byte()
         return _upright(pixels, header.orientation).permute(1, 2, 0).contiguous()
@@ -84,6 +85,5 @@ def _upright(pixels: Tensor, orientation: int) -> Tensor:
     """Undoes an EXIF orientation, of (C, H, W) pixels."""
     if orientation >= 5:
         pixels = pixels.transpose(1, 2)
-    # What is left to be mirrored, top to bottom and left to right, once rows and columns are in their places.
-    axes = {2: (2,), 3: (1, 2), 4: (1,), 6: (2,), 7: (1, 2), 8: (1,)}.get(orientation, ())
+    axes = [axis + 1 for axis in MIRRORED.get(orientation, ())]
     return pixels.flip(axes) if axes else pixels

@@ -9,7 +9,6 @@ import enum
 import functools
 import io
 import logging
-import math
 import re
 import warnings
 from dataclasses import dataclass
@@ -17,6 +16,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageChops, ImageCms, UnidentifiedImageError, _imaging
+
+from grepr_core.decoding.resize import resize
+from grepr_core.decoding.view import FULL_SIZE, View
 
 # Process-wide settings of Pillow, made once here because changing them for each call is not safe among threads.
 # Its limit on pixels is lower than ours and a mere warning up to twice its value; decode() checks every header itself.
@@ -39,20 +41,15 @@ FORMATS = tuple(
 #: A JPEG that will be scaled down is decoded at no less than this many times the final width and height. Measured
 #: against a full decode this keeps 46 dB and 98 % of the sharpness; a margin of 1 would keep 38 dB and 93 %.
 DRAFT_MARGIN = 2
+#: Blocks of pixels are averaged to no less than this many times the final width and height.
+REDUCING_GAP = 3
 #: Larger profiles are ignored; those of printing presses stay below.
 MAX_PROFILE_BYTES = 4 * 2**20
 #: Claims beyond do not fit the 32-bit columns of a table.
 MAX_SIDE = 2**31 - 1
 
-_UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
+#: Axes (0 rows, 1 columns) that an EXIF orientation mirrors once rows and columns are in their places.
+MIRRORED = {2: (1,), 3: (0, 1), 4: (0,), 6: (1,), 7: (0, 1), 8: (0,)}
 _OTHER_KINDS = (
     (b"<!doctype html", "a web page"),
     (b"<html", "a web page"),
@@ -127,19 +124,19 @@ class Failure:
     height: int | None = None
 
 
-def decode(encoded: bytes, *, limits: Limits = Limits(), scale_to_pixels: int | None = None) -> Photo | Failure:
+def decode(encoded: bytes, *, limits: Limits = Limits(), view: View = FULL_SIZE) -> Photo | Failure:
     """Decodes an image: the first frame, turned upright, over white where transparent, converted to sRGB.
 
     Safe to call from several threads. The same bytes always give the same pixels.
 
-    At its peak it takes 7 to 10 bytes a pixel, ``encoded`` included, of WebP 15. With ``scale_to_pixels`` a JPEG is
+    At its peak it takes 7 to 10 bytes a pixel, ``encoded`` included, of WebP 15. With a smaller ``view`` a JPEG is
     decoded at reduced size, in 20 MB up to 100 megapixels; PNG takes 5 to 6 bytes a pixel then, TIFF 7 to 8, WebP 15
     still. Measured by ``benchmarks/memory.py``.
 
     Args:
         encoded: Content of the file.
         limits: What to refuse.
-        scale_to_pixels: A larger image is scaled down, keeping its aspect, to at most this many pixels.
+        view: What is seen of the image, and how large; by default all of it, as large as it is.
 
     Returns:
         The image; or why it cannot be decoded. Files that end too early count as unreadable.
@@ -161,7 +158,7 @@ def decode(encoded: bytes, *, limits: Limits = Limits(), scale_to_pixels: int | 
             return Failure(
                 Status.TOO_SMALL, f"{width:,} x {height:,} pixels, the least is {limits.min_side} a side", *size
             )
-        return _decode(image, scale_to_pixels)
+        return _decode(image, view)
     except UnidentifiedImageError:
         return Failure(Status.UNREADABLE, _what_else(encoded))
     except MemoryError:
@@ -178,24 +175,22 @@ class PlainJpeg:
         width: In pixels, as stored.
         height: Likewise.
         orientation: EXIF orientation, 1 to 8, still to be undone.
-        target: Width and height, as stored, to scale down to; None to keep the size.
+        seen: Width and height, as stored, that it is scaled to.
     """
 
     width: int
     height: int
     orientation: int
-    target: tuple[int, int] | None
+    seen: tuple[int, int]
 
 
-def inspect_plain_jpeg(
-    encoded: bytes, *, limits: Limits = Limits(), scale_to_pixels: int | None = None
-) -> PlainJpeg | None:
+def inspect_plain_jpeg(encoded: bytes, *, limits: Limits = Limits(), view: View = FULL_SIZE) -> PlainJpeg | None:
     """Reads the header of an image that every JPEG decoder gives the same colours of.
 
     Args:
         encoded: Content of the file.
         limits: As for :func:`decode`.
-        scale_to_pixels: As for :func:`decode`.
+        view: As for :func:`decode`.
 
     Returns:
         None for what only :func:`decode` decodes or refuses: other formats and colour spaces, profiles that change
@@ -215,7 +210,7 @@ def inspect_plain_jpeg(
     profile = image.info.get("icc_profile")
     if profile and len(profile) <= MAX_PROFILE_BYTES and _transform_to_srgb(profile, image.mode) is not None:
         return None
-    return PlainJpeg(width, height, _orientation(image), _scaled_size(width, height, scale_to_pixels))
+    return PlainJpeg(width, height, _orientation(image), view.size(width, height))
 
 
 def _open(encoded: bytes) -> Image.Image:
@@ -229,43 +224,53 @@ def _open(encoded: bytes) -> Image.Image:
         return Image.open(io.BytesIO(encoded.replace(b"Exif\0\0", bytes(6), 1)), formats=FORMATS)
 
 
-def _decode(image: Image.Image, scale_to_pixels: int | None) -> Photo:
+def _decode(image: Image.Image, view: View) -> Photo:
     width, height = image.size
-    box = None
-    if image.format in ("JPEG", "MPO") and (target := _scaled_size(width, height, scale_to_pixels)):
-        drafted = image.draft(None, (DRAFT_MARGIN * target[0], DRAFT_MARGIN * target[1]))
-        box = drafted[1] if drafted else None
+    if image.format in ("JPEG", "MPO"):
+        image = _drafted(image, view.size(width, height))
     else:
         image.load()
         width, height = image.size  # Pillow has by now turned a TIFF upright.
-    target = _scaled_size(width, height, scale_to_pixels)
     profile = image.info.get("icc_profile")
     orientation = _orientation(image)
+    seen = view.size(width, height)
     image = _opaque(image)
-    if target:
-        image = image.resize(target, Image.Resampling.LANCZOS, box=box, reducing_gap=3.0)
-    if orientation in _UPRIGHT:
-        image = image.transpose(_UPRIGHT[orientation])
-    rgb = _to_array(_to_srgb(image, profile))
+    # Scaling takes a copy of the pixels, so what is far larger is averaged first.
+    block = int(min(image.width / seen[0], image.height / seen[1]) / REDUCING_GAP)
+    pixels = resize(_to_array(image.reduce(block) if block > 1 else image), *seen)
+    if image.mode != "RGB" or profile:
+        scaled = Image.frombuffer(image.mode, seen, pixels, "raw", image.mode, 0, 1)
+        pixels = _to_array(_to_srgb(scaled, profile))
+    rgb = _upright(pixels, orientation)
     return Photo(rgb, height, width) if orientation >= 5 else Photo(rgb, width, height)
 
 
-def _scaled_size(width: int, height: int, pixels: int | None) -> tuple[int, int] | None:
-    """Gives the largest size of the same aspect within a number of pixels, or None when there is nothing to do."""
-    if pixels is None or width * height <= pixels:
-        return None
-    scaled_width = max(1, math.isqrt(pixels * width // height))
-    scaled_height = max(1, math.isqrt(pixels * height // width))
-    # Very long images would exceed the budget once their short side has come down to one pixel.
-    return min(scaled_width, pixels), min(scaled_height, pixels)
+def _drafted(image: Image.Image, seen: tuple[int, int]) -> Image.Image:
+    """Decodes a JPEG at the least size that does for the one it is seen at."""
+    drafted = image.draft(None, (DRAFT_MARGIN * seen[0], DRAFT_MARGIN * seen[1]))
+    if drafted is None:
+        return image
+    # Whole blocks are decoded, of which the last ones may reach beyond the picture.
+    _, (_, _, width, height) = drafted
+    box = (0, 0, max(1, round(width)), max(1, round(height)))
+    return image if box[2:] == image.size else image.crop(box)
+
+
+def _upright(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
+    """Undoes an EXIF orientation, of (H, W, C) pixels."""
+    if orientation >= 5:
+        pixels = pixels.transpose(1, 0, 2)
+    # What is left to be mirrored, top to bottom and left to right, once rows and columns are in their places.
+    axes = MIRRORED.get(orientation)
+    return np.ascontiguousarray(np.flip(pixels, axes) if axes else pixels)
 
 
 def _orientation(image: Image.Image) -> int:
     """Gives the EXIF (or XMP) orientation, 1 to 8; 1 when metadata cannot be read."""
     with contextlib.suppress(Exception):  # Malformed metadata makes Pillow raise nearly every kind of exception.
         orientation = image.getexif().get(ExifTags.Base.Orientation)
-        if orientation in _UPRIGHT:
-            return int(orientation)
+        if isinstance(orientation, int) and 1 <= orientation <= 8:
+            return orientation
     return 1
 
 
@@ -342,14 +347,15 @@ def _transform_to_srgb(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform 
 
 
 def _to_array(image: Image.Image) -> NDArray[np.uint8]:
-    """Copies the pixels of an RGB image, in strips that stay in the cache: 3 times as fast as ``np.asarray``."""
+    """Copies the pixels of an L, RGB or CMYK image, in strips that stay in the cache: 3 times as fast as NumPy."""
     width, height = image.size
-    rgb = np.empty((height, width, 3), np.uint8)
+    channels = len(image.getbands())
+    pixels = np.empty((height, width, channels), np.uint8)
     rows = max(1, 2**18 // width)
     for top in range(0, height, rows):
         strip = image.crop((0, top, width, min(top + rows, height)))
-        rgb[top : top + rows] = np.frombuffer(strip.tobytes(), np.uint8).reshape(-1, width, 3)
-    return rgb
+        pixels[top : top + rows] = np.frombuffer(strip.tobytes(), np.uint8).reshape(-1, width, channels)
+    return pixels
 
 
 def _signature(encoded: bytes) -> str:

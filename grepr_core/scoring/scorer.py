@@ -89,7 +89,7 @@ class Scorer:
             device: ``auto``, ``cpu`` or ``cuda``.
             precision: ``auto``, ``fp32`` or ``bf16``; makes no difference where the bundle's scores are defined in one.
             limits: Images beyond them are refused.
-            max_pixels: Larger images are scaled down to this; by default what the bundle says.
+            max_pixels: Area that images are seen at, in place of the bundle's.
             decode_threads: Threads that decode while a GPU computes. On the CPU decoding and computing take turns.
             batch_pixels: Pixels encoded together at most, one image at least; by default one image on the CPU.
             zero_shot: Whether the low-level zero-shot score is given where the score does not depend on it: its
@@ -117,15 +117,13 @@ class Scorer:
         self._low_zero_shot = bundle.pristine is not None and (zero_shot or bundle.regressor is None)
         self._with_features = features or bundle.regressor is not None
         self._limits = limits
-        self._max_pixels = max_pixels or bundle.max_pixels
+        self._view = bundle.view.at(max_pixels) if max_pixels else bundle.view
         self._batch_pixels = batch_pixels or (GPU_BATCH_PIXELS if on_gpu else 1)
         self._patches = GPU_PATCHES if on_gpu else CPU_PATCHES
         self._transfer = transfer_to(self._device)
         self._decode_ahead = 2 * decode_threads
         self._pool = ThreadPoolExecutor(decode_threads, thread_name_prefix="decode") if on_gpu else None
-        self._device_decoder = (
-            DeviceDecoder(self._device, limits=limits, scale_to_pixels=self._max_pixels) if gpu_decode else None
-        )
+        self._device_decoder = DeviceDecoder(self._device, limits=limits, view=self._view) if gpu_decode else None
 
     @property
     def feature_size(self) -> int:
@@ -202,7 +200,7 @@ class Scorer:
 
     def _pixels(self, content: bytes) -> Photo | DevicePhoto | Failure:
         photo = self._decode_on_device(self._device_decoder, content) if self._device_decoder else None
-        return photo or decode(content, limits=self._limits, scale_to_pixels=self._max_pixels)
+        return photo or decode(content, limits=self._limits, view=self._view)
 
     def _decode_on_device(self, decoder: DeviceDecoder, content: bytes) -> Photo | DevicePhoto | None:
         try:

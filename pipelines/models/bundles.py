@@ -14,7 +14,7 @@ from safetensors.torch import load as load_tensors
 from torch import Tensor, nn
 
 from grepr_core.bundles.bundle import Bundle, load_bundle, save_bundle
-from grepr_core.bundles.bundle_files import EFFICIENTNET_LITE0, MAX_PIXELS, OPEN_CLIP, built_in_bundles, check_vacant
+from grepr_core.bundles.bundle_files import EFFICIENTNET_LITE0, OPEN_CLIP, built_in_bundles, check_vacant
 from grepr_core.bundles.published_checkpoints import (
     PristinePatches,
     load_published_high_level,
@@ -22,6 +22,7 @@ from grepr_core.bundles.published_checkpoints import (
     published_bundle,
 )
 from grepr_core.decoding.images import Failure, Limits, decode
+from grepr_core.decoding.view import AtMost, Lattice, View
 from grepr_core.encoders.high_level import HighLevelEncoder, brings_weights
 from grepr_core.encoders.inference import optimise_for_inference, resolve_device
 from grepr_core.encoders.low_level import LowLevelEncoder
@@ -99,13 +100,15 @@ def build(options: ModelBuildOptions) -> Bundle:
         low.encoder.frame_features = options.low_features
     high = _high_part(options.high, options.pretrained) if options.high is not None else None
     bundles = [part.bundle for part in (low, high) if part is not None and part.bundle is not None]
-    max_pixels = options.max_pixels or (bundles[0].max_pixels if bundles else MAX_PIXELS)
+    view = bundles[0].view if bundles else Bundle.view
+    if options.max_pixels is not None:
+        view = Lattice.of_area(options.max_pixels)
     card: dict[str, Any] = {"description": "put together by grepr model build"}
     card |= {f"{path}_level": part.origin for path, part in (("low", low), ("high", high)) if part is not None}
     pristine: Gaussian | None = None
     distance: Distance = options.distance or Bundle.distance
     if low is not None and options.pristine is not None:
-        pristine, photographs = _pristine_statistics(low.encoder, options.pristine, max_pixels)
+        pristine, photographs = _pristine_statistics(low.encoder, options.pristine, view)
         card["pristine_photographs"] = photographs
     elif low is not None and low.bundle is not None and low.bundle.pristine is not None:
         pristine, distance = low.bundle.pristine, options.distance or low.bundle.distance
@@ -117,7 +120,7 @@ def build(options: ModelBuildOptions) -> Bundle:
         pristine=pristine,
         distance=distance,
         half_weights=options.half,
-        max_pixels=max_pixels,
+        view=view,
         # Each zero-shot score lies in (0, 1).
         scale=(0.0, float(max(1, sum(paths)))),
         card=card,
@@ -220,7 +223,7 @@ def _statistics(encoder: LowLevelEncoder, batches: Iterable[Tensor]) -> Gaussian
     return patch_statistics(lambda patches: prepared(patches.to(device)), batches)
 
 
-def _pristine_statistics(encoder: LowLevelEncoder, source: str, max_pixels: int | None) -> tuple[Gaussian, int]:
+def _pristine_statistics(encoder: LowLevelEncoder, source: str, view: View) -> tuple[Gaussian, int]:
     """Gives the statistics of the patches of pristine photographs, and the number of those that could be read."""
     photographs = list(Listing(source))
     least = LEAST_PATCHES_A_FEATURE * encoder.feature_size
@@ -229,8 +232,8 @@ def _pristine_statistics(encoder: LowLevelEncoder, source: str, max_pixels: int 
 
     def patches() -> Iterator[Tensor]:
         for photo, (content, _) in zip(photographs, fetcher.read(photographs), strict=True):
-            # Scaled as an image that is scored would be.
-            image = content if isinstance(content, Failure) else decode(content, scale_to_pixels=max_pixels)
+            # Scaled down as an image that is scored would be, but never up, by which they would lose their sharpness.
+            image = content if isinstance(content, Failure) else decode(content, view=AtMost(view.pixels))
             if isinstance(image, Failure):
                 failures.append(f"{photo.uri}: {image.error}")
                 shown.update(1, 1)

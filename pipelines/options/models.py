@@ -54,8 +54,8 @@ class ModelBuildOptions:
     a bundle named by --low has."""
 
     max_pixels: int | None = None
-    """Scale larger images down to this many pixels; by default what the bundle that an encoder is taken from says,
-    --low before --high, or else 1024 x 1024."""
+    """See every photo at about this many pixels, scaled up or down; by default as the bundle that an encoder is taken
+    from, --low before --high, or else 512 x 512."""
 
     distance: Literal["corrected", "mvg"] | None = None
     """How the low-level zero-shot score compares with pristine patches: without the bias of few patches (corrected), or

@@ -156,7 +156,7 @@ class ScoringOptions(StoredOptions):
     """Give the low-level zero-shot score too where the score does not depend on it; it costs more than all else."""
 
     max_pixels: int | None = None
-    """Scale larger images down to this many pixels; by default what the model was made for."""
+    """Scale photos to about this many pixels; by default what the model was fitted at."""
 
     gpu_decode: bool = False
     """Decode JPEGs on the GPU; not to be trusted yet: it was found to garble some photos while the GPU is busy. Its

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from grepr_core.decoding.images import Failure, Limits, decode
+from grepr_core.decoding.view import AtMost
 from grepr_core.errors import UserError
 from grepr_core.regression.metrics import few_label_protocol
 from grepr_core.regression.regressor import fit_ridge
@@ -57,7 +58,7 @@ class LinearProbe:
         with torch.inference_mode():
             images = fetcher.read([Entry(uri) for uri in self.uris])
             for uri, rating, (content, _) in zip(self.uris, self.mos, images, strict=True):
-                photo = content if isinstance(content, Failure) else decode(content, scale_to_pixels=MAX_PIXELS)
+                photo = content if isinstance(content, Failure) else decode(content, view=AtMost(MAX_PIXELS))
                 if isinstance(photo, Failure):
                     failures.append(f"{uri}: {photo.error}")
                     continue

@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from grepr_core.decoding.images import Failure, Limits, Photo, decode
+from grepr_core.decoding.view import AtMost
 from grepr_core.errors import UserError
 from grepr_core.pretraining.scenes import Scene, SceneRecipe, make_scene
 from grepr_core.storage import Folder
@@ -105,7 +106,7 @@ class SceneMaker(ShardWorker):
         return make_scene(photo, recipe, key=key)
 
     def _decode(self, content: bytes) -> Photo | Failure:
-        return decode(content, limits=self._limits, scale_to_pixels=self._job.options.max_pixels)
+        return decode(content, limits=self._limits, view=AtMost(self._job.options.max_pixels))
 
 
 def make_scenes(

@@ -9,6 +9,7 @@ from typing import Any
 from PIL import Image
 
 from grepr_core.decoding.images import Failure, Limits, Photo, decode
+from grepr_core.decoding.view import AtMost
 from pipelines.lake.fetch import Fetcher
 from pipelines.lake.image_reader import Fetched
 from pipelines.lake.manifest import ENTRY_COLUMNS, Manifest
@@ -83,7 +84,7 @@ def _thumbnail(fetched: Fetched, scored_etag: str | None) -> Thumbnail:
     if isinstance(fetched.content, Failure):
         image = fetched.content
     else:  # at twice the size, so that the scaling below sees enough
-        image = decode(fetched.content, limits=LIMITS, scale_to_pixels=(2 * SIDE) ** 2)
+        image = decode(fetched.content, limits=LIMITS, view=AtMost((2 * SIDE) ** 2))
     if isinstance(image, Failure):
         return Thumbnail(note=f"not shown: {image.error}")
     content, width, height = _encode(image)

@@ -435,7 +435,7 @@ def _settings(
         "model": model.name,
         "model_id": model.model_id,
         "precision": model.resolve_precision(options.precision),
-        "max_pixels": options.max_pixels or model.max_pixels,
+        "max_pixels": options.max_pixels or model.view.pixels,
         "limits": asdict(_limits(options)),
         "features": features,
         "zero_shot": options.zero_shot,

@@ -54,7 +54,7 @@ class ScoringJob:
         precision: ``fp32`` or ``bf16``, the same in all processes.
         threads: CPU threads of the process that compute.
         limits: Of the images.
-        max_pixels: Scale larger images down to this; None takes what the bundle says.
+        max_pixels: Area that images are seen at; None takes the bundle's.
         features: Whether features are written.
         zero_shot: Whether the low-level zero-shot score is given where the score does not depend on it.
         gpu_decode: Whether JPEGs are decoded on the GPU.

@@ -4,6 +4,7 @@ import numpy as np
 import torch
 
 from grepr_core.bundles.bundle import Bundle
+from grepr_core.decoding.view import AtMost
 from grepr_core.encoders.high_level import HighLevelEncoder, TowerConfig
 from grepr_core.encoders.low_level import LowLevelEncoder
 from grepr_core.regression.regressor import Regressor
@@ -39,4 +40,4 @@ def full_bundle(*, regressor: bool = True) -> Bundle:
     rng = np.random.default_rng(3)
     size = 32 + 128
     ridge = Regressor(rng.normal(size=size), rng.uniform(0.5, 2, size), rng.normal(size=size) / 40, 0.5, 1.0)
-    return Bundle("full", high.eval(), low, pristine, ridge if regressor else None)
+    return Bundle("full", high.eval(), low, pristine, ridge if regressor else None, view=AtMost(1024 * 1024))

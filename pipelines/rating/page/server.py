@@ -25,6 +25,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from grepr_core.decoding.images import Failure, Limits, decode, inspect_plain_jpeg
+from grepr_core.decoding.view import AtMost
 from grepr_core.errors import UserError
 from pipelines.lake.image_reader import ImageReader
 from pipelines.rating.journal import SCALE, RatingJournal
@@ -213,7 +214,7 @@ def for_browser(content: bytes, limits: Limits) -> tuple[bytes, str] | Failure:
     shown = Limits(limits.max_bytes, min(limits.max_pixels, MOST_SHOWN_PIXELS), limits.min_side)
     if inspect_plain_jpeg(content, limits=shown) is not None:
         return content, "image/jpeg"
-    photo = decode(content, limits=limits, scale_to_pixels=MOST_SHOWN_PIXELS)
+    photo = decode(content, limits=limits, view=AtMost(MOST_SHOWN_PIXELS))
     if isinstance(photo, Failure):
         return photo
     png = io.BytesIO()

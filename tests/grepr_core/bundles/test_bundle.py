@@ -9,6 +9,7 @@ import torch
 
 from grepr_core.bundles.bundle import Bundle, load_bundle, model_card, save_bundle
 from grepr_core.bundles.bundle_files import BundleFiles, BundleHeader, built_in_bundles
+from grepr_core.decoding.view import FULL_SIZE, AtMost
 from grepr_core.encoders.low_level import LowLevelEncoder
 from grepr_core.errors import UserError
 from grepr_core.regression.regressor import Regressor
@@ -19,7 +20,7 @@ from tests.lake import jpeg, photo
 
 @pytest.fixture(scope="module")
 def bundle() -> Bundle:
-    return replace(full_bundle(), max_pixels=123_456, scale=(1.0, 5.0), card={"description": "für den Test"})
+    return replace(full_bundle(), view=AtMost(123_456), scale=(1.0, 5.0), card={"description": "für den Test"})
 
 
 @pytest.fixture
@@ -30,7 +31,7 @@ def saved(bundle: Bundle, tmp_path: Path) -> Path:
 
 def test_a_bundle_scores_the_same_after_saving_and_loading(bundle: Bundle, saved: Path):
     again = load_bundle(str(saved))
-    assert (again.name, again.max_pixels, again.scale, again.card) == ("full", 123_456, (1.0, 5.0), bundle.card)
+    assert (again.name, again.view, again.scale, again.card) == ("full", bundle.view, (1.0, 5.0), bundle.card)
     contents = [jpeg(photo(i)) for i in range(3)]
     before, after = (Scorer(b, device="cpu", precision="fp32").score(contents) for b in (bundle, again))
     for one, other in zip(before, after, strict=True):
@@ -156,21 +157,22 @@ def test_a_bundle_knows_whether_it_has_a_score(bundle: Bundle):
 
 
 def test_how_scores_are_defined_is_kept(bundle: Bundle, tmp_path: Path):
-    official = replace(bundle, distance="mvg", precision="fp32", max_pixels=None)
+    official = replace(bundle, distance="mvg", precision="fp32", view=FULL_SIZE)
     save_bundle(official, str(tmp_path / "official"))
     again = load_bundle(str(tmp_path / "official"))
-    assert (again.distance, again.precision, again.max_pixels) == ("mvg", "fp32", None)
+    assert (again.distance, again.precision, again.view) == ("mvg", "fp32", FULL_SIZE)
     assert again.resolve_precision("bf16") == "fp32"
     assert bundle.resolve_precision("bf16") == "bf16"
 
 
 def test_older_bundles_mean_what_they_meant(saved: Path):
     config = json.loads((saved / "config.json").read_text())
-    del config["precision"], config["pristine"]["distance"]
+    del config["precision"], config["pristine"]["distance"], config["view"]
+    config |= {"format_version": 1, "max_pixels": 5_000}
     (saved / "config.json").write_text(json.dumps(config))
     rewrite(saved)
     again = load_bundle(str(saved))
-    assert (again.distance, again.precision) == ("corrected", "auto")
+    assert (again.distance, again.precision, again.view) == ("corrected", "auto", AtMost(5_000))
 
 
 @pytest.mark.parametrize(

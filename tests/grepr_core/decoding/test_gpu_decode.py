@@ -9,6 +9,7 @@ import torch
 from grepr_core.bundles.bundle import load_bundle
 from grepr_core.decoding.gpu_decode import DeviceDecoder
 from grepr_core.decoding.images import Limits, Photo, decode
+from grepr_core.decoding.view import FULL_SIZE, AtMost, Lattice, View
 from grepr_core.scoring.scorer import Scorer
 from tests import odd_files
 from tests.lake import jpeg, photo
@@ -16,9 +17,9 @@ from tests.lake import jpeg, photo
 CPU = torch.device("cpu")
 
 
-def both(content: bytes, pixels: int | None = None) -> tuple[np.ndarray, np.ndarray]:
-    ours = DeviceDecoder(CPU, limits=Limits(), scale_to_pixels=pixels).decode(content)
-    pillow = decode(content, scale_to_pixels=pixels)
+def both(content: bytes, view: View = FULL_SIZE) -> tuple[np.ndarray, np.ndarray]:
+    ours = DeviceDecoder(CPU, limits=Limits(), view=view).decode(content)
+    pillow = decode(content, view=view)
     assert ours is not None
     assert isinstance(pillow, Photo)
     assert (ours.width, ours.height) == (pillow.width, pillow.height)
@@ -44,7 +45,9 @@ def test_grey_becomes_rgb():
 
 
 def test_scaled_pixels_come_close():
-    ours, pillow = both(jpeg(photo(0, (440, 290)).resize((1760, 1160))), 100_000)
+    ours, pillow = both(jpeg(photo(0, (440, 290)).resize((1760, 1160))), AtMost(100_000))
+    assert np.abs(ours - pillow).mean() < 1.5
+    ours, pillow = both(jpeg(photo(0, (160, 100))), Lattice.of_area(128 * 128))
     assert np.abs(ours - pillow).mean() < 1.5
 
 
@@ -61,13 +64,13 @@ def test_scaled_pixels_come_close():
     ids=["png", "cmyk", "truncated", "empty", "bomb", "small"],
 )
 def test_all_else_is_left_to_pillow(content: bytes):
-    assert DeviceDecoder(CPU, limits=Limits(), scale_to_pixels=None).decode(content) is None
+    assert DeviceDecoder(CPU, limits=Limits(), view=FULL_SIZE).decode(content) is None
 
 
 def test_profiles_that_change_colours_are_left_to_pillow():
     buffer = io.BytesIO()
     photo(0).save(buffer, "JPEG", icc_profile=odd_files.adobe_rgb_profile())
-    assert DeviceDecoder(CPU, limits=Limits(), scale_to_pixels=None).decode(buffer.getvalue()) is None
+    assert DeviceDecoder(CPU, limits=Limits(), view=FULL_SIZE).decode(buffer.getvalue()) is None
 
 
 def test_the_cpu_is_refused_as_the_decoding_gpu():

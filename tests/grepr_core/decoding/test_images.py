@@ -13,6 +13,7 @@ import tifffile
 from PIL import Image, ImageCms, ImageFile
 
 from grepr_core.decoding.images import Failure, Limits, Photo, Status, decode
+from grepr_core.decoding.view import AtMost, Lattice
 from tests import odd_files as odd
 from tests.odd_files import OddFile, encode, odd_files, picture
 
@@ -230,7 +231,7 @@ def test_orientation_in_xmp_counts():
         encode(stored, "TIFF", tiffinfo={700: xmp}),
     ):
         np.testing.assert_array_equal(pixels(turned), ORIGINAL)
-        assert photo(turned, scale_to_pixels=4_800).rgb.shape == (60, 80, 3)
+        assert photo(turned, view=AtMost(4_800)).rgb.shape == (60, 80, 3)
 
 
 def test_malformed_exif_leaves_the_picture_as_it_is():
@@ -375,7 +376,7 @@ def large() -> Image.Image:
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "palette", "16 bits", "CMYK", "alpha", "WEBP"])
 @pytest.mark.parametrize("fraction", [0.5, 0.1, 0.015, 0.004])
-def test_scaling_is_close_to_lanczos_of_the_full_image(large: Image.Image, kind: str, fraction: float):
+def test_scaling_is_close_to_that_of_the_full_image(large: Image.Image, kind: str, fraction: float):
     encoded = {
         "palette": lambda: encode(large.quantize(64), "PNG"),
         "16 bits": lambda: odd.deep_png(np.asarray(large.convert("L")).astype(np.uint16) * 257),
@@ -383,37 +384,52 @@ def test_scaling_is_close_to_lanczos_of_the_full_image(large: Image.Image, kind:
         "alpha": lambda: encode(large.convert("RGBA"), "WEBP", quality=90),
     }.get(kind, lambda: encode(large, kind))()
     full = photo(encoded)
-    scaled = photo(encoded, scale_to_pixels=int(fraction * 700_000))
+    scaled = photo(encoded, view=AtMost(int(fraction * 700_000)))
     assert (scaled.width, scaled.height) == (1000, 700)
     height, width, _ = scaled.rgb.shape
     assert fraction * 700_000 * 0.95 < width * height <= fraction * 700_000
     assert abs(width / 1000 - height / 700) <= 1 / 700
-    lanczos = Image.fromarray(full.rgb).resize((width, height), Image.Resampling.LANCZOS)
-    assert psnr(scaled.rgb, np.asarray(lanczos)) > 46
+    bicubic = Image.fromarray(full.rgb).resize((width, height), Image.Resampling.BICUBIC)
+    assert psnr(scaled.rgb, np.asarray(bicubic)) > 46
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+@pytest.mark.parametrize("size", [(96, 96), (160, 120), (1000, 700), (3000, 2000)])
+def test_a_lattice_scales_up_and_down(large: Image.Image, size: tuple[int, int], orientation: int):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    source = large.resize(size, Image.Resampling.LANCZOS)
+    stored = source.transpose(odd.STORED[orientation]) if orientation > 1 else source
+    seen = photo(encode(stored, "JPEG", exif=exif, quality=95), view=Lattice.of_area(256 * 256))
+    assert (seen.width, seen.height) == size
+    shape = Lattice.of_area(256 * 256).size(*size)
+    assert seen.rgb.shape == (shape[1], shape[0], 3)
+    assert seen.rgb.flags.c_contiguous
+    assert psnr(seen.rgb, np.asarray(source.resize(shape, Image.Resampling.BICUBIC))) > 32
 
 
 def test_scaling_in_the_decoder_does_not_stretch():
     # At an eighth of the size 265 columns fill 33.125 blocks; what is decoded has 34.
     encoded = encode(picture(265, 201), "JPEG")
-    scaled = photo(encoded, scale_to_pixels=200).rgb
-    lanczos = Image.fromarray(photo(encoded).rgb).resize(scaled.shape[1::-1], Image.Resampling.LANCZOS)
-    assert psnr(scaled, np.asarray(lanczos)) > 36
+    scaled = photo(encoded, view=AtMost(200)).rgb
+    bicubic = Image.fromarray(photo(encoded).rgb).resize(scaled.shape[1::-1], Image.Resampling.BICUBIC)
+    assert psnr(scaled, np.asarray(bicubic)) > 36
 
 
 def test_scaling_keeps_the_orientation(large: Image.Image):
     exif = Image.Exif()
     exif[0x0112] = 6
     stored = large.transpose(odd.STORED[6])
-    turned = photo(encode(stored, "JPEG", exif=exif, quality=95), scale_to_pixels=7_000)
-    upright = photo(encode(large, "JPEG", quality=95), scale_to_pixels=7_000)
+    turned = photo(encode(stored, "JPEG", exif=exif, quality=95), view=AtMost(7_000))
+    upright = photo(encode(large, "JPEG", quality=95), view=AtMost(7_000))
     assert (turned.width, turned.height) == (1000, 700)
     assert turned.rgb.shape == upright.rgb.shape == (70, 100, 3)
     assert psnr(turned.rgb, upright.rgb) > 38
 
 
 def test_scaling_applies_the_profile(large: Image.Image):
-    plain = photo(encode(large, "PNG"), scale_to_pixels=7_000).rgb
-    converted = photo(encode(large, "PNG", icc_profile=odd.adobe_rgb_profile()), scale_to_pixels=7_000).rgb
+    plain = photo(encode(large, "PNG"), view=AtMost(7_000)).rgb
+    converted = photo(encode(large, "PNG", icc_profile=odd.adobe_rgb_profile()), view=AtMost(7_000)).rgb
     assert psnr(plain, converted) < 40
     # Adobe RGB's red is redder than that of sRGB.
     red = plain[:, :, 0].astype(int) > plain[:, :, 2].astype(int) + 60
@@ -421,7 +437,7 @@ def test_scaling_applies_the_profile(large: Image.Image):
 
 
 def test_small_images_are_not_scaled():
-    np.testing.assert_array_equal(photo(odd.jpeg(), scale_to_pixels=160 * 120).rgb, photo(odd.jpeg()).rgb)
+    np.testing.assert_array_equal(photo(odd.jpeg(), view=AtMost(160 * 120)).rgb, photo(odd.jpeg()).rgb)
 
 
 def test_budget_is_held_at_any_aspect():
@@ -430,7 +446,7 @@ def test_budget_is_held_at_any_aspect():
         width, height = (round(2 ** rng.uniform(0, 11)) for _ in range(2))
         budget = rng.randint(1, 4 * width * height)
         encoded = encode(Image.new("L", (width, height)), rng.choice(("PNG", "JPEG")))
-        rows, columns, _ = photo(encoded, limits=Limits(min_side=1), scale_to_pixels=budget).rgb.shape
+        rows, columns, _ = photo(encoded, limits=Limits(min_side=1), view=AtMost(budget)).rgb.shape
         assert 1 <= rows * columns <= min(budget, width * height)
         if budget >= width * height:
             assert (columns, rows) == (width, height)
@@ -441,7 +457,7 @@ def test_budget_is_held_at_any_aspect():
 
 def test_threads_give_the_same_results():
     def outcome(encoded: bytes) -> tuple[object, ...]:
-        result = decode(encoded, scale_to_pixels=5_000)
+        result = decode(encoded, view=AtMost(5_000))
         return (result.rgb.tobytes(),) if isinstance(result, Photo) else (result,)
 
     contents = [file.content for file in odd_files() if file.content != odd.jpeg()]

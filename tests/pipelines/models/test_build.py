@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 from grepr_core.bundles.bundle import Bundle, load_bundle, save_bundle
+from grepr_core.decoding.view import Lattice
 from grepr_core.encoders.high_level import load_open_clip
 from grepr_core.encoders.low_level import LowLevelEncoder
 from grepr_core.encoders.semantic import SemanticEncoder
@@ -71,7 +72,7 @@ def test_one_command_puts_clip_beside_a_low_level_encoder(
 
     bundle, source = load_bundle(model), load_bundle(lite)
     assert (bundle.name, bundle.regressor, bundle.scale) == ("grepr-clip", None, (0, 2))
-    assert (bundle.distance, bundle.precision, bundle.max_pixels) == ("corrected", "auto", source.max_pixels)
+    assert (bundle.distance, bundle.precision, bundle.view) == ("corrected", "auto", source.view)
     assert bundle.card["low_level"] == {"from": "full", "model_id": source.model_id}
     assert bundle.card["high_level"] == {"from": "open_clip", "architecture": SMALL_CLIP, "pretrained": "clip.pt"}
 
@@ -119,7 +120,7 @@ def test_a_bundle_without_a_score_is_for_fitting(rated: Path, tmp_path: Path, ca
     bundle = load_bundle(model)
     assert not bundle.has_score
     assert isinstance(bundle.high, SemanticEncoder)
-    assert bundle.max_pixels == 40_000
+    assert bundle.view == Lattice.of_area(40_000)
     (features_only,) = Scorer(bundle, device="cpu").score([(rated / "0.jpg").read_bytes()])
     assert features_only.score is features_only.error is None
     assert features_only.features.shape == (SemanticEncoder.feature_size,)
@@ -135,7 +136,7 @@ def test_a_bundle_without_a_score_is_for_fitting(rated: Path, tmp_path: Path, ca
     fit.run(FitOptions(**common, workers=1, output=str(tmp_path / "fitted")))
     fitted = load_bundle(str(tmp_path / "fitted"))
     assert fitted.has_score
-    assert fitted.max_pixels == 40_000
+    assert fitted.view == Lattice.of_area(40_000)
     contents = [(rated / f"{i}.jpg").read_bytes() for i in (0, 4)]
     good, bad = (result.score for result in Scorer(fitted, device="cpu").score(contents))
     assert good > bad

@@ -21,6 +21,7 @@ from grepr_core.bundles.published_checkpoints import (
     load_published_high_level,
     load_published_low_level,
 )
+from grepr_core.decoding.view import FULL_SIZE
 from grepr_core.encoders.high_level import load_open_clip
 from grepr_core.errors import UserError
 from grepr_core.scoring.scorer import Scorer
@@ -129,7 +130,7 @@ def test_scores_are_those_of_the_published_formulas(published: Published, bundle
 
 
 def test_the_bundle_says_how_it_scores(bundle: Bundle):
-    assert (bundle.name, bundle.distance, bundle.precision, bundle.max_pixels) == ("official", "mvg", "fp32", None)
+    assert (bundle.name, bundle.distance, bundle.precision, bundle.view) == ("official", "mvg", "fp32", FULL_SIZE)
     assert bundle.regressor is None
     assert bundle.pristine.count == 150
     assert set(bundle.card["sha256"]) == {"low", "high", "pristine"}
