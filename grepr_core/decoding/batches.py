@@ -5,8 +5,9 @@ from typing import TypeVar
 
 ItemT = TypeVar("ItemT")
 
-#: Pixels that may wait for others of their size, in batches.
-WAITING_BATCHES = 4
+#: Pixels that may wait for others of their size, in batches. With one that is being filled it is 400 MiB on a GPU at
+#: most, and half of a shard: enough for the shapes of a lattice.
+WAITING_BATCHES = 15
 
 
 def group_by_shape(
@@ -14,8 +15,8 @@ def group_by_shape(
 ) -> Iterator[list[ItemT]]:
     """Groups items of one shape while they arrive.
 
-    A group is given as soon as it fills the budget. If all sizes together hold more than four budgets, the largest
-    group goes first, so that what waits is bounded however many sizes there are.
+    A group is given as soon as it fills the budget. If all sizes together hold more than :data:`WAITING_BATCHES`
+    budgets, the largest group goes first, so that what waits is bounded however many sizes there are.
 
     Args:
         items: Taken one at a time, never further than the group that is given next.

@@ -60,7 +60,11 @@ class Regressor:
             "intercept": np.array([self.intercept]),
             "alpha": np.array([self.alpha]),
         }
-        return arrays if self.interval is None else {**arrays, "interval": self.interval.to_array()}
+        if self.interval is not None:
+            arrays["interval"] = self.interval.to_array()
+            if self.interval.widening is not None:
+                arrays["interval_widening"] = self.interval.widening
+        return arrays
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, Array]) -> "Regressor":
@@ -78,7 +82,11 @@ class Regressor:
             coefficients=arrays["coefficients"],
             intercept=float(arrays["intercept"][0]),
             alpha=float(arrays["alpha"][0]),
-            interval=IntervalModel.from_array(arrays["interval"]) if "interval" in arrays else None,
+            interval=(
+                IntervalModel.from_array(arrays["interval"], arrays.get("interval_widening"))
+                if "interval" in arrays
+                else None
+            ),
         )
 
 

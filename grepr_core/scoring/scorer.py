@@ -49,6 +49,11 @@ class _Waiting:
         return self.photo.rgb.shape[0] * self.photo.rgb.shape[1]
 
     @property
+    def enlargement(self) -> float:
+        """By how much its sides were enlarged, on average; 1 where they were not."""
+        return max(1.0, math.sqrt(self.pixels / (self.photo.width * self.photo.height)))
+
+    @property
     def shape(self) -> tuple[type, int, int]:
         """Images are grouped by where they were decoded too."""
         return type(self.photo), self.photo.rgb.shape[0], self.photo.rgb.shape[1]
@@ -279,11 +284,21 @@ class Scorer:
             self._finish_next(again, scores, last_try=part == 1)
 
     def _finish(self, batch: "_Batch") -> dict[int, ImageScore]:
-        predictions = self._timed("model", lambda: self._predict(*(tensor.numpy() for tensor in batch.results())))
+        enlargement = np.array([waiting.enlargement for waiting in batch.group])
+
+        def predict() -> list[_Prediction]:
+            features, cosines, patches = (tensor.numpy() for tensor in batch.results())
+            return self._predict(features, cosines, patches, enlargement)
+
+        predictions = self._timed("model", predict)
         return {waiting.index: _row(waiting, row) for waiting, row in zip(batch.group, predictions, strict=True)}
 
     def _predict(
-        self, features: NDArray[np.float32], cosines: NDArray[np.float32], patches: NDArray[np.float32]
+        self,
+        features: NDArray[np.float32],
+        cosines: NDArray[np.float32],
+        patches: NDArray[np.float32],
+        enlargement: NDArray[np.float64],
     ) -> list["_Prediction"]:
         high = high_level_score(*cosines.T.astype(np.float64)) if cosines.size else None
         low = low_level_score(np.array([self._distance(image) for image in patches])) if patches.size else None
@@ -293,7 +308,7 @@ class Scorer:
         if regressor is not None:
             scores = regressor.predict(features)
             if regressor.interval is not None:
-                lower, upper = regressor.interval.bounds(scores)
+                lower, upper = regressor.interval.bounds(scores, enlargement)
         elif low is not None and high is not None:
             scores = combined_score(low, high)
         else:
