@@ -35,6 +35,8 @@ _WITHHELD = (
     "permission denied; the headers of --storage-options go to the source's host alone, and to others that its key "
     "headers_for lists"
 )
+#: Of a member that a table named without its place, and no archive had when it was listed.
+NO_MEMBER = "its archive has no such member, or could not be read up to it"
 #: Opening a store takes long the first time, which all threads would otherwise do at once.
 _OPENING = threading.Lock()
 
@@ -84,7 +86,9 @@ class ImageReader:
         Returns:
             Its content, or why it could not be read.
         """
-        if entry.size is not None and entry.size > self._limits.max_bytes:
+        # A size that a table tells of a whole file may mean something else there, so that is looked at instead.
+        told = entry.etag is not None or entry.offset is not None
+        if told and entry.size is not None and entry.size > self._limits.max_bytes:
             return Fetched(self._too_large(entry.size))
         deadline = time.monotonic() + self._timeout
         attempt = self._attempt(entry)
@@ -104,7 +108,7 @@ class ImageReader:
 
     def _attempt(self, entry: Entry) -> Callable[[Entry], Fetched]:
         if entry.member is not None and entry.offset is None:
-            return self._read_row
+            return self._read_row if entry.uri.lower().endswith(".parquet") else _no_place
         if is_local(entry.uri):
             return self._read_file
         if is_web(entry.uri):
@@ -200,6 +204,10 @@ class _TooLargeError(Exception):
     def __init__(self, size: int) -> None:
         super().__init__(size)
         self.size = size
+
+
+def _no_place(_: Entry) -> Fetched:
+    return Fetched(Failure(Status.MISSING, NO_MEMBER))
 
 
 def _span(entry: Entry) -> tuple[int, int] | None:

@@ -262,7 +262,7 @@ def _find_or_list(options: ManifestOptions) -> tuple[Manifest, bool]:
             raise UserError(f"{options.manifest}: holds the manifest of {found.source}; name another folder")
         return found, False
     storage_options = for_reading(options.storage_options, source)
-    listing = Listing(source, all_files=options.all_files, storage_options=storage_options)
+    listing = Listing(source, all_files=options.all_files, column=options.column, storage_options=storage_options)
     folder = Folder(options.manifest, options.storage_options)
     return write_manifest(listing, folder, source=source, largest_shard=options.shard_size), True
 
@@ -276,7 +276,13 @@ def given_manifest(source: str, storage_options: Mapping[str, Any]) -> Manifest 
 
 
 def find_or_make_manifest(
-    source: str, output: Folder, *, all_files: bool, shard_size: int, storage_options: Mapping[str, Any]
+    source: str,
+    output: Folder,
+    *,
+    all_files: bool,
+    shard_size: int,
+    storage_options: Mapping[str, Any],
+    column: str | None = None,
 ) -> Manifest:
     """Opens the manifest that a command's source is, or lists the source into one below the command's output.
 
@@ -286,6 +292,7 @@ def find_or_make_manifest(
         all_files: Takes every file of a folder for an image.
         shard_size: Images in a shard, once there are many, where it is listed.
         storage_options: For fsspec.
+        column: Of a table, the one that names or holds the images; None to tell it by its name.
 
     Returns:
         The manifest.
@@ -299,6 +306,7 @@ def find_or_make_manifest(
         source=source,
         manifest=f"{output.url}/{MANIFEST_FOLDER}",
         all_files=all_files,
+        column=column,
         shard_size=shard_size,
         storage_options=storage_options,
     )

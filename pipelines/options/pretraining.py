@@ -50,6 +50,9 @@ class PhotosOptions(RunOptions):
     all_files: bool = False
     """Take every file of a folder for an image, whatever its name."""
 
+    column: str | None = None
+    """Of a table, the column that names the images or holds them; by default it is told by its name and its values."""
+
     max_pixels: int = 1024 * 1024
     """Scale larger photographs down to this many pixels first."""
 

@@ -45,6 +45,9 @@ class LabelOptions(ScoringOptions):
     all_files: bool = False
     """Take every file of a folder for an image, whatever its name."""
 
+    column: str | None = None
+    """Of a table, the column that names the images or holds them; by default it is told by its name and its values."""
+
     def __post_init__(self) -> None:
         """Checks ranges.
 

@@ -46,8 +46,11 @@ class FilterOptions(StoredOptions):
     'CC0'"."""
 
     metadata: str | None = None
-    """CSV, TSV or Parquet with a row an image, joined by its column image_id, or else by that of URIs (uri, url, path,
-    image or file_name; relative to the table's folder) and, where there is one, member."""
+    """CSV, TSV, JSON or Parquet with a row an image, joined by its column image_id, or else by that of URIs (uri, url,
+    path, image, file_name or the like; relative to the table's folder) and, where there is one, member."""
+
+    column: str | None = None
+    """The column of --metadata to join by: image_id's or the one of URIs; by default it is told by its name."""
 
     min_interval_lower: float | None = None
     """Select images whose prediction interval lies above this: those that are surely that good."""
@@ -128,6 +131,8 @@ class FilterOptions(StoredOptions):
             raise ValueError("--per goes with --top-fraction or --top")
         if self.metadata is not None and self.where is None and self.per is None:
             raise ValueError("--metadata is for --where and --per; give one that uses it, or leave it out")
+        if self.column is not None and self.metadata is None:
+            raise ValueError("--column is of --metadata; give that too, or leave it out")
 
 
 @dataclass(frozen=True, kw_only=True)

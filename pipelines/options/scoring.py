@@ -17,8 +17,8 @@ class ManifestOptions(SourceOptions):
 
     source: Annotated[Positional[str], arg(metavar="SOURCE")]
     """A folder, a glob such as 'photos/**/*.jpg' (in quotes), or a URL such as s3://bucket/prefix; tar archives or
-    Parquet files with images, by file or glob; a .csv, .tsv, .txt or .parquet table of URIs; or the manifest.json of an
-    S3 Inventory."""
+    Parquet files with images, by file or glob; a table of URIs, .csv, .tsv, .txt, .json, .jsonl or .parquet; or the
+    manifest.json of an S3 Inventory."""
 
     manifest: Annotated[Positional[str], arg(metavar="MANIFEST")]
     """Folder or URL to write to."""

@@ -114,6 +114,9 @@ class SourceOptions(StoredOptions):
     all_files: bool = False
     """Take every file of a folder for an image, whatever its name."""
 
+    column: str | None = None
+    """Of a table, the column that names the images or holds them; by default it is told by its name and its values."""
+
     shard_size: int = LARGEST_SHARD
     """Images in a shard, the unit of retry and of output. The first shards are smaller."""
 

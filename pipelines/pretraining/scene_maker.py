@@ -137,6 +137,7 @@ def make_scenes(
         options.source,
         output,
         all_files=options.all_files,
+        column=options.column,
         shard_size=SHARD_SIZE,
         storage_options=options.storage_options,
     )

@@ -100,6 +100,7 @@ def _listed(options: LabelOptions, bundle: Bundle) -> Pool:
             options.source,
             Folder(temporary),
             all_files=options.all_files,
+            column=options.column,
             shard_size=LARGEST_SHARD,
             storage_options=options.storage_options,
         )

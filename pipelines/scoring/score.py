@@ -239,6 +239,7 @@ def open_manifest(options: ScoreOptions, output: Folder) -> Manifest:
         options.source,
         output,
         all_files=options.all_files,
+        column=options.column,
         shard_size=options.shard_size,
         storage_options=options.storage_options,
     )

@@ -160,7 +160,7 @@ def run(options: FilterOptions) -> FilterRecord:
 
 def _criteria(options: FilterOptions, source: ScoresFolder) -> dict[str, Any]:
     """Gives all that the selection depends on."""
-    names = ("min_score", "max_score", "min_interval_lower", "where", "top_fraction", "top", "per")
+    names = ("min_score", "max_score", "min_interval_lower", "where", "top_fraction", "top", "per", "column")
     metadata = None
     if options.metadata is not None:
         where = absolute(options.metadata)
@@ -224,7 +224,10 @@ def _decide(options: FilterOptions, source: ScoresFolder, output: Folder) -> Dec
         closing(Criteria(options, temporary)) as criteria,
     ):
         if options.metadata is not None:
-            criteria.add_metadata(*read_metadata(options.metadata, options.storage_options, criteria.mentions))
+            keys, rows = read_metadata(
+                options.metadata, options.storage_options, criteria.mentions, column=options.column
+            )
+            criteria.add_metadata(keys, rows)
         contents = read_rows(source.folder, source.shards, criteria, output, total=source.images or 0)
         images = sum(contents.counts.values())
         if source.images not in (None, images) and not options.unfinished:

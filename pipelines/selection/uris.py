@@ -1,11 +1,14 @@
 """A selection as a list of URIs, one a line."""
 
+import re
+import urllib.parse
 from collections.abc import Iterable
 
 import pyarrow as pa
 
 from grepr_core.decoding.images import Status
-from grepr_core.storage import Folder
+from grepr_core.storage import Folder, is_local
+from pipelines.lake.sources.text_tables import uri_and_member
 from pipelines.selection.rows import FAILURE_SCHEMA
 
 URIS_FILE = "uris.txt"
@@ -16,19 +19,32 @@ def write_uris(output: Folder, tables: Iterable[pa.Table]) -> pa.Table:
 
     Args:
         output: Folder of the selection.
-        tables: Its rows. An image inside a container is its container's URI, a tab, and its name there.
+        tables: Its rows. An image inside a container is its container's URI, a tab, and its name there. A local path
+            that would not be read back as it is, is written as a ``file://`` URL.
 
     Returns:
-        The images that no line can name, since there is a line break in their names, with the schema of failures.
+        The images that no line can name, for white space in their names, with the schema of failures.
     """
     refused = []
     with output.create(URIS_FILE) as file:
         for table in tables:
             for row in table.select(["image_id", "uri", "member"]).to_pylist():
-                line = row["uri"] if row["member"] is None else f"{row['uri']}\t{row['member']}"
-                if "\n" in line or "\r" in line:
-                    reason = "there is a line break in its name"
+                line = _line(row["uri"], row["member"])
+                if line is None:
+                    reason = "there is a line break in its name, or white space around it"
                     refused.append({**row, "status": Status.UNREADABLE.value, "error": reason})
                 else:
                     file.write(line.encode() + b"\n")
     return pa.Table.from_pylist(refused, schema=FAILURE_SCHEMA)
+
+
+def _line(uri: str, member: str | None) -> str | None:
+    """Gives the line that names an image when it is read as a table of URIs; None where none does."""
+    names = [uri]
+    if is_local(uri) and "://" not in uri:
+        names.append(f"file://{urllib.parse.quote(uri)}")
+    for name in names:
+        line = name if member is None else f"{name}\t{member}"
+        if not re.search(r"[\r\n]", line) and uri_and_member(line) == (name, member):
+            return line
+    return None

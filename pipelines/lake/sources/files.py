@@ -9,6 +9,7 @@ import obstore
 from obstore.store import ObjectStore
 
 from grepr_core.storage import is_local, open_file_system
+from grepr_core.web.access import is_web
 from pipelines.lake.sources.entry import Entry, path_to_uri, uri_to_path
 from pipelines.stores.object_store import STORE_ERRORS, is_object_store, open_store
 from pipelines.stores.store_errors import store_error
@@ -81,6 +82,9 @@ def resolve(reference: str, container: str) -> str:
     Args:
         reference: A URI, an absolute path, or a path relative to the folder of the file that it stands in.
         container: URI of that file.
+
+    Returns:
+        The URI. ``..`` leads to the folder above, but never above a bucket or a server.
     """
     if "://" in reference:
         return path_to_uri(uri_to_path(reference))
@@ -89,7 +93,14 @@ def resolve(reference: str, container: str) -> str:
         return path_to_uri(posixpath.normpath(posixpath.join(folder, reference)))
     if reference.startswith("/"):
         return reference
-    return posixpath.join(posixpath.dirname(container), reference.removeprefix("./"))
+    store, separator, key = (container.partition("?")[0] if is_web(container) else container).partition("://")
+    root, *folders = key.split("/")[:-1] or [""]
+    for part in reference.split("/"):
+        if part == "..":
+            folders = folders[:-1]
+        elif part != ".":
+            folders.append(part)
+    return f"{store}{separator}{'/'.join((root, *folders))}"
 
 
 def unread(container: Entry) -> Entry:

@@ -1,9 +1,10 @@
 """Parquet files that hold encoded images: a binary column, or Hugging Face's struct of ``bytes`` and ``path``."""
 
 import collections
-import json
+import itertools
+import re
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
@@ -14,104 +15,93 @@ import pyarrow.parquet as pq
 from grepr_core.errors import UserError
 from pipelines.lake.sources.entry import Entry
 from pipelines.lake.sources.files import open_file, resolve
+from pipelines.lake.sources.parquet_columns import BUFFER_BYTES, ImageColumn, column_batches, is_list
 from pipelines.stores.object_store import STORE_ERRORS
 
 #: Rows and bytes that the reader decodes at once; bytes by the average of the row group.
 _BATCH_ROWS, _BATCH_BYTES = 256, 8 * 2**20
-#: Rows behind the foremost one that stay at hand, for threads that ask a little out of order.
-_ROWS_KEPT = 64
+#: Images behind the foremost one that stay at hand, for threads that ask a little out of order.
+_IMAGES_KEPT = 64
 #: Columns and files read at a time.
 _CURSORS = 4
 
 
-def _is_binary(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
-
-
-def _is_struct(kind: pa.DataType) -> bool:
-    return bool(
-        pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0 and _is_binary(kind.field("bytes").type)
-    )
-
-
-def image_columns(schema: pa.Schema) -> list[str]:
-    """Gives the columns of a Parquet file that hold encoded images.
-
-    Args:
-        schema: Of the file.
-
-    Returns:
-        Those that Hugging Face's metadata declares to be images; without any, all binary columns and all structs with
-        binary ``bytes``.
-    """
-    columns = [
-        name for name, kind in zip(schema.names, schema.types, strict=True) if _is_binary(kind) or _is_struct(kind)
-    ]
-    described = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
-    features = described.get("info", {}).get("features", {})
-    declared = [name for name in columns if (features.get(name) or {}).get("_type") == "Image"]
-    return declared or columns
-
-
-def list_image_table(table: Entry, storage_options: Mapping[str, Any]) -> Iterator[Entry]:
-    """Lists the images in a Parquet file, reading them only where some rows hold a path in place of bytes.
+def list_image_table(
+    table: Entry, columns: Sequence[ImageColumn], storage_options: Mapping[str, Any]
+) -> Iterator[Entry]:
+    """Lists the images in a Parquet file, reading them only where some rows may hold a path in place of bytes.
 
     Args:
         table: The file.
+        columns: Those that hold images.
         storage_options: For fsspec.
 
     Yields:
         The images in the order of rows, then columns, with ``COLUMN:ROW`` for member, the row counted from 0 in the
-        file; and for a row with a path and no bytes, the file of that path.
+        file, or ``COLUMN:ROW:INDEX`` in a column of lists; and for a path without bytes, the file of that path.
 
     Raises:
         UserError: The file cannot be read.
     """
     with open_file(table.uri, storage_options) as file:
         try:
-            parquet = pq.ParquetFile(file)
-            columns = image_columns(parquet.schema_arrow)
+            parquet = pq.ParquetFile(file, buffer_size=BUFFER_BYTES)
             first = 0
             for group in range(parquet.num_row_groups):
                 rows = parquet.metadata.row_group(group).num_rows
-                paths = {name: _paths(parquet, group, name) for name in columns}
-                for row in range(rows):
-                    for name in columns:
-                        path = paths[name].get(row)
-                        if path is None:
-                            yield Entry(table.uri, etag=table.etag, member=f"{name}:{first + row}")
-                        else:
-                            yield Entry(resolve(path, table.uri))
+                cells = zip(*(_paths(parquet, group, column) for column in columns), strict=True)
+                for row, paths in enumerate(cells, start=first):
+                    for column, values in zip(columns, paths, strict=True):
+                        for index, path in enumerate(values):
+                            if path is None:
+                                place = f"{row}:{index}" if column.in_list else f"{row}"
+                                yield Entry(table.uri, etag=table.etag, member=f"{column.name}:{place}")
+                            else:
+                                yield Entry(resolve(path, table.uri))
                 first += rows
         except (pa.ArrowException, *STORE_ERRORS) as error:
             raise UserError(f"{table.uri}: {error}") from error
 
 
-def _leaf(parquet: pq.ParquetFile, group: int, path: str) -> pq.ColumnChunkMetaData | None:
-    metadata = parquet.metadata.row_group(group)
-    chunks = (metadata.column(i) for i in range(metadata.num_columns))
-    return next((chunk for chunk in chunks if chunk.path_in_schema == path), None)
+def _paths(parquet: pq.ParquetFile, group: int, column: ImageColumn) -> Iterator[Sequence[str | None]]:
+    """Gives for each row of a row group the images in it: None, or the path where there is no more than that."""
+    rows = parquet.metadata.row_group(group).num_rows
+    has_paths = column.is_struct and column.leaf(parquet, group, "path") is not None
+    content = column.leaf(parquet, group, "bytes")
+    statistics = content.statistics if content is not None and column.bytes_known else None
+    # Of null lists and structs too. Without statistics, the bytes themselves tell.
+    null = statistics.null_count if statistics is not None and statistics.has_null_count else None
+    if not column.in_list and (not has_paths or null == 0):
+        return itertools.repeat((None,), rows)
+    none_null = null == 0
+    all_null = not column.bytes_known or (null == rows and not column.in_list)
+    fields = ["path"] if has_paths else []
+    if not has_paths or not (none_null or all_null):
+        fields.append("bytes")
+    return _read_paths(parquet, group, column, fields, otherwise_null=all_null)
 
 
-def _paths(parquet: pq.ParquetFile, group: int, column: str) -> dict[int, str]:
-    """Gives the paths of a row group's rows without bytes."""
-    chunk = _leaf(parquet, group, f"{column}.bytes")
-    if chunk is None or _leaf(parquet, group, f"{column}.path") is None:
-        return {}
-    # Without statistics all rows count as having bytes; those that have none end as unreadable.
-    if chunk.statistics is None or not chunk.statistics.null_count:
-        return {}
-    all_null = chunk.statistics.null_count == parquet.metadata.row_group(group).num_rows
-    leaves = [f"{column}.path"] if all_null else [f"{column}.path", f"{column}.bytes"]
-    found: dict[int, str] = {}
-    first = 0
-    for batch in parquet.iter_batches(64, row_groups=[group], columns=leaves):
+def _read_paths(
+    parquet: pq.ParquetFile, group: int, column: ImageColumn, fields: Sequence[str], *, otherwise_null: bool
+) -> Iterator[Sequence[str | None]]:
+    chunks = [chunk for name in fields if (chunk := column.leaf(parquet, group, name)) is not None]
+    average = sum(chunk.total_uncompressed_size for chunk in chunks) // parquet.metadata.row_group(group).num_rows
+    rows = min(max(_BATCH_BYTES // max(1, average), 1), _BATCH_ROWS)
+    for batch in parquet.iter_batches(rows, row_groups=[group], columns=[chunk.path_in_schema for chunk in chunks]):
         values = batch.column(0)
-        paths = values.field("path").to_pylist()
-        missing = [True] * len(paths) if all_null else values.field("bytes").is_null().to_pylist()
-        found.update((first + row, path) for row, path in enumerate(paths) if path and missing[row])
-        first += len(batch)
-    return found
+        counts: Sequence[int] = [1] * len(values)
+        if column.in_list:
+            counts = [count or 0 for count in pc.list_value_length(values).to_pylist()]
+            values = pc.list_flatten(values)
+        paths: list[str | None] = [None] * len(values)
+        if "path" in fields:
+            paths = pc.struct_field(values, "path").to_pylist()
+            missing = [otherwise_null] * len(values)
+            if "bytes" in fields:
+                missing = pc.struct_field(values, "bytes").is_null().to_pylist()
+            paths = [(path or None) if none else None for path, none in zip(paths, missing, strict=True)]
+        end = iter(paths)
+        yield from ([*itertools.islice(end, count)] for count in counts)
 
 
 @dataclass
@@ -120,7 +110,7 @@ class _Cursor:
 
     file: BinaryIO
     parquet: pq.ParquetFile
-    struct: bool
+    column: ImageColumn
     batches: Iterator[pa.Array] = field(default_factory=lambda: iter(()))
     group: int = -1
     next_row: int = 0
@@ -130,8 +120,8 @@ class _Cursor:
 class ImageTableReader:
     """Reads images out of Parquet files, from any number of threads.
 
-    Rows asked for in about ascending order are read in one pass, with some :data:`_ROWS_KEPT` rows in memory. Any other
-    order gives the same bytes, at the price of reading a row group again from its start.
+    Images asked for in about ascending order are read in one pass, with some :data:`_IMAGES_KEPT` of them in memory.
+    Any other order gives the same bytes, at the price of reading a row group again from its start.
     """
 
     def __init__(self, storage_options: Mapping[str, Any] | None = None) -> None:
@@ -150,7 +140,7 @@ class ImageTableReader:
 
         Args:
             uri: Of the Parquet file.
-            member: ``COLUMN:ROW``, as :func:`list_image_table` gives it.
+            member: ``COLUMN:ROW`` or ``COLUMN:ROW:INDEX``, as :func:`list_image_table` gives it.
 
         Returns:
             Its encoded bytes.
@@ -160,11 +150,10 @@ class ImageTableReader:
             LookupError: There is no such column or row.
             UserError: The file cannot be opened.
         """
-        column, _, number = member.rpartition(":")
-        row = int(number)
         with self._lock:
+            column, row, index = self._place(uri, member)
             try:
-                value = self._value(self._cursor(uri, column), column, row)
+                value = self._value(self._cursor(uri, column), row, index)
             except BaseException:
                 # A cursor that broke off knows no more where it is.
                 self._cursors.pop((uri, column), None)
@@ -173,21 +162,35 @@ class ImageTableReader:
             raise ValueError(f"row {row} holds no image bytes in column {column}")
         return value
 
+    def _place(self, uri: str, member: str) -> tuple[str, int, int | None]:
+        """Gives a member's column, row, and place in the row's list; names of columns may hold colons and numbers."""
+        for pattern in (r"(.+):(\d+):(\d+)", r"(.+):(\d+)"):
+            if (found := re.fullmatch(pattern, member, re.DOTALL)) is not None:
+                column, row, *index = found.groups()
+                try:
+                    in_list = self._cursor(uri, column).column.in_list
+                except LookupError:
+                    continue
+                if in_list == bool(index):
+                    return column, int(row), int(index[0]) if index else None
+        raise LookupError(f"no image {member} in the table")
+
     def _cursor(self, uri: str, column: str) -> _Cursor:
         key = (uri, column)
         if key not in self._cursors:
             file = open_file(uri, self._options)
             parquet = pq.ParquetFile(file)
             index = parquet.schema_arrow.get_field_index(column)
-            if index < 0:
-                raise LookupError(f"no column {column}")
-            self._cursors[key] = _Cursor(file, parquet, _is_struct(parquet.schema_arrow.types[index]))
+            held = ImageColumn.of(column, parquet.schema_arrow.types[index]) if index >= 0 else None
+            if held is None:
+                raise LookupError(f"no column {column} of images")
+            self._cursors[key] = _Cursor(file, parquet, held)
             if len(self._cursors) > _CURSORS:
                 self._cursors.popitem(last=False)[1].file.close()
         self._cursors.move_to_end(key)
         return self._cursors[key]
 
-    def _value(self, cursor: _Cursor, column: str, row: int) -> bytes | None:
+    def _value(self, cursor: _Cursor, row: int, index: int | None) -> bytes | None:
         group, _ = _locate(cursor.parquet, row)
         kept_from = cursor.kept[0][0] if cursor.kept else cursor.next_row
         if row < kept_from or group not in (cursor.group, cursor.group + 1):
@@ -198,15 +201,28 @@ class ImageTableReader:
             batch = next(cursor.batches, None)
             if batch is None:
                 cursor.group += 1
-                cursor.batches = _batches(cursor.parquet, cursor.group, f"{column}.bytes" if cursor.struct else column)
+                cursor.batches = column_batches(
+                    cursor.parquet, cursor.group, cursor.column, "bytes", _BATCH_BYTES, _BATCH_ROWS
+                )
                 continue
             cursor.kept.append((cursor.next_row, batch))
             cursor.next_row += len(batch)
-            while sum(len(b) for _, b in cursor.kept) - len(cursor.kept[0][1]) >= _ROWS_KEPT:
+            while sum(map(_images_in, cursor.kept)) - _images_in(cursor.kept[0]) >= _IMAGES_KEPT:
                 cursor.kept.popleft()
         first, values = next(item for item in reversed(cursor.kept) if item[0] <= row)
-        value: bytes | None = values[row - first].as_py()
-        return value
+        value = values[row - first]
+        if index is not None:
+            images = value.values
+            if images is None or index >= len(images):
+                raise LookupError(f"no image {index} in row {row}")
+            value = images[index]
+        content: bytes | dict[str, bytes | None] | None = value.as_py()
+        return content["bytes"] if isinstance(content, dict) else content
+
+
+def _images_in(kept: tuple[int, pa.Array]) -> int:
+    _, values = kept
+    return int(pc.sum(pc.list_value_length(values)).as_py() or 0) if is_list(values.type) else len(values)
 
 
 def _locate(parquet: pq.ParquetFile, row: int) -> tuple[int, int]:
@@ -218,13 +234,3 @@ def _locate(parquet: pq.ParquetFile, row: int) -> tuple[int, int]:
             return group, rest
         rest -= rows
     raise LookupError(f"no row {row}; the file has {parquet.metadata.num_rows:,}")
-
-
-def _batches(parquet: pq.ParquetFile, group: int, leaf: str) -> Iterator[pa.Array]:
-    chunk = _leaf(parquet, group, leaf)
-    assert chunk is not None
-    average = chunk.total_uncompressed_size // max(1, chunk.num_values)
-    rows = min(max(_BATCH_BYTES // max(1, average), 1), _BATCH_ROWS)
-    for batch in parquet.iter_batches(rows, row_groups=[group], columns=[leaf]):
-        values = batch.column(0)
-        yield pc.struct_field(values, "bytes") if pa.types.is_struct(values.type) else values

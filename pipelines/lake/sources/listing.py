@@ -3,7 +3,7 @@
 import itertools
 import logging
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -11,12 +11,14 @@ import pyarrow.parquet as pq
 
 from grepr_core.errors import UserError
 from grepr_core.storage import absolute, is_local
+from pipelines.lake.sources.column_choice import ColumnChoice
 from pipelines.lake.sources.duplicates import Seen
 from pipelines.lake.sources.entry import Entry, NameFilter
 from pipelines.lake.sources.files import open_file
-from pipelines.lake.sources.image_table import image_columns, list_image_table
+from pipelines.lake.sources.image_table import list_image_table
 from pipelines.lake.sources.inventory import INVENTORY_FILE, list_inventory
 from pipelines.lake.sources.local import list_local
+from pipelines.lake.sources.parquet_columns import BUFFER_BYTES, Chosen, choose_columns
 from pipelines.lake.sources.remote import list_remote
 from pipelines.lake.sources.tables import TABLE_SUFFIXES, list_table
 from pipelines.lake.sources.tar import COMPRESSED_TARS, list_tars
@@ -24,24 +26,35 @@ from pipelines.stores.object_store import STORE_ERRORS
 
 log = logging.getLogger(__name__)
 
+_WITH_COLUMNS = tuple(suffix for suffix in TABLE_SUFFIXES if ".txt" not in suffix)
+#: Members of archives, named without their places, that are looked up together; each archive is read once for these.
+_LOOKED_UP = 16_384
+
 
 class Listing:
     """The images of a source, in a stable order; iterate once."""
 
     def __init__(
-        self, source: str, *, all_files: bool = False, storage_options: Mapping[str, Any] | None = None
+        self,
+        source: str,
+        *,
+        all_files: bool = False,
+        column: str | None = None,
+        storage_options: Mapping[str, Any] | None = None,
     ) -> None:
         """Prepares a listing; nothing is read before iteration.
 
         Args:
             source: A file, folder or glob, by a path or URL: of images, tar archives or tables. A name that ends in
-                ``.tar``, ``.csv``, ``.tsv``, ``.txt`` (or these with ``.gz``) or ``.parquet`` stands for the images in
-                it, one that ends in ``manifest.json`` for an S3 Inventory.
+                ``.tar``, ``.parquet``, or ``.csv``, ``.tsv``, ``.txt``, ``.json``, ``.jsonl`` or ``.ndjson`` (or these
+                with ``.gz``) stands for the images in it, one that ends in ``manifest.json`` for an S3 Inventory.
             all_files: Takes every file of a folder or archive, whatever its name, hidden ones included.
+            column: Of a table, the one that names or holds the images; by default by its name.
             storage_options: For fsspec.
         """
         self._source = absolute(source)
         self._names = NameFilter(all_files=all_files)
+        self._choice = ColumnChoice(column)
         self._storage_options = dict(storage_options or {})
 
     @property
@@ -65,6 +78,10 @@ class Listing:
         Raises:
             UserError: The source does not exist, or cannot be read.
         """
+        if self._choice.named is not None and not self._source.lower().endswith(_WITH_COLUMNS):
+            raise UserError(
+                f"{self._source}: --column is of tables with named columns ({', '.join(_WITH_COLUMNS)}); leave it out"
+            )
         if is_local(self._source) and os.path.isdir(self._source):
             return self._files(self._names)
         containers = NameFilter(all_files=True)
@@ -87,26 +104,46 @@ class Listing:
     def _in_tables(self, tables: Iterable[Entry]) -> Iterator[Entry]:
         seen = Seen()
         for table in tables:
-            if table.uri.lower().endswith(".parquet") and self._holds_images(table.uri):
-                yield from list_image_table(table, self._storage_options)
+            chosen = self._chosen(table.uri) if table.uri.lower().endswith(".parquet") else Chosen()
+            if chosen.images:
+                yield from list_image_table(table, chosen.images, self._storage_options)
             else:
-                yield from self._in_archives(list_table(table.uri, self._storage_options, seen))
+                yield from self._in_archives(
+                    list_table(table.uri, self._storage_options, seen, self._choice, chosen.uris)
+                )
         if seen.repeated:
             log.warning("%s: %d images are named more than once; each is taken once", self._source, seen.repeated)
 
     def _in_archives(self, entries: Iterable[Entry]) -> Iterator[Entry]:
-        """Puts the members of whole archives in the place of their names."""
-        for whole, group in itertools.groupby(entries, lambda e: e.member is None and e.uri.lower().endswith(".tar")):
-            if whole:
+        """Puts the members of whole archives in the place of their names, and places to members named without."""
+        for kind, group in itertools.groupby(entries, _kind):
+            if kind == "archive":
                 yield from list_tars(group, self._names, self._storage_options)
+            elif kind == "member":
+                while some := list(itertools.islice(group, _LOOKED_UP)):
+                    yield from self._placed(some)
             else:
                 yield from group
 
-    def _holds_images(self, uri: str) -> bool:
+    def _placed(self, members: Sequence[Entry]) -> Iterator[Entry]:
+        """Looks up where members of archives are; what is not found is left, and ends as a row that says so."""
+        wanted = {(entry.uri, entry.member) for entry in members}
+        archives = (Entry(uri) for uri in dict.fromkeys(entry.uri for entry in members))
+        listed = list_tars(archives, NameFilter(all_files=True), self._storage_options)
+        found = {key: entry for entry in listed if (key := (entry.uri, entry.member)) in wanted}
+        yield from (found.get((entry.uri, entry.member), entry) for entry in members)
+
+    def _chosen(self, uri: str) -> Chosen:
         with open_file(uri, self._storage_options) as file:
             try:
-                schema = pq.ParquetFile(file).schema_arrow
+                return choose_columns(uri, pq.ParquetFile(file, buffer_size=BUFFER_BYTES), self._choice)
             except (pa.ArrowException, *STORE_ERRORS) as error:
                 raise UserError(f"{uri}: {error}") from error
-        # A column of that very name decides; Hugging Face's image columns are called image.
-        return "uri" not in schema.names and bool(image_columns(schema))
+
+
+def _kind(entry: Entry) -> str:
+    if not entry.uri.lower().endswith(".tar"):
+        return "file"
+    if entry.member is None:
+        return "archive"
+    return "member" if entry.offset is None else "file"

@@ -1,51 +1,88 @@
-"""Tables that name images: CSV, TSV, Parquet with a column of URIs, and text with a URI a line."""
+"""Tables that name images: CSV, TSV, JSON and Parquet with a column of URIs, and text with a URI a line."""
 
-import csv
+import collections
+import contextlib
 import gzip
-import io
 import logging
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, BinaryIO, cast
 
 import pyarrow as pa
-import pyarrow.csv
 import pyarrow.parquet as pq
 
 from grepr_core.errors import UserError
+from pipelines.lake.sources.column_choice import ColumnChoice
 from pipelines.lake.sources.duplicates import Seen
 from pipelines.lake.sources.entry import Entry
 from pipelines.lake.sources.files import open_file, resolve
+from pipelines.lake.sources.text_tables import (
+    NAMED_MEMBERS,
+    Block,
+    TextTable,
+    open_csv,
+    open_json,
+    open_text,
+)
 from pipelines.stores.object_store import STORE_ERRORS
 
 log = logging.getLogger(__name__)
 
 COMPRESSED = ".gz"
-_TEXT_SUFFIXES = (".csv", ".tsv", ".txt")
-TABLE_SUFFIXES = (*_TEXT_SUFFIXES, *(f"{suffix}{COMPRESSED}" for suffix in _TEXT_SUFFIXES), ".parquet")
-#: Columns that may hold the URI; the first that is there does.
-URI_COLUMNS = ("uri", "url", "path", "image", "file_name")
-#: Further columns that are taken over.
-_DETAILS = {"size": pa.int64(), "etag": pa.string(), "member": pa.string(), "offset": pa.int64()}
-_BATCH_ROWS = 16_384
+_PLAIN_SUFFIXES = (".csv", ".tsv", ".txt", ".jsonl", ".ndjson", ".json")
+TEXT_SUFFIXES = (*_PLAIN_SUFFIXES, *(f"{suffix}{COMPRESSED}" for suffix in _PLAIN_SUFFIXES))
+TABLE_SUFFIXES = (*TEXT_SUFFIXES, ".parquet")
+#: Further columns that are taken over where they hold what grepr writes there; other tools mean other things by them.
+_DETAILS = ("size", "etag", "member", "offset")
+#: A few of a batch, since a column may hold long lists.
+_BATCH_ROWS = 4096
+#: What goes wrong with reading a table.
+TABLE_ERRORS: tuple[type[Exception], ...] = (pa.ArrowException, EOFError, zlib.error, *STORE_ERRORS)
+_LARGEST = 2**63 - 1
 
 
-def uri_column(schema: pa.Schema) -> str | None:
-    """Gives the column of a Parquet file that holds URIs, if one does."""
-    for name in URI_COLUMNS:
-        index = schema.get_field_index(name)
-        if index >= 0 and (pa.types.is_string(schema.types[index]) or pa.types.is_large_string(schema.types[index])):
-            return name
-    return None
+@contextlib.contextmanager
+def open_text_table(table: str, storage_options: Mapping[str, Any], choice: ColumnChoice) -> Iterator[TextTable]:
+    """Opens a table in a text file; its suffix tells the format, and it may be compressed by gzip.
+
+    Args:
+        table: URI of the file.
+        storage_options: For fsspec.
+        choice: Chooses the column of URIs.
+
+    Yields:
+        The table.
+
+    Raises:
+        UserError: The file cannot be read, or no column of it will do.
+    """
+    name = table.lower()
+    kind = name.removesuffix(COMPRESSED)
+    with open_file(table, storage_options) as stored, _plain(stored, compressed=kind != name) as file:
+        if kind.endswith(".txt"):
+            yield open_text(table, file)
+        elif kind.endswith((".csv", ".tsv")):
+            yield open_csv(table, file, choice, "\t" if kind.endswith(".tsv") else ",")
+        else:
+            yield open_json(table, file, choice, lines=not kind.endswith(".json"))
 
 
-def list_table(table: str, storage_options: Mapping[str, Any], seen: Seen) -> Iterator[Entry]:
+def _plain(file: BinaryIO, *, compressed: bool) -> BinaryIO:
+    return cast(BinaryIO, gzip.GzipFile(fileobj=file)) if compressed else file
+
+
+def list_table(
+    table: str, storage_options: Mapping[str, Any], seen: Seen, choice: ColumnChoice, column: str | None = None
+) -> Iterator[Entry]:
     """Lists the images that a table names, each once.
 
     Args:
-        table: URI of the file; its suffix tells the format, and text may be compressed by gzip.
+        table: URI of the file.
         storage_options: For fsspec.
         seen: What the same source has named before.
+        choice: Chooses the column of URIs.
+        column: The one that was chosen of a Parquet file.
 
     Yields:
         The images, in the order of the rows. Relative paths are relative to the table's folder.
@@ -53,83 +90,135 @@ def list_table(table: str, storage_options: Mapping[str, Any], seen: Seen) -> It
     Raises:
         UserError: The file cannot be read, or has no column of URIs.
     """
-    name = table.lower()
-    kind = name.removesuffix(COMPRESSED)
-    with open_file(table, storage_options) as stored, _plain(stored, compressed=kind != name) as file:
-        try:
-            if kind.endswith(".txt"):
-                batches = _text_batches(file)
-            elif kind.endswith(".parquet"):
-                batches = _parquet_batches(table, file)
+    rows = _Rows(table)
+    try:
+        with contextlib.ExitStack() as stack:
+            if column is None:
+                text = stack.enter_context(open_text_table(table, storage_options, choice))
+                names, column, blocks = text.names, text.column, text.blocks
             else:
-                batches = _csv_batches(table, file, "\t" if kind.endswith(".tsv") else ",")
-            for batch in batches:
-                entries = list(_entries(table, batch))
+                parquet = pq.ParquetFile(stack.enter_context(open_file(table, storage_options)))
+                names = parquet.schema_arrow.names
+
+                def blocks(columns: Sequence[str]) -> Iterator[Block]:
+                    return _parquet_blocks(parquet, columns)
+
+            details = [name for name in _DETAILS if name in names and name != column]
+            for values, *more in blocks([column, *details]):
+                entries = rows.entries(values, dict(zip(details, more, strict=True)))
                 keys = [entry.uri if entry.member is None else f"{entry.uri}\0{entry.member}" for entry in entries]
                 yield from (entry for entry, new in zip(entries, seen.first_time(keys), strict=True) if new)
-        except (pa.ArrowException, EOFError, zlib.error, *STORE_ERRORS) as error:
-            raise UserError(f"{table}: {error}") from error
+    except TABLE_ERRORS as error:
+        raise UserError(f"{table}: {error}") from error
+    rows.tell(column)
 
 
-def _plain(file: BinaryIO, *, compressed: bool) -> BinaryIO:
-    return cast(BinaryIO, gzip.GzipFile(fileobj=file)) if compressed else file
-
-
-def _entries(table: str, batch: pa.RecordBatch) -> Iterator[Entry]:
-    columns = [batch.column(0).to_pylist()]
-    for name, kind in _DETAILS.items():
-        known = name in batch.schema.names
-        columns.append(batch.column(name).cast(kind).to_pylist() if known else [None] * len(batch))
-    for uri, size, etag, member, offset in zip(*columns, strict=True):
-        if uri:
-            yield Entry(resolve(uri, table), size, etag, member, offset)
-
-
-def _text_batches(file: BinaryIO) -> Iterator[pa.RecordBatch]:
-    lines = (line.strip() for line in io.TextIOWrapper(file, encoding="utf-8-sig"))
-    rows: list[str] = []
-    for line in lines:
-        rows.append(line)
-        if len(rows) == _BATCH_ROWS:
-            yield pa.record_batch({"uri": rows})
-            rows = []
-    if rows:
-        yield pa.record_batch({"uri": rows})
-
-
-def _parquet_batches(table: str, file: BinaryIO) -> Iterator[pa.RecordBatch]:
-    parquet = pq.ParquetFile(file)
-    column = uri_column(parquet.schema_arrow)
-    if column is None:
-        raise _no_column(table, parquet.schema_arrow.names)
-    wanted = [column, *(name for name in _DETAILS if name in parquet.schema_arrow.names)]
-    for batch in parquet.iter_batches(_BATCH_ROWS, columns=wanted):
+def _parquet_blocks(parquet: pq.ParquetFile, columns: Sequence[str]) -> Iterator[Block]:
+    for batch in parquet.iter_batches(_BATCH_ROWS, columns=list(columns)):
         # Batches come in the file's order of columns.
-        yield batch.select(wanted)
+        yield [batch.column(name).to_pylist() for name in columns]
 
 
-def _csv_batches(table: str, file: BinaryIO, delimiter: str) -> Iterator[pa.RecordBatch]:
-    first = file.readline()
-    names = next(csv.reader([first.decode("utf-8-sig")], delimiter=delimiter), [])
-    file.seek(0)
-    column = next((name for name in URI_COLUMNS if name in names), None)
-    if column is None:
-        raise _no_column(table, names)
-    wanted = [column, *(name for name in _DETAILS if name in names)]
-    reader = pyarrow.csv.open_csv(
-        file,
-        parse_options=pyarrow.csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
-        convert_options=pyarrow.csv.ConvertOptions(
-            include_columns=wanted,
-            column_types={name: _DETAILS.get(name, pa.string()) for name in wanted},
-            # Names such as NA are names.
-            null_values=[""],
-            strings_can_be_null=True,
-        ),
-    )
-    yield from reader
+@dataclass
+class _Rows:
+    """Makes images of a table's rows, and counts what could not be used."""
+
+    table: str
+    read: int = 0
+    nameless: int = 0
+    ignored: "collections.Counter[str]" = field(default_factory=collections.Counter)
+    examples: dict[str, Any] = field(default_factory=dict)
+
+    def entries(self, values: Sequence[Any], details: Mapping[str, Sequence[Any]]) -> list[Entry]:
+        """Gives the images of some rows.
+
+        Args:
+            values: Their URIs, or lists of them.
+            details: Their values in the columns of :data:`_DETAILS` that there are.
+        """
+        found: list[Entry] = []
+        self.read += len(values)
+        if not details:
+            for value in values:
+                found += [Entry(uri) for uri in self._uris(value)]
+            return found
+        rows = zip(*details.values(), strict=True)
+        for value, row in zip(values, rows, strict=True):
+            known = dict(zip(details, row, strict=True))
+            for uri in self._uris(value):
+                found.append(self._entry(uri, **known))
+        return found
+
+    def _uris(self, value: object) -> list[str]:
+        values = value if isinstance(value, list) else [value]
+        uris = [resolve(uri, self.table) for each in values if (uri := _text(each))]
+        # An empty list names no image, and does not have to.
+        self.nameless += len(values) - len(uris)
+        return uris
+
+    def _entry(
+        self, uri: str, size: object = None, etag: object = None, member: object = None, offset: object = None
+    ) -> Entry:
+        length, start = self._whole("size", size), self._whole("offset", offset)
+        name = _text(member)
+        if name is not None and not holds_member(uri, length, start):
+            self._ignore("member", name)
+            name = None
+        if start is not None and (name is None or length is None):
+            self._ignore("offset", offset)
+            start = None
+        return Entry(uri, length, _text(etag), name, start)
+
+    def _whole(self, column: str, value: object) -> int | None:
+        if value is None or value != value:  # noqa: PLR0124 - not a number
+            return None
+        number = whole_number(value)
+        if number is None:
+            self._ignore(column, value)
+        return number
+
+    def _ignore(self, column: str, value: object) -> None:
+        self.ignored[column] += 1
+        self.examples.setdefault(column, value)
+
+    def tell(self, column: str) -> None:
+        """Says once what could not be used."""
+        if not self.read:
+            log.warning("%s: has no rows", self.table)
+        if self.nameless:
+            log.warning("%s: %d rows have no text in column %s and name no image", self.table, self.nameless, column)
+        for name, count in self.ignored.items():
+            wanted = "number of bytes" if name == "size" else "part of a place in an archive (member, offset, size)"
+            log.warning(
+                "%s: column %s is ignored where it is no %s: in %d of %d rows, such as %r",
+                *(self.table, name, wanted, count, self.read, self.examples[name]),
+            )
 
 
-def _no_column(table: str, names: Sequence[str]) -> UserError:
-    there, expected = ", ".join(names) or "no columns", ", ".join(URI_COLUMNS)
-    return UserError(f"{table}: no column of URIs or of images; it has {there}; expected is one of {expected}")
+def _text(value: object) -> str | None:
+    """Gives a cell's text, None where it has none."""
+    if isinstance(value, bytes):
+        try:
+            value = value.decode()
+        except UnicodeDecodeError:
+            return None
+    return (value or None) if isinstance(value, str) else None
+
+
+def whole_number(value: object) -> int | None:
+    """Gives a number from 0 on, in whatever type it is stored; None where there is none.
+
+    Args:
+        value: Of a cell; pandas writes whole numbers as 1.0 in columns with gaps.
+    """
+    try:
+        number = value if isinstance(value, int) else float(value)  # type: ignore[arg-type]
+        whole = int(number)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return whole if whole == number and 0 <= whole <= _LARGEST and not isinstance(value, bool) else None
+
+
+def holds_member(uri: str, size: int | None, offset: int | None) -> bool:
+    """Tells whether a file is known for a container, so that ``member`` beside it names what is in it."""
+    return uri.lower().endswith(NAMED_MEMBERS) or None not in (size, offset)
