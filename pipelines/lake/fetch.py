@@ -33,7 +33,7 @@ class Fetcher:
         """Starts the threads.
 
         Args:
-            limits: Objects over ``limits.max_bytes`` are refused; those whose size the manifest tells, unread.
+            limits: Objects over ``limits.max_bytes`` are refused; those whose size a listing tells, unread.
             timeout: Seconds that one image may take from when its reading begins, all attempts together. One whose
                 reading has not begun may be waited for as long.
             storage_options: As fsspec takes them.

@@ -82,7 +82,7 @@ def changes(
     for key, value in settings.items():
         old = before.get(key, defaults.get(key))
         if isinstance(value, Mapping) and isinstance(old, Mapping):
-            inner = changes(old, value, defaults.get(key, {}))
+            inner = changes(old, value, defaults.get(key) or {})
             changed += [f"{key}: {inner}"] if inner else []
         elif value in (old, AUTO):
             continue

@@ -255,7 +255,7 @@ class Criteria:
             key = self._metadata_keys[0]
             (ours,) = self._row(f"SELECT {key} FROM scores ORDER BY __place LIMIT 1")  # noqa: S608
             theirs = self._db.execute("SELECT __key0 FROM metadata LIMIT 1").fetchall()
-            example = f"; there it is {theirs[0][0]!r}, say" if theirs else ""
+            example = f"; there it is {theirs[0][0]!r}, say. --column names another one to join by" if theirs else ""
             raise UserError(
                 f"--metadata {self._options.metadata}: has no row of any scored image, whose {key} is {ours!r}, "
                 f"say{example}"

@@ -164,7 +164,7 @@ def _typed_batches(blocks: Iterable[Block], columns: Sequence[str], text: Sequen
             try:
                 found[name] = pa.array(given, kinds.get(name))
             except (pa.ArrowException, TypeError) as error:
-                raise UserError(f"column {name}: {error}; its values need one type") from error
+                raise ValueError(f"column {name}: {error}; its values need one type") from error
             if pa.types.is_null(found[name].type):
                 found[name] = found[name].cast(pa.string())
             kinds[name] = found[name].type

@@ -170,7 +170,7 @@ class _Rows:
         return Entry(uri, length, _text(etag), name, start)
 
     def _whole(self, column: str, value: object) -> int | None:
-        if value is None or value != value:  # noqa: PLR0124 - not a number
+        if value in (None, "") or value != value:  # noqa: PLR0124 - not a number
             return None
         number = whole_number(value)
         if number is None:

@@ -13,8 +13,8 @@ import ijson
 from grepr_core.errors import UserError
 from pipelines.lake.sources.column_choice import ColumnChoice
 
-#: Rows that are held at once.
-BLOCK_ROWS = 4096
+#: Rows and JSON records that are held at once; of JSON, the first so many also tell columns and types.
+_BLOCK_ROWS, _BLOCK_RECORDS = 1024, 4096
 #: Characters of a line or a cell at most, so that a quote which is never closed does not swallow a file of any size.
 MOST_CHARACTERS = 2**24
 #: Bytes within which a first line is looked for, to tell JSON lines from one JSON value.
@@ -29,7 +29,7 @@ _MARKS = {
 }
 #: What an archive's or a table's name ends in, the containers of which an image is told by a member's name alone.
 NAMED_MEMBERS = (".tar", ".parquet")
-Block = list[list[Any]]
+Block = list[Sequence[Any]]
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,8 @@ class TextTable:
     Attributes:
         names: Of its columns; of JSON, those of the first rows.
         column: That of the URIs.
-        blocks: Gives the values of some columns, a block of rows at a time, each a list a column; None where empty.
+        blocks: Gives the values of some columns, a block of rows at a time, each a sequence a column; None
+            or an empty text where there is none.
         typed: Whether values have types of their own; else all are text.
     """
 
@@ -83,8 +84,9 @@ def open_csv(url: str, file: BinaryIO, choice: ColumnChoice, separator: str) -> 
         places = [names.index(name) for name in columns]
         rows = _csv_rows(url, itertools.chain(head, lines), candidate)
         next(rows)
-        while block := list(itertools.islice(rows, BLOCK_ROWS)):
-            yield [[row[place] or None for row in block] for place in places]
+        while block := list(itertools.islice(rows, _BLOCK_ROWS)):
+            cells = [*zip(*block, strict=True)]
+            yield [cells[place] for place in places]
 
     return TextTable(names, column, blocks, typed=False)
 
@@ -132,7 +134,7 @@ def open_json(url: str, file: BinaryIO, choice: ColumnChoice, *, lines: bool) ->
         UserError: No column will do, or the file is no such JSON.
     """
     records = _json_lines(url, _lines(url, file)) if lines or _has_json_lines(file) else _json_list(url, file)
-    first = list(itertools.islice(records, BLOCK_ROWS))
+    first = list(itertools.islice(records, _BLOCK_RECORDS))
     if not first:
         raise UserError(f"{url}: holds no records; an object a line is expected, or a list of objects")
     names = list(dict.fromkeys(itertools.chain.from_iterable(first)))
@@ -144,7 +146,7 @@ def open_json(url: str, file: BinaryIO, choice: ColumnChoice, *, lines: bool) ->
         block = first
         while block:
             yield [[record.get(name) for record in block] for name in columns]
-            block = list(itertools.islice(records, BLOCK_ROWS))
+            block = list(itertools.islice(records, _BLOCK_RECORDS))
 
     return TextTable(names, column, blocks, typed=True)
 
@@ -214,9 +216,9 @@ def open_text(url: str, file: BinaryIO) -> TextTable:
     lines = (line for line in _lines(url, file) if line.strip())
 
     def blocks(columns: Sequence[str]) -> Iterator[Block]:
-        while block := list(itertools.islice(lines, BLOCK_ROWS)):
+        while block := list(itertools.islice(lines, _BLOCK_ROWS)):
             values = dict(zip(("uri", "member"), zip(*map(uri_and_member, block), strict=True), strict=True))
-            yield [list(values[name]) for name in columns]
+            yield [values[name] for name in columns]
 
     return TextTable(["uri", "member"], "uri", blocks, typed=False)
 

@@ -5,6 +5,7 @@ import io
 import itertools
 import json
 import random
+import re
 import tarfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -19,7 +20,7 @@ import pytest
 from grepr_core.decoding.images import Failure, Limits, Status
 from grepr_core.errors import UserError
 from pipelines.lake.image_reader import NO_MEMBER, ImageReader
-from pipelines.lake.sources import Entry, Listing, text_tables
+from pipelines.lake.sources import Entry, Listing, column_choice, text_tables
 from pipelines.lake.sources.duplicates import Seen
 from pipelines.lake.sources.files import resolve
 from pipelines.lake.sources.image_table import ImageTableReader
@@ -204,6 +205,12 @@ def test_long_json_comes_in_blocks(tmp_path: Path):
 def test_columns_of_many_names(tmp_path: Path, name: str):
     (tmp_path / "t.csv").write_text(f"TEXT,{name}\nx,1.jpg\n")
     assert names(tmp_path / "t.csv") == ["1.jpg"]
+
+
+def test_the_guide_lists_all_names_in_their_order():
+    guide = (Path(__file__).parents[3] / "docs/tables.md").read_text()
+    listed = guide.partition("is taken:")[2].partition("Where others")[0]
+    assert tuple(re.findall("`([^`]+)`", listed)) == column_choice.URI_NAMES
 
 
 def test_of_several_columns_the_first_of_a_fixed_order_is_taken_and_told(

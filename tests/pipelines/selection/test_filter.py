@@ -1,6 +1,7 @@
 """Selecting by scores, compared with pandas; and the forms that a selection is written in."""
 
 import dataclasses
+import gzip
 import io
 import itertools
 import json
@@ -27,8 +28,11 @@ import s3fs
 from grepr_core.errors import UserError
 from grepr_core.storage import Folder
 from jobs import cli
-from pipelines.lake.manifest import write_manifest
+from pipelines.lake.manifest import image_id, write_manifest
 from pipelines.lake.sources import Listing
+from pipelines.lake.sources.column_choice import ColumnChoice
+from pipelines.lake.sources.duplicates import Seen
+from pipelines.lake.sources.tables import list_table
 from pipelines.lake.sources.versions import file_etag
 from pipelines.options import FilterOptions
 from pipelines.scoring.score_table import read_scores, schema
@@ -217,6 +221,92 @@ def test_paths_in_metadata_are_relative_to_its_folder(tmp_path: Path):
     assert selected(tmp_path / "out") == wanted[wanted.status == "scored"].uri.tolist()
 
 
+@pytest.mark.parametrize(
+    ("name", "head", "row"),
+    [
+        ("meta.csv", "URL,Text,n\n", '{uri},"two\nlines, quoted ""x""",{n}\n'),
+        ("meta.csv.gz", "TEXT;File Path;n\n", "x;{uri};{n}\n"),
+        ("meta.tsv.gz", "image\tn\n", "{uri}\t{n}\n"),
+        ("metadata.jsonl", "", '{{"file_name": "{uri}", "n": {n}, "objects": {{"box": [1, 2]}}}}\n'),
+        ("meta.ndjson.gz", "", '{{"n": {n}, "uri": "{uri}"}}\n'),
+    ],
+)
+def test_metadata_of_any_program(tmp_path: Path, name: str, head: str, row: str):
+    (tmp_path / "lake").mkdir()
+    rows = frame(60, prefix=str(tmp_path / "lake"))
+    write_scores(tmp_path / "scores", rows)
+    written = (row.format(uri=os.path.relpath(uri, tmp_path), n=n) for n, uri in enumerate(rows.uri))
+    content = (head + "".join(written)).encode()
+    (tmp_path / name).write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
+    # A number, so that it is compared as one.
+    select(tmp_path / "scores", tmp_path / "out", metadata=str(tmp_path / name), where="n < 20")
+    wanted = rows.head(20)
+    assert selected(tmp_path / "out") == wanted[wanted.status == "scored"].uri.tolist()
+
+
+def test_metadata_as_a_list_of_objects_keeps_types(tmp_path: Path):
+    write_scores(tmp_path / "scores", SCORED)
+    records = [
+        {"id": n, "path": uri, "x": n / 2, "none": None, "camera": {"iso": n}} for n, uri in enumerate(SCORED.uri)
+    ]
+    (tmp_path / "coco.json").write_text(json.dumps({"info": 1, "images": records}))
+    where = "x < 2.5 AND camera.iso > 1 AND none IS NULL"
+    select(tmp_path / "scores", tmp_path / "out", metadata=str(tmp_path / "coco.json"), where=where)
+    assert selected(tmp_path / "out") == SCORED.uri.tolist()[2:5]
+    records[-1]["x"] = "much"
+    (tmp_path / "coco.json").write_text(json.dumps(records))
+    with pytest.raises(UserError, match=r"coco.json: column x: .*its values need one type"):
+        select(tmp_path / "scores", tmp_path / "two", metadata=str(tmp_path / "coco.json"), where=where)
+
+
+def text_of(kind: pa.DataType, values: "pd.Series[str]") -> pa.Array:
+    plain = pa.array(values.tolist(), pa.string())
+    return plain.dictionary_encode() if pa.types.is_dictionary(kind) else plain.cast(kind)
+
+
+@pytest.mark.parametrize(
+    "kind", [pa.large_string(), pa.string_view(), pa.dictionary(pa.int32(), pa.string()), pa.binary()], ids=str
+)
+def test_keys_of_metadata_of_any_type_of_text(scores: Path, tmp_path: Path, kind: pa.DataType):
+    table = pa.table({"md5": [bytes(16)] * len(SCORED), "Url": text_of(kind, SCORED.uri), "n": range(len(SCORED))})
+    pq.write_table(table, tmp_path / "meta.parquet")
+    select(scores, tmp_path / "out", metadata=str(tmp_path / "meta.parquet"), where="n < 3")
+    assert selected(tmp_path / "out") == SCORED.uri.tolist()[:3]
+
+
+@pytest.mark.parametrize("name", ["meta.csv", "meta.parquet"])
+def test_a_column_of_metadata_that_is_named_is_joined_by(scores: Path, tmp_path: Path, name: str):
+    table = pd.DataFrame({"image_id": "x", "Where": SCORED.uri, "url": "x", "n": range(len(SCORED))})
+    table["image_id"] = [f"COCO_{n}" for n in range(len(SCORED))]
+    (table.to_csv if name.endswith("csv") else table.to_parquet)(tmp_path / name, index=False)
+    given = {"metadata": str(tmp_path / name), "where": "n < 3"}
+    with pytest.raises(UserError, match=r"no row of any scored image, whose image_id is .*'COCO_0', say.*--column"):
+        select(scores, tmp_path / "out", **given)
+    select(scores, tmp_path / "out", **given, column="where")
+    assert selected(tmp_path / "out") == SCORED.uri.tolist()[:3]
+    with pytest.raises(UserError, match=r"column 'where' became None"):
+        select(scores, tmp_path / "out", **given)
+    with pytest.raises(UserError, match=r"--metadata .*: no column who, which --column names; it has image_id, Where"):
+        select(scores, tmp_path / "two", **given, column="who")
+
+
+def test_a_column_member_of_the_users_own_is_no_part_of_the_key(scores: Path, tmp_path: Path):
+    table = pd.DataFrame({"url": SCORED.uri, "member": "anna", "size": "L", "n": range(len(SCORED))})
+    table.to_csv(tmp_path / "meta.csv", index=False)
+    where = "n < 3 AND metadata.size = 'L'"
+    record = select(scores, tmp_path / "out", metadata=str(tmp_path / "meta.csv"), where=where)
+    assert selected(tmp_path / "out") == SCORED.uri.tolist()[:3]
+    assert record.without_metadata == 0
+
+
+def test_metadata_with_a_quote_that_is_not_closed_loses_nothing(scores: Path, tmp_path: Path):
+    lines = [f'{uri},{n},"caption"\n' for n, uri in enumerate(SCORED.uri)]
+    lines[3] = lines[3].replace('"caption"', '"caption')
+    (tmp_path / "meta.csv").write_text("url,n,text\n" + "".join(lines))
+    with pytest.raises(UserError, match=r"meta.csv, line 5: .*a quote is not closed"):
+        select(scores, tmp_path / "out", metadata=str(tmp_path / "meta.csv"), where="n < 3")
+
+
 def test_members_of_one_container_have_metadata_of_their_own(tmp_path: Path):
     rows = [
         {"image_id": f"{i:032x}", "uri": "/a.tar", "member": f"{i}.jpg", "status": "scored", "score": 0.5}
@@ -235,7 +325,7 @@ def test_members_of_one_container_have_metadata_of_their_own(tmp_path: Path):
     ("table", "message"),
     [
         (pd.DataFrame({"uri": ["/a", "/a"], "n": [1, 2]}), "several rows of /a"),
-        (pd.DataFrame({"name": ["/a"], "n": [1]}), "no column to join by.*name, n"),
+        (pd.DataFrame({"name": ["/a"], "n": [1]}), "no column to join by.*name, n.*--column"),
         (pd.DataFrame({"uri": ["/a"], "n": [1]}), r"no row of any scored image.*/lake/0/00000.jpg.*/a"),
         (pd.DataFrame({"uri": pd.Series([], dtype=str), "n": []}), "no row of any scored image"),
     ],
@@ -268,6 +358,7 @@ def test_metadata_that_cannot_be_read(scores: Path, tmp_path: Path, name: str, c
         ({"top": 3, "top_fraction": 0.1}, "exclude each other"),
         ({"min_score": 0.5, "per": "width"}, "--per goes with"),
         ({"min_score": 0.5, "metadata": "a.csv"}, "--metadata is for"),
+        ({"min_score": 0.5, "column": "url"}, "--column is of --metadata"),
         ({"top_fraction": 0.0}, "above 0"),
         ({"top_fraction": 1.5}, "at most 1"),
         ({"top": 0}, "--top must be at least 1"),
@@ -379,6 +470,7 @@ def test_secrets_stay_out_of_the_record(scores: Path, tmp_path: Path):
 
 def test_a_list_of_uris_names_each_image(tmp_path: Path):
     names = [("/a b.jpg", None), ("s3://b/ü,\u2028.jpg", None), ("/c.tar", "d/e.jpg"), ("/line\nbreak.jpg", None)]
+    names.append(("s3://b/line\nbreak.jpg", None))
     rows = [
         {"image_id": f"{i:032x}", "uri": uri, "member": member, "status": "scored", "score": 1.0, "model_id": MODEL}
         for i, (uri, member) in enumerate(names)
@@ -386,13 +478,32 @@ def test_a_list_of_uris_names_each_image(tmp_path: Path):
     write_scores(tmp_path / "scores", rows)
     record = select(tmp_path / "scores", tmp_path / "out", min_score=0, format="txt")
     lines = (tmp_path / "out/uris.txt").read_bytes().decode().split("\n")
-    assert lines == ["/a b.jpg", "s3://b/ü,\u2028.jpg", "/c.tar\td/e.jpg", ""]
+    assert lines == ["/a b.jpg", "s3://b/ü,\u2028.jpg", "/c.tar\td/e.jpg", "file:///line%0Abreak.jpg", ""]
     assert record.written is not None
     assert record.written["failed"] == 1
     unwritten = pq.read_table(tmp_path / "out/unwritten.parquet").to_pylist()
     assert [(row["uri"], row["error"]) for row in unwritten] == [
-        ("/line\nbreak.jpg", "there is a line break in its name")
+        ("s3://b/line\nbreak.jpg", "there is a line break in its name, or white space around it")
     ]
+
+
+def test_a_list_of_uris_is_a_source_of_the_same_images(tmp_path: Path):
+    local = ("a b.jpg", " c .jpg ", "t\tab.jpg", "100%41.jpg", "d.tar\te", "\u2028", "f\r")
+    names = [
+        *((f"/x/{name}", None) for name in local),
+        *(("file:///x/%E4.jpg", None), ("s3://b/t\tab%20.jpg", None), ("https://host/a b.jpg?x=1", None)),
+        *(("/x/g.parquet", "image:3"), ("/h.tar", "a\tb.jpg "), ("s3://b/h.tar", " 2#ü/c")),
+    ]
+    rows = [
+        {"image_id": image_id(uri, member), "uri": uri, "member": member, "status": "scored", "score": 1.0}
+        | {"model_id": MODEL}
+        for uri, member in names
+    ]
+    write_scores(tmp_path / "scores", rows)
+    record = select(tmp_path / "scores", tmp_path / "out", min_score=0, format="txt")
+    assert (record.written or {})["failed"] == 0
+    listed = list_table(str(tmp_path / "out/uris.txt"), {}, Seen(), ColumnChoice())
+    assert [image_id(entry.uri, entry.member) for entry in listed] == [row["image_id"] for row in rows]
 
 
 def test_the_command_tells_what_it_did(
@@ -403,7 +514,12 @@ def test_the_command_tells_what_it_did(
 ):
     monkeypatch.setattr(cli, "_mute_libraries", lambda: None)
     rows = [
-        {"image_id": f"{i:032x}", "uri": f"/{i}.jpg" if i else "/line\nbreak.jpg", "status": "scored", "score": i / 4}
+        {
+            "image_id": f"{i:032x}",
+            "uri": f"/{i}.jpg" if i else "s3://b/line\nbreak.jpg",
+            "status": "scored",
+            "score": i / 4,
+        }
         | {"model_id": MODEL}
         for i in range(4)
     ]
