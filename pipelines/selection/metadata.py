@@ -74,11 +74,13 @@ def read_metadata(
         {ID: key} if by_id else {"uri": key} | ({"member": "member"} if "member" in names and key != "member" else {})
     )
     columns = [name for name in names if name not in keys.values() and mentions(name)]
+    if "member" in keys and mentions("metadata.member"):
+        columns.append("member")
     place = [name for name in _PLACE if "member" in keys and name in names and name not in columns]
 
     def parts() -> Iterator[pa.Table]:
         with stack:
-            for batch in batches([*keys.values(), *columns, *place], [*keys.values()]):
+            for batch in batches([*dict.fromkeys((*keys.values(), *columns, *place))], [*keys.values()]):
                 found = {f"__key{i}": _as_text(batch[name]) for i, name in enumerate(keys.values())}
                 if "member" in keys:
                     found["__key1"] = _members(found["__key0"], found["__key1"], batch)
@@ -100,10 +102,11 @@ def _open(
         return table.names, table.column, lambda columns, text: _csv_batches(table, columns, text)
     parquet = pq.ParquetFile(stack.enter_context(open_file(url, storage_options)))
     schema = parquet.schema_arrow
-    candidates = text_columns(schema)
-    if (key := choice.find(candidates if choice.named is None else schema.names)) is None:
+    candidates = [schema.names] if choice.named is not None else text_columns(schema)
+    key = next((key for names in candidates if (key := choice.find(names)) is not None), None)
+    if key is None:
         raise choice.none_found(url, schema.names)
-    choice.tell(url, [key], choice.candidates(candidates))
+    choice.tell(url, [key], choice.candidates(candidates[0]))
 
     def batches(columns: Sequence[str], _: Sequence[str]) -> Iterator[pa.Table]:
         yield schema.empty_table().select(columns)

@@ -85,8 +85,8 @@ def _read_paths(
     parquet: pq.ParquetFile, group: int, column: ImageColumn, fields: Sequence[str], *, otherwise_null: bool
 ) -> Iterator[Sequence[str | None]]:
     chunks = [chunk for name in fields if (chunk := column.leaf(parquet, group, name)) is not None]
-    average = sum(chunk.total_uncompressed_size for chunk in chunks) // parquet.metadata.row_group(group).num_rows
-    rows = min(max(_BATCH_BYTES // max(1, average), 1), _BATCH_ROWS)
+    held = sum(chunk.total_uncompressed_size for chunk in chunks)
+    rows = min(max(_BATCH_BYTES * parquet.metadata.row_group(group).num_rows // max(1, held), 1), _BATCH_ROWS)
     for batch in parquet.iter_batches(rows, row_groups=[group], columns=[chunk.path_in_schema for chunk in chunks]):
         values = batch.column(0)
         counts: Sequence[int] = [1] * len(values)

@@ -181,10 +181,11 @@ def _names_images(kind: pa.DataType) -> bool:
     return is_text(kind.value_type if is_list(kind) else kind)
 
 
-def text_columns(schema: pa.Schema) -> list[str]:
-    """Gives the columns that hold text, or bytes that may be text, a value a row."""
-    kinds = zip(schema.names, schema.types, strict=True)
-    return [name for name, kind in kinds if is_text(kind) or _is_binary(kind)]
+def text_columns(schema: pa.Schema) -> tuple[list[str], list[str]]:
+    """Gives the columns that hold text, a value a row, and those of bytes, which may be text."""
+    kinds = [*zip(schema.names, schema.types, strict=True)]
+    texts = [name for name, kind in kinds if is_text(kind)]
+    return texts, [name for name, kind in kinds if _is_binary(kind)]
 
 
 def _features(metadata: dict[bytes, bytes] | None) -> dict[str, Any]:
