@@ -118,7 +118,9 @@ FULL_SIZE = AtMost()
 
 def view_to_json(view: View) -> dict[str, Any]:
     """Gives a view as JSON's types."""
-    return {"at_most": view.pixels} if isinstance(view, AtMost) else {"shapes": [list(shape) for shape in view.shapes]}
+    if isinstance(view, AtMost):
+        return {"at_most": view.pixels}
+    return {"shapes": [f"{width}x{height}" for width, height in view.shapes]}
 
 
 def view_from_json(numbers: Mapping[str, Any]) -> View:
@@ -130,4 +132,5 @@ def view_from_json(numbers: Mapping[str, Any]) -> View:
     """
     if "at_most" in numbers:
         return AtMost(numbers["at_most"])
-    return Lattice(tuple((int(width), int(height)) for width, height in numbers["shapes"]))
+    sides = (shape.split("x") for shape in numbers["shapes"])
+    return Lattice(tuple((int(width), int(height)) for width, height in sides))

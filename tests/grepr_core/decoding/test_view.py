@@ -54,4 +54,4 @@ def test_views_survive_json():
     with pytest.raises(KeyError):
         view_from_json({})
     with pytest.raises(ValueError, match="multiples of 32"):
-        view_from_json({"shapes": [[100, 64]]})
+        view_from_json({"shapes": ["100x64"]})

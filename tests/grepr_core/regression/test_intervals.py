@@ -50,3 +50,40 @@ def test_numbers_round_trip():
     again = IntervalModel.from_array(model.to_array())
     scores = np.linspace(-1, 2, 20)
     np.testing.assert_array_equal(again.bounds(scores), model.bounds(scores))
+
+
+def smaller(n: int, seed: int, lost: float) -> tuple[np.ndarray, np.ndarray]:
+    """Scores of copies that lost some quality, and the ratings of their originals minus these."""
+    predicted, residuals = predictions(n, seed)
+    return predicted - lost, 2 * residuals + lost
+
+
+def test_intervals_of_enlarged_photos_hold_the_ratings_of_their_originals():
+    new, new_residuals = smaller(5000, seed=1000, lost=0.05)
+    held = []
+    for seed in range(40):
+        model = fit_interval(*predictions(400, seed))
+        widened = model.widened({2.0: smaller(400, 100 + seed, 0.05), 4.0: smaller(400, 200 + seed, 0.1)})
+        lower, upper = widened.bounds(new, 2.0)
+        held.append(np.mean((lower <= new + new_residuals) & (new + new_residuals <= upper)))
+        np.testing.assert_array_equal(widened.bounds(new), model.bounds(new))
+    assert np.mean(held) == pytest.approx(0.9, abs=0.02)
+
+
+def test_intervals_grow_with_the_enlargement():
+    model = fit_interval(*predictions(400, seed=0))
+    widened = model.widened({2.0: smaller(400, 1, 0.05), 4.0: smaller(400, 2, 0.1)})
+    scores = np.full(5, 0.4)
+    lower, upper = widened.bounds(scores, np.array([1.0, 1.5, 2.0, 4.0, 9.0]))
+    assert (np.diff(upper)[:3] > 0).all()
+    assert (np.diff(lower)[:2] < 0).all()
+    assert (lower[4], upper[4]) == (lower[3], upper[3])
+    # What was not measured is not widened.
+    np.testing.assert_array_equal(model.bounds(scores, 4.0), model.bounds(scores))
+
+
+def test_widening_round_trips():
+    model = fit_interval(*predictions(100, seed=0)).widened({2.0: smaller(100, 1, 0.05)})
+    again = IntervalModel.from_array(model.to_array(), model.widening)
+    scores = np.linspace(-1, 2, 20)
+    np.testing.assert_array_equal(again.bounds(scores, 1.7), model.bounds(scores, 1.7))

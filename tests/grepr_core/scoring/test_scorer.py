@@ -13,6 +13,7 @@ from PIL import Image
 from grepr_core.bundles.bundle import load_bundle
 from grepr_core.decoding.images import Failure, Limits, Photo, Status, decode
 from grepr_core.decoding.transfer import HostTransfer
+from grepr_core.decoding.view import AtMost
 from grepr_core.encoders.fused import can_fuse
 from grepr_core.encoders.precision import Precision
 from grepr_core.scoring.image_score import ImageScore
@@ -129,14 +130,33 @@ def test_large_images_are_scaled_and_say_so():
     bundle = load_bundle("grepr-lite")
     (score,) = Scorer(bundle, device="cpu").score([big])
     assert (score.width, score.height) == (1760, 1160)
-    assert 0.95 * bundle.view.pixels < score.scored_pixels <= bundle.view.pixels
+    assert score.scored_pixels == 640 * 416
     (smaller,) = Scorer(bundle, device="cpu", max_pixels=10_000).score([big])
-    assert smaller.scored_pixels <= 10_000
+    assert smaller.scored_pixels == 128 * 96
+
+
+def test_every_photo_is_seen_at_one_area():
+    sharp = photo(0, (512, 512))
+    contents = [jpeg(sharp.resize((side, side), Image.Resampling.LANCZOS), quality=98) for side in (512, 256, 96)]
+    contents.append(jpeg(Image.new("RGB", (3_000, 40), "green")))  # a panorama beyond the lattice
+    *scores, panorama = Scorer(load_bundle("grepr-lite"), device="cpu").score(contents)
+    assert [score.scored_pixels for score in scores] == [512 * 512] * 3
+    assert [(score.width, score.height) for score in scores] == [(512, 512), (256, 256), (96, 96)]
+    assert scores[0].score > scores[1].score > scores[2].score
+    widths = [score.score_upper - score.score_lower for score in scores]
+    assert widths[0] < widths[1] < widths[2]
+    assert panorama.scored_pixels == 896 * 288
+
+
+def test_bundles_of_the_first_format_enlarge_nothing():
+    small = jpeg(photo(0, (160, 120)))
+    (score,) = Scorer(replace(load_bundle("grepr-lite"), view=AtMost(262_144)), device="cpu").score([small])
+    assert score.scored_pixels == 160 * 120
 
 
 def test_what_scaling_leaves_too_thin_is_refused():
     thin = jpeg(Image.new("RGB", (20_000, 40), "green"))
-    (score,) = Scorer(load_bundle("grepr-lite"), device="cpu").score([thin])
+    (score,) = Scorer(full_bundle(), device="cpu", max_pixels=250_000).score([thin])
     assert score.status == Status.TOO_SMALL
     assert (score.width, score.height) == (20_000, 40)
     assert "needs 32 a side" in score.error

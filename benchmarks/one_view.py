@@ -1,0 +1,180 @@
+"""Whether a score means the same on every copy of a photograph: smaller, larger, cropped, mirrored and turned ones.
+
+For each kind of copy of the photographs that a model was not fitted on: how much the score changes, on average and in
+absolute value, what is left of the rank correlation with the ratings of the originals, and how many of these ratings
+the prediction intervals hold. With --output, the intervals of photographs that are enlarged are calibrated first, on
+smaller copies of the photographs that it was fitted on, each predicted by a regressor that knows neither copy nor
+original; and the model is saved.
+
+Example: python -m benchmarks.one_view rated.csv --images rated/
+"""
+
+import logging
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import pandas as pd
+import tyro
+from numpy.typing import NDArray
+from PIL import Image
+from tyro.conf import Positional
+
+from grepr_core.bundles.bundle import Bundle, load_bundle, save_bundle
+from grepr_core.regression.metrics import srocc
+from grepr_core.regression.regressor import Regressor
+from pipelines.lake.sources import uri_to_path
+from pipelines.models.rated_features import (
+    RatedFeatures,
+    image_uri,
+    rated_features,
+    read_ratings,
+    train_rows,
+)
+from pipelines.options import EvaluateOptions
+
+log = logging.getLogger(__name__)
+
+#: Longest sides of the smaller copies.
+SIDES = (384, 256, 160, 96)
+FOLDS = 5
+LARGE = (4000, 3000)
+
+
+def _smaller(side: int) -> Callable[[Image.Image], Image.Image]:
+    def shrink(photo: Image.Image) -> Image.Image:
+        factor = side / max(photo.size)
+        size = (round(photo.width * factor), round(photo.height * factor))
+        return photo.resize(size, Image.Resampling.LANCZOS)
+
+    return shrink
+
+
+def _cropped(aspect: float) -> Callable[[Image.Image], Image.Image]:
+    def crop(photo: Image.Image) -> Image.Image:
+        width, height = min(photo.width, photo.height * aspect), min(photo.height, photo.width / aspect)
+        left, upper = (photo.width - width) / 2, (photo.height - height) / 2
+        return photo.crop((round(left), round(upper), round(left + width), round(upper + height)))
+
+    return crop
+
+
+KINDS: dict[str, Callable[[Image.Image], Image.Image]] = {
+    "the photograph itself": lambda photo: photo,
+    **{f"{side} wide": _smaller(side) for side in SIDES},
+    "stretched to 4000 x 3000": lambda photo: photo.resize(LARGE, Image.Resampling.LANCZOS),
+    "cropped to 4:3, at 4000 x 3000": lambda photo: _cropped(4 / 3)(photo).resize(LARGE, Image.Resampling.LANCZOS),
+    "cropped to 3:2": _cropped(3 / 2),
+    "cropped to 16:9": _cropped(16 / 9),
+    "cropped to 4:5": _cropped(4 / 5),
+    "mirrored": lambda photo: photo.transpose(Image.Transpose.FLIP_LEFT_RIGHT),
+    "turned by 90 degrees": lambda photo: photo.transpose(Image.Transpose.ROTATE_90),
+}
+
+
+def measure(
+    ratings: Positional[str], *, images: str, model: str = "grepr-lite", output: str | None = None, photos: int = 400
+) -> None:
+    """Prints the table.
+
+    Args:
+        ratings: CSV with columns image, mos and split; the model is measured where split is not 'train'.
+        images: Folder that the ratings' paths start from.
+        model: Bundle, by name or folder.
+        output: Folder of a bundle whose intervals are calibrated.
+        photos: So many of either split, evenly spread.
+    """
+    table = read_ratings(ratings, images)
+    is_train = train_rows(table)
+    assert is_train is not None, "the ratings need a column split"
+    if output is not None:
+        _calibrated(load_bundle(model), model, _some(table[is_train], photos), images, output)
+        model = output
+    held_out = _some(table[~is_train], photos)
+    print("| copy | mean change | mean absolute change | SROCC | ratio | ratings held |\n|---|---|---|---|---|---|")
+    original: RatedFeatures | None = None
+    for kind, change in KINDS.items():
+        copies = _scored(held_out, images, change, model)
+        original = original or copies
+        assert copies.score is not None
+        assert original.score is not None
+        moved = copies.score - original.score
+        rank, first = srocc(copies.score, copies.mos), srocc(original.score, original.mos)
+        print(
+            f"| {kind} | {moved.mean():+.4f} | {np.abs(moved).mean():.4f} | {rank:.4f} | {rank / first:.3f} "
+            f"| {_held(copies)} |",
+            flush=True,
+        )
+
+
+def _some(table: pd.DataFrame, photos: int) -> pd.DataFrame:
+    rows = np.linspace(0, len(table), min(photos, len(table)), endpoint=False).astype(int)
+    return table.iloc[rows].drop(columns="split")
+
+
+def _held(copies: RatedFeatures) -> str:
+    if copies.score_lower is None or copies.score_upper is None:
+        return ""
+    return f"{100 * np.mean((copies.score_lower <= copies.mos) & (copies.mos <= copies.score_upper)):.1f} %"
+
+
+def _scored(
+    table: pd.DataFrame, images: str, change: Callable[[Image.Image], Image.Image], model: str
+) -> RatedFeatures:
+    with _copies(table, images, change) as (copies, folder):
+        options = EvaluateOptions(ratings="", images=folder, model=model)
+        return rated_features(copies, folder, load_bundle(model), options)
+
+
+@contextmanager
+def _copies(
+    table: pd.DataFrame, images: str, change: Callable[[Image.Image], Image.Image]
+) -> Iterator[tuple[pd.DataFrame, str]]:
+    """Writes changed copies of rated images, without loss but for the largest, and gives their ratings."""
+    with TemporaryDirectory() as folder:
+        names = []
+        for number, image in enumerate(table["image"]):
+            with Image.open(uri_to_path(image_uri(images, image))) as photo:
+                changed = change(photo.convert("RGB"))
+            name = f"{number:05d}.{'jpg' if changed.size == LARGE else 'png'}"
+            options = {"quality": 95, "subsampling": 0} if changed.size == LARGE else {"compress_level": 1}
+            changed.save(Path(folder, name), **options)
+            names.append(name)
+        yield table.assign(image=names), folder + os.sep
+
+
+def _calibrated(bundle: Bundle, model: str, table: pd.DataFrame, images: str, output: str) -> None:
+    """Saves a bundle with the intervals of enlarged photographs."""
+    assert bundle.regressor is not None
+    assert bundle.regressor.interval is not None
+    original = _scored(table, images, KINDS["the photograph itself"], model)
+    folds = np.random.default_rng(0).permutation(len(original.mos)) % FOLDS
+    regressors = [original.regress(original.features[folds != k], original.mos[folds != k]) for k in range(FOLDS)]
+    enlarged = {}
+    for side in SIDES:
+        copies = _scored(table, images, _smaller(side), model)
+        predicted = _left_out(copies.features, folds, regressors)
+        enlarged[512 / side] = (predicted, copies.mos - predicted)
+    interval = bundle.regressor.interval.widened(enlarged)
+    log.info("enlargement, and reach of the interval down and up:\n%s", interval.widening)
+    saved = save_bundle(replace(bundle, regressor=replace(bundle.regressor, interval=interval)), output)
+    log.info("%s: model id %s", output, saved.model_id)
+
+
+def _left_out(
+    features: NDArray[np.float32], folds: NDArray[np.int64], regressors: list[Regressor]
+) -> NDArray[np.float64]:
+    """Predicts each row by the regressor of its fold, which was fitted without it."""
+    predicted = np.empty(len(features))
+    for fold, regressor in enumerate(regressors):
+        predicted[folds == fold] = regressor.predict(features[folds == fold])
+    return predicted
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    tyro.cli(measure)
