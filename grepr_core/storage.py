@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import posixpath
+import re
 import tempfile
 import urllib.parse
 import uuid
@@ -27,6 +28,8 @@ _EXTRAS = {"gs": "gcs", "gcs": "gcs", "az": "azure", "abfs": "azure", "abfss": "
 
 
 Record = TypeVar("Record")
+#: What a URL of the local disk begins with, whoever writes it: ``file:///x``, ``file:/x``, ``file://localhost/x``.
+_FILE_URL = re.compile(r"file:(?://(?:localhost(?=/))?|(?=/))", re.IGNORECASE)
 #: Schemes other than those of the web whose URLs name a host that is asked.
 _BY_HOST = frozenset({"ftp", "sftp", "ssh", "smb", "hdfs", "webhdfs", "jupyter", "jlab"})
 
@@ -37,15 +40,33 @@ class MissingDriver(UserError):  # noqa: N818 - says what is the matter
 
 def is_local(url: str) -> bool:
     """Tells whether a path or URL names the local file system."""
-    return "://" not in url or with_lower_scheme(url).startswith("file://")
+    return "://" not in url or is_file_url(url)
+
+
+def is_file_url(url: str) -> bool:
+    """Tells whether a text is a URL of the local file system."""
+    return _FILE_URL.match(url) is not None
+
+
+def file_url_path(url: bytes) -> bytes:
+    """Gives the path in a URL for which :func:`is_file_url` holds, percent-encoded or not."""
+    begin = _FILE_URL.match(url.decode("latin-1"))
+    assert begin is not None
+    return urllib.parse.unquote_to_bytes(url[begin.end() :])
 
 
 def absolute(url: str) -> str:
-    """Gives the absolute path of a local path or ``file://`` URL, and any other URL by a scheme in small letters."""
-    url = with_lower_scheme(url)
+    """Gives the absolute path of a local path or file URL, and any other URL by a scheme in small letters.
+
+    Args:
+        url: As a person gives it: a path may begin with ``~``, and a file URL be percent-encoded.
+    """
     if not is_local(url):
-        return url
-    return os.path.abspath(Path(url.removeprefix("file://")).expanduser())
+        return with_lower_scheme(url)
+    path = os.fsdecode(file_url_path(os.fsencode(url))) if is_file_url(url) else url
+    # Two slashes at the beginning would be kept, and make another name of the same file. A file's own name that begins
+    # with ~ is no home: expanded is only what does not say otherwise, as ./~ does.
+    return re.sub("^//+", "/", os.path.abspath(os.path.expanduser(path)))
 
 
 def from_record(kind: type[Record], record: Mapping[str, Any]) -> Record:
@@ -250,4 +271,9 @@ class Folder:
 
     def write_json(self, name: str, value: object) -> None:
         """Writes a JSON file, whole or not at all."""
-        self.write(name, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
+        text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+        try:
+            content = text.encode()
+        except UnicodeEncodeError:  # a path that is not UTF-8, which JSON has an escape for
+            content = (json.dumps(value, indent=2) + "\n").encode()
+        self.write(name, content)

@@ -22,7 +22,7 @@ import yaml
 
 from grepr_core.bundles.bundle_files import built_in_bundles
 from grepr_core.errors import Unavailable, UserError, without_secrets
-from grepr_core.storage import is_local
+from grepr_core.storage import absolute, is_file_url, is_local
 from jobs.exit_codes import DONE, FAILED, INTERRUPTED
 from jobs.job_client import LOST, JobClient, Refused, connect
 from jobs.job_log import follow
@@ -170,7 +170,7 @@ def own_folders() -> list[Path]:
 
 def _read_runtime_env(path: str) -> dict[str, Any]:
     try:
-        value = yaml.safe_load(Path(path).read_text())
+        value = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"--runtime-env {path}: {error.strerror}") from error
     except yaml.YAMLError as error:
@@ -193,7 +193,7 @@ def check_places(command: object) -> None:
     for name, value in _fields(command):
         if name not in PLACES | PLACES_OR_NAMES or not isinstance(value, str) or not is_local(value):
             continue
-        path = value.removeprefix("file://")
+        path = absolute(value) if is_file_url(value) else value
         if name in PLACES_OR_NAMES and (value in built_in_bundles() or not Path(path).exists()):
             continue
         if not Path(path).is_absolute():

@@ -21,7 +21,7 @@ from grepr_core.decoding.images import Status
 from grepr_core.errors import UserError
 from grepr_core.regression.rating_noise import model_variance, variance_of_mean
 from grepr_core.regression.regressor import Regressor, fit_ridge
-from grepr_core.storage import Folder, absolute, is_local, open_file_system
+from grepr_core.storage import Folder, absolute, is_file_url, is_local, open_file_system
 from grepr_core.web.access import for_reading, with_lower_scheme
 from pipelines.lake.manifest import MANIFEST_FOLDER, write_manifest
 from pipelines.lake.sources import Entry, path_to_uri, uri_to_path
@@ -326,10 +326,10 @@ def image_uri(images: str, image: str) -> str:
     image = with_lower_scheme(image)
     if "://" in image and not is_local(image):
         return image
-    if image.startswith("file://"):
+    if is_file_url(image):
         return path_to_uri(absolute(uri_to_path(image)))
     if image.startswith("/") or is_local(images):
-        return path_to_uri(os.path.normpath(os.path.join(absolute(images), image)))
+        return path_to_uri(os.path.normpath(os.path.join(absolute(images), uri_to_path(image))))
     scheme, _, root = images.partition("://")
     return f"{scheme}://{posixpath.normpath(posixpath.join(root, image))}"
 

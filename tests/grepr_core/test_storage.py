@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from grepr_core.storage import Folder
+from grepr_core.storage import Folder, absolute, is_local
 
 
 @pytest.fixture(params=["local", "memory"])
@@ -90,3 +90,29 @@ def test_a_file_that_is_written_bit_by_bit_appears_whole_or_not_at_all(folder: F
     write(b"after")
     assert folder.read("some/file") == b"after"
     assert folder.child("some").names() == ["file"]
+
+
+@pytest.mark.parametrize("begin", ["file:", "file://", "file://localhost", "FILE://", "File:", "FILE://LOCALHOST"])
+def test_every_spelling_of_a_file_url_is_the_path(tmp_path: Path, begin: str):
+    (tmp_path / "my dir").mkdir()
+    assert absolute(f"{begin}{tmp_path}/my%20dir") == absolute(f"{begin}{tmp_path}/my dir") == f"{tmp_path}/my dir"
+    assert is_local(f"{begin}{tmp_path}")
+    folder = Folder(f"{begin}{tmp_path}/my%20dir")
+    folder.write("a", b"1")
+    assert (tmp_path / "my dir/a").read_bytes() == b"1"
+
+
+def test_only_what_is_no_url_may_begin_with_a_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", "/home/me")
+    assert absolute("~/Pictures") == "/home/me/Pictures"
+    assert absolute("./~tilde.jpg") == absolute("~tilde.jpg") == f"{tmp_path}/~tilde.jpg"  # there is no such user
+    assert absolute("./~") == f"{tmp_path}/~"
+    assert absolute("//lake//a") == "/lake/a"
+    assert absolute("file:///100%") == "/100%"
+    assert absolute("S3://Bucket/a%20b") == "s3://Bucket/a%20b"
+
+
+def test_a_record_tells_paths_that_are_not_utf8(folder: Folder):
+    folder.write_json("a.json", {"path": "é\udcff"})
+    assert folder.read_json("a.json") == {"path": "é\udcff"}

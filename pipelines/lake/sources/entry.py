@@ -6,6 +6,7 @@ import posixpath
 import urllib.parse
 from dataclasses import dataclass
 
+from grepr_core.storage import file_url_path, is_file_url, is_local
 from grepr_core.web.access import with_lower_scheme
 
 #: Names taken for images when a folder is walked. A glob takes what it matches.
@@ -84,18 +85,21 @@ class NameFilter:
 def path_to_uri(path: str) -> str:
     """Gives the URI of a local path: the path itself, or a ``file://`` URL where it is not valid UTF-8.
 
-    A URL stays one, with its scheme in small letters.
+    The bytes of the name count, so that it is the same in every locale. A URL stays one, with its scheme in small
+    letters.
     """
+    if not is_local(path):
+        return with_lower_scheme(path)
+    name = os.fsencode(path)
     try:
-        path.encode()
-    except UnicodeEncodeError:
-        return "file://" + urllib.parse.quote_from_bytes(os.fsencode(path))
-    return with_lower_scheme(path)
+        return name.decode()
+    except UnicodeDecodeError:
+        return "file://" + urllib.parse.quote_from_bytes(name)
 
 
 def uri_to_path(uri: str) -> str:
-    """Gives the local path of a URI made by :func:`path_to_uri`."""
-    uri = with_lower_scheme(uri)
-    if uri.startswith("file://"):
-        return os.fsdecode(urllib.parse.unquote_to_bytes(uri.removeprefix("file://")))
-    return uri
+    """Gives the local path of a URI made by :func:`path_to_uri` or by others, as the locale has it."""
+    if not is_local(uri):
+        return with_lower_scheme(uri)
+    name = uri.encode(errors="surrogateescape")
+    return os.fsdecode(file_url_path(name) if is_file_url(uri) else name)

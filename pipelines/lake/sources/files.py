@@ -8,7 +8,7 @@ from typing import Any, BinaryIO, cast
 import obstore
 from obstore.store import ObjectStore
 
-from grepr_core.storage import is_local, open_file_system
+from grepr_core.storage import is_file_url, is_local, open_file_system
 from grepr_core.web.access import is_web
 from pipelines.lake.sources.entry import Entry, path_to_uri, uri_to_path
 from pipelines.stores.object_store import STORE_ERRORS, is_object_store, open_store
@@ -86,11 +86,11 @@ def resolve(reference: str, container: str) -> str:
     Returns:
         The URI. ``..`` leads to the folder above, but never above a bucket or a server.
     """
-    if "://" in reference:
+    if "://" in reference or is_file_url(reference):
         return path_to_uri(uri_to_path(reference))
     if is_local(container):
         folder = posixpath.dirname(uri_to_path(container))
-        return path_to_uri(posixpath.normpath(posixpath.join(folder, reference)))
+        return path_to_uri(posixpath.normpath(posixpath.join(folder, uri_to_path(reference))))
     if reference.startswith("/"):
         return reference
     store, separator, key = (container.partition("?")[0] if is_web(container) else container).partition("://")

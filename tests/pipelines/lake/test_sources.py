@@ -109,3 +109,29 @@ def test_a_missing_source_is_named(tmp_path: Path):
         uris(tmp_path / "nowhere")
     with pytest.raises(UserError, match="nowhere"):
         uris("memory://nowhere")
+
+
+def test_names_with_a_tilde_are_no_homes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    name = str(touch(tmp_path / "~tilde.jpg"))
+    (tmp_path / "list.txt").write_text("~tilde.jpg\n./~tilde.jpg\n")
+    for source in ("./~tilde.jpg", "~tilde.jpg", f"file:{name}", ".", "list.txt"):
+        assert uris(source) == [name]
+
+
+def test_file_urls_in_tables_are_decoded(tmp_path: Path):
+    name = str(touch(tmp_path / "my dir/ü.jpg"))
+    quoted = name.replace(" ", "%20").replace("ü", "%C3%BC")
+    for begin in ("file:", "file://", "FILE://localhost"):
+        (tmp_path / "list.txt").write_text(f"{begin}{quoted}\n")
+        assert uris(tmp_path / "list.txt") == uris(f"{begin}{quoted}") == [name]
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "iso8859-1"])
+def test_a_locale_changes_no_uri(encoding: str, monkeypatch: pytest.MonkeyPatch):
+    name = "/lake/é.jpg".encode()
+    in_that_locale = name.decode(encoding, "surrogateescape")
+    monkeypatch.setattr(os, "fsencode", lambda path: path.encode(encoding, "surrogateescape"))
+    monkeypatch.setattr(os, "fsdecode", lambda path: path.decode(encoding, "surrogateescape"))
+    assert path_to_uri(in_that_locale) == "/lake/é.jpg"
+    assert uri_to_path("/lake/é.jpg") == uri_to_path("file:///lake/%C3%A9.jpg") == in_that_locale
