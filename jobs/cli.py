@@ -1,5 +1,6 @@
 """The command line ``grepr``. Each command's program is imported when it runs, so help is instant."""
 
+import io
 import json
 import logging
 import os
@@ -39,6 +40,9 @@ from pipelines.running.run_files import HIGH_WEIGHTS_FILE, LOW_WEIGHTS_FILE
 
 if TYPE_CHECKING:
     from pipelines.scoring.score import RunRecord
+
+#: Variable that tells Python to be in UTF-8 mode.
+_UTF8_MODE = "PYTHONUTF8"
 
 DESCRIPTION = """Scores the perceptual quality of every photo in a lake.
 
@@ -269,8 +273,12 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     Args:
         arguments: Without the program's name; by default those of the process.
     """
+    if arguments is None:
+        _begin_in_utf8()
     if "GREPR_DEBUG" not in os.environ:
         _mute_libraries()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # names of files are any bytes
     # What libraries tell of themselves, such as where they found credentials, is of no interest here.
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Formatter("%(message)s"))
@@ -293,6 +301,17 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
             raise
         code = _complain(f"{type(error).__name__}: {error}\nGREPR_DEBUG=1 shows where", FAILED)
     sys.exit(code)
+
+
+def _begin_in_utf8() -> None:
+    """Begins anew in Python's UTF-8 mode where the locale has another encoding.
+
+    The same image would have another name there, and so another id. The processes of Ray inherit the mode.
+    """
+    if sys.getfilesystemencoding() == "utf-8" or not sys.executable or os.environ.get(_UTF8_MODE) == "1":
+        return
+    arguments = [sys.executable, *sys.orig_argv[1:]]
+    os.execve(sys.executable, arguments, {**os.environ, _UTF8_MODE: "1"})  # noqa: S606 - the same program
 
 
 def _mute_libraries() -> None:

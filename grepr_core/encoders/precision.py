@@ -20,7 +20,7 @@ def has_bf16(device: str) -> bool:
         Whether it does; false where there is no such device.
     """
     if device == "cpu" and CPU_INFO.exists():
-        lines = CPU_INFO.read_text().splitlines()
+        lines = CPU_INFO.read_text(encoding="utf-8", errors="replace").splitlines()
         flags = next((line for line in lines if line.lower().startswith(("flags", "features"))), "")
         return not _BF16_FLAGS.isdisjoint(flags.lower().split())
     import torch  # noqa: PLC0415

@@ -27,7 +27,7 @@ class Watchdog:
         self._deadline: float | None = None
         self._before_exit: Callable[[], object] = int  # which does nothing
         # Kept open: the second clock writes where the process hung, to nowhere.
-        self._nowhere = open(os.devnull, "w")  # noqa: SIM115
+        self._nowhere = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
         threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
 
     def arm(self, before_exit: Callable[[], object]) -> None:

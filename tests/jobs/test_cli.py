@@ -1,6 +1,7 @@
 """The command line without its programs: help, wrong usage, exit codes."""
 
 import logging
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -160,3 +161,11 @@ def test_model_commands(capsys: pytest.CaptureFixture[str]):
     code, out, _ = run(capsys, "model", "verify", "grepr-lite")
     assert code == 0
     assert "intact" in out
+
+
+@pytest.mark.parametrize("locale", ["C", "en_US.ISO-8859-1"])
+def test_a_command_is_in_utf8_whatever_the_locale(locale: str):
+    program = "import sys, jobs.cli\njobs.cli._begin_in_utf8()\nsys.stdout.buffer.write(sys.argv[1].encode())"
+    environment = {**os.environ, "LC_ALL": locale, "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    done = subprocess.run([sys.executable, "-c", program, "é"], capture_output=True, check=False, env=environment)
+    assert done.stdout.decode() == "é", done.stderr
