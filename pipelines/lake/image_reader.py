@@ -90,6 +90,8 @@ class ImageReader:
         told = entry.etag is not None or entry.offset is not None
         if told and entry.size is not None and entry.size > self._limits.max_bytes:
             return Fetched(self._too_large(entry.size))
+        if entry.offset is not None and not entry.size:
+            return Fetched(b"", entry.etag)  # no range tells nothing
         deadline = time.monotonic() + self._timeout
         attempt = self._attempt(entry)
         for tries in itertools.count(1):

@@ -233,3 +233,8 @@ def test_a_lost_server():
         Status.TIMEOUT,
         "no connection to the storage: connection refused",
     )
+
+
+@pytest.mark.parametrize("uri", ["s3://nowhere/a.tar", "http://nowhere.invalid/a.tar"])
+def test_of_an_empty_member_no_range_is_asked(uri: str):
+    assert ImageReader(limits=LIMITS, timeout=1).read(Entry(uri, 0, "1", "empty.jpg", 512)) == (b"", "1")

@@ -21,7 +21,7 @@ def make_tar(path: Path, names: list[str], tar_format: int = tarfile.PAX_FORMAT)
         folder.type = tarfile.DIRTYPE
         archive.addfile(folder)
         link = tarfile.TarInfo("link.jpg")
-        link.type, link.linkname = tarfile.SYMTYPE, names[0]
+        link.type, link.linkname = tarfile.SYMTYPE, "nowhere.jpg"
         archive.addfile(link)
     return contents
 
@@ -33,7 +33,7 @@ def test_members_lie_where_the_listing_says(tmp_path: Path, tar_format: int):
     listing = Listing(str(tmp_path / "a.tar"))
     listed = list(listing)
     assert [e.member for e in listed] == [names[0], names[2], names[3]]
-    assert listing.skipped == 1
+    assert listing.skipped == 2
     raw = (tmp_path / "a.tar").read_bytes()
     for e in listed:
         assert e.offset is not None
@@ -82,6 +82,71 @@ def test_a_name_that_comes_twice_is_two_images(tmp_path: Path):
             info.size = len(content)
             archive.addfile(info, io.BytesIO(content))
     assert [(e.member, e.size) for e in Listing(str(tmp_path / "a.tar"))] == [("x.jpg", 1), ("2#x.jpg", 2)]
+
+
+def add(archive: tarfile.TarFile, name: str, content: bytes = b"", **header: object) -> None:
+    info = tarfile.TarInfo(name)
+    for key, value in header.items():
+        setattr(info, key, value)
+    info.size = len(content)
+    archive.addfile(info, io.BytesIO(content))
+
+
+def test_links_are_images_of_what_they_lead_to(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    hard, soft = {"type": tarfile.LNKTYPE}, {"type": tarfile.SYMTYPE}
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        add(archive, "early.jpg", linkname="d/late.jpg", **soft)
+        add(archive, "./a.jpg", b"one")
+        add(archive, "b.jpg", linkname="a.jpg", **hard)
+        add(archive, "c.jpg", linkname="b.jpg", **hard)
+        add(archive, "a.jpg", b"two two")
+        add(archive, "d/a.jpg", linkname="../a.jpg", **soft)
+        add(archive, "d/late.jpg", b"three")
+        add(archive, "gone.jpg", linkname="nowhere.jpg", **hard)
+        add(archive, "loop.jpg", linkname="loop.jpg", **soft)
+        add(archive, "round.jpg", linkname="round2.jpg", **soft)
+        add(archive, "round2.jpg", linkname="round.jpg", **soft)
+        add(archive, "notes", linkname="nowhere", **soft)
+        add(archive, "pipe.jpg", type=tarfile.FIFOTYPE)
+        add(archive, "empty.jpg")
+    raw = (tmp_path / "a.tar").read_bytes()
+    listing = Listing(str(tmp_path / "a.tar"))
+    found = {e.member: raw[e.offset or 0 :][: e.size] for e in listing}
+    assert found == {
+        **{"./a.jpg": b"one", "b.jpg": b"one", "c.jpg": b"one", "a.jpg": b"two two", "d/a.jpg": b"two two"},
+        **{"early.jpg": b"three", "d/late.jpg": b"three", "empty.jpg": b""},
+    }
+    assert listing.skipped == 6
+    assert "4 members of archives are passed over: links to what is not in their archive" in caplog.text
+    assert "1 members of archives are passed over: no files in one piece" in caplog.text
+
+
+def test_a_sparse_member_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    with tarfile.open(tmp_path / "a.tar", "w", format=tarfile.GNU_FORMAT) as archive:
+        add(archive, "a.jpg", b"1")
+        add(archive, "sparse.jpg", pax_headers={})
+        add(archive, "b.jpg", b"2")
+    raw = bytearray((tmp_path / "a.tar").read_bytes())
+    header = raw.index(b"sparse.jpg")
+    raw[header + 156 : header + 157] = tarfile.GNUTYPE_SPARSE
+    raw[header + 386 : header + 410] = b"%011o\0%011o\0" % (0, 0)
+    raw[header + 483 : header + 495] = b"%011o\0" % 5
+    raw[header + 148 : header + 156] = b"%06o\0 " % tarfile.calc_chksums(bytes(raw[header : header + 512]))[0]
+    (tmp_path / "a.tar").write_bytes(raw)
+    assert [e.member for e in Listing(str(tmp_path / "a.tar"))] == ["a.jpg", "b.jpg"]
+    assert "1 members of archives are passed over: no files in one piece" in caplog.text
+
+
+@pytest.mark.parametrize("zeros", [0, 512, 100 * 512])
+def test_archives_that_were_joined_are_read_to_their_end(tmp_path: Path, caplog: pytest.LogCaptureFixture, zeros: int):
+    contents = make_tar(tmp_path / "1.tar", ["1.jpg"], tarfile.GNU_FORMAT) | make_tar(tmp_path / "2.tar", ["2.jpg"])
+    joined = (tmp_path / "1.tar").read_bytes() + bytes(zeros) + (tmp_path / "2.tar").read_bytes()
+    (tmp_path / "a.tar").write_bytes(joined)
+    listed = list(Listing(str(tmp_path / "a.tar")))
+    assert {e.member: joined[e.offset or 0 :][: e.size] for e in listed} == contents
+    (tmp_path / "a.tar").write_bytes(joined + b"\0" * 512 + b"?" * 700)
+    assert [e.member for e in Listing(str(tmp_path / "a.tar"))] == ["1.jpg", "2.jpg"]
+    assert f"a.tar: what follows its end, from byte {len(joined) + 512} on, is no archive" in caplog.text
 
 
 def test_compressed_archives_are_refused(tmp_path: Path):
