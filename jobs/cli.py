@@ -73,7 +73,7 @@ def _manifest(options: ManifestOptions) -> int:
     from pipelines.lake.manifest import run
 
     manifest = run(options)
-    passed_over = f"; {manifest.skipped} files of other names passed over" if manifest.skipped else ""
+    passed_over = f"; {manifest.skipped} files of other names or kinds passed over" if manifest.skipped else ""
     _print(f"{manifest.images} images in {manifest.shards} shards{passed_over}")
     return DONE
 

@@ -12,7 +12,7 @@ import itertools
 import json
 import logging
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from functools import lru_cache
 from typing import Any
 
@@ -24,7 +24,7 @@ from grepr_core.storage import Folder, MissingDriver, absolute, from_record
 from grepr_core.web.access import for_reading
 from pipelines.lake.sources import Entry, Listing
 from pipelines.options import ManifestOptions
-from pipelines.stores.row_groups import read_file_metadata, read_row_group
+from pipelines.stores.row_groups import fill_columns, read_file_metadata, read_row_group
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +40,7 @@ SCHEMA = pa.schema(
         pa.field("image_id", pa.string(), nullable=False),
         pa.field("uri", pa.string(), nullable=False),
         pa.field("member", pa.string()),
+        pa.field("path", pa.string()),
         pa.field("offset", pa.int64()),
         pa.field("size", pa.int64()),
         pa.field("etag", pa.string()),
@@ -68,8 +69,9 @@ class Manifest:
         folder: Where it is.
         source: What was listed.
         images: Number of images.
-        skipped: Number of files whose names are not images'.
+        skipped: Number of files that were passed over, by their names or since they are none that can be read.
         files: Its Parquet files.
+        names: Which names were taken, as :attr:`Listing.names` tells; None where an earlier version listed it.
         digest: Of its images, their ETags and their shards, in order: what else is done by shards is of this manifest
             alone.
     """
@@ -80,6 +82,7 @@ class Manifest:
     skipped: int
     files: tuple[ManifestFile, ...]
     digest: str
+    names: Mapping[str, Any] | None = field(default=None, compare=False)
 
     @property
     def shards(self) -> int:
@@ -98,11 +101,11 @@ class Manifest:
             shard: Its number, from 0.
 
         Returns:
-            Its images, with :data:`SCHEMA`.
+            Its images, with :data:`SCHEMA`; columns that an earlier version did not write are null.
         """
         file = self.files[bisect.bisect_right(self.files, shard, key=lambda f: f.first_shard) - 1]
         metadata = _metadata(self.folder, file.name)
-        return read_row_group(self.folder, file.name, shard - file.first_shard, metadata)
+        return fill_columns(read_row_group(self.folder, file.name, shard - file.first_shard, metadata), SCHEMA)
 
 
 _metadata = lru_cache(maxsize=4)(read_file_metadata)
@@ -174,7 +177,7 @@ def write_manifest(entries: Iterable[Entry], folder: Folder, *, source: str, lar
         name = f"part-{len(files):05d}.parquet"
         folder.write(name, buffer.getvalue())
         files.append(ManifestFile(name, first, count, images))
-    skipped = entries.skipped if isinstance(entries, Listing) else 0
+    skipped, names = (entries.skipped, entries.names) if isinstance(entries, Listing) else (0, None)
     if not files:
         hint = entries.hint if isinstance(entries, Listing) else ""
         raise UserError(f"{source}: no images found{hint}")
@@ -184,11 +187,12 @@ def write_manifest(entries: Iterable[Entry], folder: Folder, *, source: str, lar
         "source": source,
         "images": images,
         "skipped": skipped,
+        "names": names,
         "files": [asdict(file) for file in files],
         "digest": digest.hexdigest(),
     }
     folder.write_json(MANIFEST_FILE, record)
-    return Manifest(folder, source, images, skipped, tuple(files), digest.hexdigest())
+    return Manifest(folder, source, images, skipped, tuple(files), digest.hexdigest(), names)
 
 
 def _as_bytes(value: object) -> bytes:
@@ -200,6 +204,7 @@ def _shard_table(entries: list[Entry], number: int) -> pa.Table:
         "image_id": [image_id(e.uri, e.member) for e in entries],
         "uri": [e.uri for e in entries],
         "member": [e.member for e in entries],
+        "path": [e.path for e in entries],
         "offset": [e.offset for e in entries],
         "size": [e.size for e in entries],
         "etag": [e.etag for e in entries],
@@ -232,7 +237,8 @@ def find_manifest(url: str, storage_options: Mapping[str, Any] | None = None) ->
     files = tuple(from_record(ManifestFile, file) for file in record["files"])
     # An earlier version left none; this one tells at least manifests of other numbers of images or shards apart.
     digest = record.get("digest") or hashlib.blake2b(_as_bytes(record), digest_size=DIGEST_BYTES).hexdigest()
-    return Manifest(folder, record["source"], record["images"], record["skipped"], files, digest)
+    known = record["source"], record["images"], record["skipped"]
+    return Manifest(folder, *known, files, digest, record.get("names"))
 
 
 def run(options: ManifestOptions) -> Manifest:
@@ -256,13 +262,24 @@ def run(options: ManifestOptions) -> Manifest:
 def _find_or_list(options: ManifestOptions) -> tuple[Manifest, bool]:
     """Gives the manifest that is there, or lists the source; tells whether it did."""
     source = absolute(options.source)
+    storage_options = for_reading(options.storage_options, source)
+    listing = Listing(
+        source,
+        all_files=options.all_files,
+        members=options.members,
+        column=options.column,
+        storage_options=storage_options,
+    )
     found = find_manifest(options.manifest, options.storage_options)
     if found is not None:
         if found.source != source:
             raise UserError(f"{options.manifest}: holds the manifest of {found.source}; name another folder")
+        if found.names not in (None, listing.names):
+            raise UserError(
+                f"{options.manifest}: holds the manifest of {source} by other --all-files or --members; name another "
+                "folder"
+            )
         return found, False
-    storage_options = for_reading(options.storage_options, source)
-    listing = Listing(source, all_files=options.all_files, column=options.column, storage_options=storage_options)
     folder = Folder(options.manifest, options.storage_options)
     return write_manifest(listing, folder, source=source, largest_shard=options.shard_size), True
 
@@ -280,6 +297,7 @@ def find_or_make_manifest(
     output: Folder,
     *,
     all_files: bool,
+    members: tuple[str, ...],
     shard_size: int,
     storage_options: Mapping[str, Any],
     column: str | None = None,
@@ -290,6 +308,7 @@ def find_or_make_manifest(
         source: A manifest, or anything that can be listed.
         output: Of the command.
         all_files: Takes every file of a folder for an image.
+        members: Globs of the names that are taken.
         shard_size: Images in a shard, once there are many, where it is listed.
         storage_options: For fsspec.
         column: Of a table, the one that names or holds the images; None to tell it by its name.
@@ -298,15 +317,19 @@ def find_or_make_manifest(
         The manifest.
 
     Raises:
-        UserError: The source holds no image, or the output holds the manifest of another source.
+        UserError: The source holds no image, or the output holds the manifest of another source; or a manifest cannot
+            be listed by other names any more.
     """
     if (given := given_manifest(source, storage_options)) is not None:
+        if members and (given.names or {}).get("members") != list(members):
+            raise UserError(f"{source}: is a manifest, listed without --members {' '.join(members)}; list it anew so")
         return given
     options = ManifestOptions(
         source=source,
         manifest=f"{output.url}/{MANIFEST_FOLDER}",
         all_files=all_files,
         column=column,
+        members=members,
         shard_size=shard_size,
         storage_options=storage_options,
     )

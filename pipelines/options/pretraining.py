@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from tyro.conf import Positional, arg, subcommand
 
 from grepr_core.encoders.precision import Precision
-from pipelines.options.shared import Device, StoredOptions, check_address
+from pipelines.options.shared import Device, NamesOptions, StoredOptions, check_address
 
 #: Of grepr_core's distortions and patches, which take long to import; a test holds them together.
 MOST_KINDS, MOST_LEVELS, LEAST_SCENE_SIDE = 22, 5, 96
@@ -41,17 +41,11 @@ class RunOptions(StoredOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PhotosOptions(RunOptions):
+class PhotosOptions(NamesOptions, RunOptions):
     """Which photographs a stage of pretraining prepares."""
 
     source: Annotated[Positional[str], arg(metavar="SOURCE")]
     """Photographs, unrated: anything that 'grepr manifest' takes, or a manifest."""
-
-    all_files: bool = False
-    """Take every file of a folder for an image, whatever its name."""
-
-    column: str | None = None
-    """Of a table, the column that names the images or holds them; by default it is told by its name and its values."""
 
     max_pixels: int = 1024 * 1024
     """Scale larger photographs down to this many pixels first."""

@@ -5,14 +5,14 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
-from pipelines.options.shared import ScoringOptions
+from pipelines.options.shared import NamesOptions, ScoringOptions
 
 #: Choosing photos to rate takes memory that grows with the square of their number.
 MOST_POOL = 10_000
 
 
 @dataclass(frozen=True, kw_only=True)
-class LabelOptions(ScoringOptions):
+class LabelOptions(NamesOptions, ScoringOptions):
     """Rate the photos that teach a model most, on a page in the browser, for 'grepr fit'.
 
     The page is served to this machine alone. The same command again goes on where it ended.
@@ -41,12 +41,6 @@ class LabelOptions(ScoringOptions):
 
     port: int = 0
     """Port of the page; by default any that is free."""
-
-    all_files: bool = False
-    """Take every file of a folder for an image, whatever its name."""
-
-    column: str | None = None
-    """Of a table, the column that names the images or holds them; by default it is told by its name and its values."""
 
     def __post_init__(self) -> None:
         """Checks ranges.

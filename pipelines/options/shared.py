@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 import tyro
+from tyro.conf import UseAppendAction
 
 from grepr_core.encoders.precision import Precision
 from grepr_core.web.access import ALLOW_LINK_LOCAL, WebAccess
@@ -108,14 +109,24 @@ class StoredOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SourceOptions(StoredOptions):
-    """How a source is listed."""
+class NamesOptions:
+    """Which files of a source count."""
 
     all_files: bool = False
     """Take every file of a folder for an image, whatever its name."""
 
+    members: UseAppendAction[Annotated[tuple[str, ...], tyro.conf.arg(metavar="GLOB")]] = ()
+    """Take the members of tar archives, and the files of folders, whose names match this glob, such as '*.jpg'; or with
+    ! before it, as '!*.mask.png', those that do not. Give it several times for several globs; one with a slash is for
+    the whole path."""
+
     column: str | None = None
     """Of a table, the column that names the images or holds them; by default it is told by its name and its values."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceOptions(NamesOptions, StoredOptions):
+    """How a source is listed."""
 
     shard_size: int = LARGEST_SHARD
     """Images in a shard, the unit of retry and of output. The first shards are smaller."""

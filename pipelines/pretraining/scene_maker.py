@@ -138,6 +138,7 @@ def make_scenes(
         output,
         all_files=options.all_files,
         column=options.column,
+        members=options.members,
         shard_size=SHARD_SIZE,
         storage_options=options.storage_options,
     )

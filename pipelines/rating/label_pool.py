@@ -101,6 +101,7 @@ def _listed(options: LabelOptions, bundle: Bundle) -> Pool:
             Folder(temporary),
             all_files=options.all_files,
             column=options.column,
+            members=options.members,
             shard_size=LARGEST_SHARD,
             storage_options=options.storage_options,
         )

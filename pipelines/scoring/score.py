@@ -240,6 +240,7 @@ def open_manifest(options: ScoreOptions, output: Folder) -> Manifest:
         output,
         all_files=options.all_files,
         column=options.column,
+        members=options.members,
         shard_size=options.shard_size,
         storage_options=options.storage_options,
     )

@@ -24,6 +24,7 @@ from pipelines.running.shard_files import (
     shard_name,
 )
 from pipelines.scoring.current import current_folder
+from pipelines.stores.row_groups import fill_columns
 
 SCORES_FOLDER = "scores"
 #: Failures whose reason may have passed by the time the images are tried again.
@@ -43,6 +44,7 @@ def schema(feature_size: int | None = None) -> pa.Schema:
         pa.field("image_id", pa.string(), nullable=False),
         pa.field("uri", pa.string(), nullable=False),
         pa.field("member", pa.string()),
+        pa.field("path", pa.string()),
         pa.field("etag", pa.string()),
         pa.field("status", pa.string(), nullable=False),
         pa.field("error", pa.string()),
@@ -179,9 +181,25 @@ def read_summaries(folder: Folder, shards: Iterable[int]) -> Iterator[tuple[int,
 def read_shard(folder: Folder, shard: int, columns: Sequence[str] | None = None) -> pa.Table:
     """Reads the scores of a finished shard.
 
+    Args:
+        folder: Of the scores.
+        shard: Its number.
+        columns: Those wanted; all by default.
+
+    Returns:
+        The rows. A column of :func:`schema` that an earlier version did not write is null.
+
     Raises:
         BrokenShard: The file is no Parquet file, or not a whole one.
     """
+    table = read_table(folder, shard, columns)
+    features = table.schema.field("features").type if "features" in table.column_names else None
+    known = schema(None if features is None else features.list_size)
+    return fill_columns(table, known if columns is None else pa.schema([f for f in known if f.name in columns]))
+
+
+def read_table(folder: Folder, shard: int, columns: Sequence[str] | None = None) -> pa.Table:
+    """Reads a table that is kept by shards, of whatever columns; otherwise like :func:`read_shard`."""
     with folder.fs.open(folder.path(shard_name(shard)), "rb") as file:
         try:
             # Without the footer's summary, so that tables of several shards have equal schemas.

@@ -32,7 +32,7 @@ from pipelines.running.shard_files import finished_shards, read_footers
 from pipelines.running.shard_pool import ShardRun
 from pipelines.running.workers import cluster_workers
 from pipelines.scoring.current import one_state
-from pipelines.scoring.score_table import SCORES_FOLDER, read_shard
+from pipelines.scoring.score_table import SCORES_FOLDER, read_shard, read_table
 from pipelines.selection.copies import IMAGES_FOLDER, Copier, NameCheck
 from pipelines.selection.criteria import Counts, Criteria
 from pipelines.selection.images import WRITTEN_FOLDER, ImagesJob, WrittenShard
@@ -293,7 +293,7 @@ def _write_images(
     footers = read_footers(lists, sorted(finished_shards(lists)))
     written = {shard: from_record(WrittenShard, footer) for shard, footer in footers}
     failed = [shard for shard, summary in written.items() if summary.failed]
-    write_failures(output, UNWRITTEN_FILE, (read_shard(lists, shard) for shard in failed))
+    write_failures(output, UNWRITTEN_FILE, (read_table(lists, shard) for shard in failed))
     return sum(written.values(), WrittenShard())
 
 

@@ -34,3 +34,19 @@ def read_row_group(folder: Folder, name: str, group: int, metadata: pq.FileMetaD
     with folder.fs.open(folder.path(name), "rb", **_NO_READ_AHEAD) as file:
         # Pre-buffering joins the columns into one request.
         return pq.ParquetFile(file, metadata=metadata, pre_buffer=True).read_row_group(group)
+
+
+def fill_columns(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """Gives a table that another version may have written the columns of this one, null where it has none.
+
+    Args:
+        table: The table. Columns that are unknown here stay, behind the others.
+        schema: Of this version.
+    """
+    missing = [field for field in schema if field.name not in table.column_names]
+    if not missing:
+        return table
+    unknown = [name for name in table.column_names if name not in schema.names]
+    for field in missing:
+        table = table.append_column(field, pa.nulls(len(table), field.type))
+    return table.select([*schema.names, *unknown])

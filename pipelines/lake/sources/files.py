@@ -105,4 +105,4 @@ def resolve(reference: str, container: str) -> str:
 
 def unread(container: Entry) -> Entry:
     """Gives a row for a container that could not be read to its end, which ends in a status that says so."""
-    return Entry(container.uri, container.size, container.etag)
+    return Entry(container.uri, container.size, container.etag, path=container.path)

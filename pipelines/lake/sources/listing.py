@@ -3,7 +3,9 @@
 import itertools
 import logging
 import os
+import posixpath
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
@@ -13,7 +15,7 @@ from grepr_core.errors import UserError
 from grepr_core.storage import absolute, is_local
 from pipelines.lake.sources.column_choice import ColumnChoice
 from pipelines.lake.sources.duplicates import Seen
-from pipelines.lake.sources.entry import Entry, NameFilter
+from pipelines.lake.sources.entry import Entry, NameFilter, path_from
 from pipelines.lake.sources.files import open_file
 from pipelines.lake.sources.image_table import list_image_table
 from pipelines.lake.sources.inventory import INVENTORY_FILE, list_inventory
@@ -40,6 +42,7 @@ class Listing:
         *,
         all_files: bool = False,
         column: str | None = None,
+        members: Sequence[str] = (),
         storage_options: Mapping[str, Any] | None = None,
     ) -> None:
         """Prepares a listing; nothing is read before iteration.
@@ -50,17 +53,27 @@ class Listing:
                 with ``.gz``) stands for the images in it, one that ends in ``manifest.json`` for an S3 Inventory.
             all_files: Takes every file of a folder or archive, whatever its name, hidden ones included.
             column: Of a table, the one that names or holds the images; by default by its name.
+            members: Globs of the names that are taken of a folder or archive in place of all that images have; one
+                that begins with ``!`` says what is not. See :class:`~pipelines.lake.sources.entry.NameFilter`.
             storage_options: For fsspec.
+
+        Raises:
+            UserError: A glob is none.
         """
         self._source = absolute(source)
-        self._names = NameFilter(all_files=all_files)
+        self._names = NameFilter(all_files=all_files, members=members)
         self._choice = ColumnChoice(column)
         self._storage_options = dict(storage_options or {})
 
     @property
     def skipped(self) -> int:
-        """Files passed over so far because their name is not an image's."""
+        """Files passed over so far, by their names, or since they are none that can be read."""
         return self._names.skipped
+
+    @property
+    def names(self) -> dict[str, Any]:
+        """Which names are taken, as JSON's types."""
+        return {"all_files": self._names.all_files, "members": list(self._names.members)}
 
     @property
     def hint(self) -> str:
@@ -70,6 +83,9 @@ class Listing:
         for suffix, count in self._names.containers.most_common(1):
             folder = self._source.rstrip("/")
             return f" ({count} {suffix} files: name them with a glob such as '{folder}/*{suffix}')"
+        if self._names.members:
+            globs = " ".join(map(repr, self._names.members))
+            return f" ({self.skipped} files were passed over, which --members {globs} does not take)"
         return f" ({self.skipped} files of other names were passed over; --all-files takes them)"
 
     def __iter__(self) -> Iterator[Entry]:
@@ -82,6 +98,11 @@ class Listing:
             raise UserError(
                 f"{self._source}: --column is of tables with named columns ({', '.join(_WITH_COLUMNS)}); leave it out"
             )
+        yield from self._images()
+        for glob in self._names.unmatched():
+            log.warning("%s: no name matches --members %r", self._source, glob)
+
+    def _images(self) -> Iterator[Entry]:
         if is_local(self._source) and os.path.isdir(self._source):
             return self._files(self._names)
         containers = NameFilter(all_files=True)
@@ -89,7 +110,8 @@ class Listing:
         if name.endswith(COMPRESSED_TARS):
             raise UserError(f"{self._source}: a compressed archive cannot be read at random; unpack it to .tar")
         if name.endswith("/" + INVENTORY_FILE):
-            return list_inventory(self._source, self._names, self._storage_options)
+            found = list_inventory(self._source, self._names, self._storage_options)
+            return (replace(entry, path=entry.uri.split("/", 3)[3]) for entry in found)
         if name.endswith(".tar"):
             return list_tars(self._files(containers), self._names, self._storage_options)
         if name.endswith(TABLE_SUFFIXES):
@@ -104,13 +126,15 @@ class Listing:
     def _in_tables(self, tables: Iterable[Entry]) -> Iterator[Entry]:
         seen = Seen()
         for table in tables:
+            # Where all tables are below, which are several where the source is a glob.
+            here = table.path is not None and table.uri.endswith(table.path)
+            root = table.uri.removesuffix(table.path or "") if here else posixpath.dirname(table.uri) + "/"
             chosen = self._chosen(table.uri) if table.uri.lower().endswith(".parquet") else Chosen()
             if chosen.images:
-                yield from list_image_table(table, chosen.images, self._storage_options)
+                yield from _with_paths(list_image_table(table, chosen.images, self._storage_options), root)
             else:
-                yield from self._in_archives(
-                    list_table(table.uri, self._storage_options, seen, self._choice, chosen.uris)
-                )
+                images = list_table(table.uri, self._storage_options, seen, self._choice, chosen.uris)
+                yield from self._in_archives(_with_paths(images, root))
         if seen.repeated:
             log.warning("%s: %d images are named more than once; each is taken once", self._source, seen.repeated)
 
@@ -131,7 +155,8 @@ class Listing:
         archives = (Entry(uri) for uri in dict.fromkeys(entry.uri for entry in members))
         listed = list_tars(archives, NameFilter(all_files=True), self._storage_options)
         found = {key: entry for entry in listed if (key := (entry.uri, entry.member)) in wanted}
-        yield from (found.get((entry.uri, entry.member), entry) for entry in members)
+        for entry in members:
+            yield replace(found.get((entry.uri, entry.member), entry), path=entry.path)
 
     def _chosen(self, uri: str) -> Chosen:
         with open_file(uri, self._storage_options) as file:
@@ -147,3 +172,7 @@ def _kind(entry: Entry) -> str:
     if entry.member is None:
         return "archive"
     return "member" if entry.offset is None else "file"
+
+
+def _with_paths(entries: Iterable[Entry], root: str) -> Iterator[Entry]:
+    return (replace(entry, path=path_from(entry.uri, root)) for entry in entries)

@@ -2,7 +2,9 @@
 
 import glob
 import logging
+import posixpath
 import re
+import urllib.parse
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +16,7 @@ from obstore.store import ObjectStore
 from grepr_core.errors import UserError
 from grepr_core.storage import open_file_system
 from grepr_core.web.access import is_web
-from pipelines.lake.sources.entry import Entry, NameFilter
+from pipelines.lake.sources.entry import Entry, NameFilter, glob_root, path_below
 from pipelines.lake.sources.files import TIMEOUT
 from pipelines.lake.sources.versions import object_etag, plain_etag
 from pipelines.stores.object_listing import list_objects
@@ -67,17 +69,18 @@ def _list_store(source: str, names: NameFilter, storage_options: Mapping[str, An
             raise InvalidPathError
         item = None if key.endswith("/") else _head(store, folder)
         if item is not None:
-            yield _entry(bucket, item)
+            yield _entry(bucket, folder, item)
             return
         matches = None
         if glob.has_magic(key) and not any(obstore.list(store, folder, chunk_size=1)):
             matches = re.compile(glob_translate(key))
             # What stands before the first wildcard need not be searched.
-            folder = re.split(r"[*?[]", key)[0].rpartition("/")[0]
+            folder = glob_root(key)
         for item in list_objects(store, folder):
-            if matches.match(item["path"]) if matches else names.wants(item["path"]):
-                last = item["path"]
-                yield _entry(bucket, item)
+            path = item["path"]
+            if matches.match(path) if matches else names.wants(path_below(f"/{path}", f"/{folder}")):
+                last = path
+                yield _entry(bucket, folder, item)
     except InvalidPathError:
         log.warning("%s: some keys have empty or dot segments; listing goes on with a slower client", source)
         yield from _list_any(source, names, storage_options, after=f"{bucket}/{last}" if last else "")
@@ -92,8 +95,9 @@ def _head(store: ObjectStore, key: str) -> "ObjectMeta | None":
     return item if item and (item["size"] or not any(obstore.list(store, key, chunk_size=1))) else None
 
 
-def _entry(bucket: str, item: "ObjectMeta") -> Entry:
-    return Entry(f"{bucket}/{item['path']}", item["size"], object_etag(item))
+def _entry(bucket: str, folder: str, item: "ObjectMeta") -> Entry:
+    uri = f"{bucket}/{item['path']}"
+    return Entry(uri, item["size"], object_etag(item), path=path_below(uri, f"{bucket}/{folder}"))
 
 
 def _list_web(source: str, names: NameFilter, storage_options: Mapping[str, Any]) -> Iterator[Entry]:
@@ -106,7 +110,8 @@ def _list_web(source: str, names: NameFilter, storage_options: Mapping[str, Any]
     if url.endswith("/") or info.get("mimetype") == "text/html":
         yield from _list_any(url.rstrip("/") + "/", names, storage_options)
     else:
-        yield Entry(url, info.get("size"), _etag(info))
+        name = posixpath.basename(urllib.parse.urlsplit(url).path)
+        yield Entry(url, info.get("size"), _etag(info), path=name or None)
 
 
 def _list_any(
@@ -115,10 +120,14 @@ def _list_any(
     fs, root = open_file_system(source, storage_options)
     matched = glob.has_magic(root) and not fs.exists(root)
     found = fs.glob(root, detail=True) if matched else fs.find(root, detail=True)
+    folder = glob_root(root) if matched else root
     for path in sorted(found):
-        uri, info = fs.unstrip_protocol(path), found[path]
-        if info["type"] == "file" and uri > after and not path.endswith("/") and (matched or names.wants(path)):
-            yield Entry(uri, info.get("size"), _etag(info))
+        uri, info, below = fs.unstrip_protocol(path), found[path], path_below(path, folder)
+        # Links and whatever else is no folder may be images too.
+        if info["type"] == "directory" or uri <= after or path.endswith("/"):
+            continue
+        if matched or names.wants(below):
+            yield Entry(uri, info.get("size"), _etag(info), path=below)
 
 
 def _etag(info: Mapping[str, Any]) -> str | None:

@@ -109,7 +109,7 @@ def _read(tar: Entry, storage_options: Mapping[str, Any]) -> _Contents:
         times[name] += 1
         # An archive may hold a name twice, and a manifest may not.
         unique = name if times[name] == 1 else f"{times[name]}#{name}"
-        contents.images.append((Entry(tar.uri, found.size, tar.etag, unique, found.offset), name))
+        contents.images.append((Entry(tar.uri, found.size, tar.etag, unique, found.offset, tar.path), name))
     return contents
 
 

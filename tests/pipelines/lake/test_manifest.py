@@ -3,12 +3,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import s3fs
 
 from grepr_core.errors import UserError
 from grepr_core.storage import Folder
-from pipelines.lake.manifest import SCHEMA, find_manifest, image_id, run, shard_sizes, write_manifest
+from pipelines.lake.manifest import SCHEMA, _metadata, find_manifest, image_id, run, shard_sizes, write_manifest
 from pipelines.lake.sources import Entry
 from pipelines.options import ManifestOptions
 from tests.s3_server import s3_server
@@ -137,3 +138,17 @@ def test_a_digest_tells_manifests_apart(tmp_path: Path):
     del record["digest"]  # as an earlier version writes it
     folder.write_json("manifest.json", record)
     assert find_manifest(folder.url).digest == find_manifest(folder.url).digest
+
+
+def test_a_manifest_of_an_earlier_version_has_no_paths(tmp_path: Path):
+    of_now = [Entry(f"/lake/{i}.jpg", path=f"{i}.jpg") for i in range(3)]
+    manifest = write_manifest(of_now, Folder(str(tmp_path)), source="lake", largest_shard=10)
+    assert manifest.read_shard(0)["path"].to_pylist() == ["0.jpg", "1.jpg", "2.jpg"]
+    file = tmp_path / manifest.files[0].name
+    pq.write_table(pq.read_table(file).drop_columns("path"), file)
+    _metadata.cache_clear()
+    before = find_manifest(str(tmp_path))
+    assert before is not None
+    assert before.read_shard(0).schema.equals(SCHEMA)
+    assert before.read_shard(0)["path"].to_pylist() == [None] * 3
+    assert before.digest == manifest.digest

@@ -80,6 +80,10 @@ def test_odd_keys_are_listed_in_order_and_read(odd: Bucket):
     listing = Listing("s3://odd-keys/p")
     found = list(listing)
     assert [e.uri for e in found] == sorted(f"s3://odd-keys/p/{name}.jpg" for name in ODD)
+    assert [f"s3://odd-keys/p/{e.path}" for e in found] == [e.uri for e in found]
+    assert {e.path for e in Listing("s3://odd-keys/")} == {e.uri.removeprefix("s3://odd-keys/") for e in found} | {
+        "p2/other.jpg"
+    }
     assert {(e.size, e.etag) for e in found} == {(3, "202cb962ac59075b964b07152d234b70")}
     assert listing.skipped == 1
     for entry in found:
@@ -93,6 +97,10 @@ def test_an_object_a_glob_and_a_name_with_brackets(odd: Bucket):
     assert uris("s3://odd-keys/p/[1].jpg") == ["s3://odd-keys/p/[1].jpg"]
     assert uris("s3://odd-keys/p/dir*") == ["s3://odd-keys/p/dir-x.jpg"]
     assert uris("s3://odd-keys/**/x.jpg") == ["s3://odd-keys/p/dir.jpg/x.jpg", "s3://odd-keys/p/dir/x.jpg"]
+    assert [e.path for e in Listing("s3://odd-keys/p/dir/*.jpg")] == ["x.jpg"]
+    assert [e.path for e in Listing("s3://odd-keys/*/dir/x.jpg")] == ["p/dir/x.jpg"]
+    assert [e.path for e in Listing("s3://odd-keys/p/q?x#y.jpg")] == ["q?x#y.jpg"]
+    assert [e.path for e in Listing("S3://odd-keys", members=("p/dir/*", "!n*"))] == ["p/dir/x.jpg"]
     assert uris("s3://odd-keys/*/not*") == ["s3://odd-keys/p/notes.txt"]
 
 
@@ -130,6 +138,7 @@ def test_keys_that_are_no_paths_are_listed_all_the_same(server: str):
     keys = ["p/a.jpg", "p/b//x.jpg", "p/c.jpg"]
     for key in keys:
         bucket.put(key)
+    assert [e.path for e in Listing("s3://no-paths/p")] == ["a.jpg", "b//x.jpg", "c.jpg"]
     assert uris("s3://no-paths/p") == [f"s3://no-paths/{key}" for key in keys]
 
 
@@ -238,6 +247,10 @@ def test_inventory(server: str, file_format: str):
     listing = Listing(f"s3://{bucket.name}/inv/lake/daily/2026-01-01T00-00Z/manifest.json")
     assert list(listing) == [Entry("s3://lake/a/ü b+c%.jpg", 5, "e1"), Entry("s3://lake/b.png", 7, "e5-2")]
     assert listing.skipped == 1
+    assert [e.path for e in Listing(f"s3://{bucket.name}/inv/lake/daily/2026-01-01T00-00Z/manifest.json")] == [
+        "a/ü b+c%.jpg",
+        "b.png",
+    ]
 
 
 def test_other_manifests_are_no_inventory(tmp_path: Path):
@@ -256,6 +269,8 @@ def test_a_web_server(tmp_path: Path):
         threading.Thread(target=web.serve_forever, daemon=True).start()
         root = f"http://127.0.0.1:{web.server_address[1]}"
         assert uris(f"{root}/") == [f"{root}/a%20b.jpg", f"{root}/sub/c.png"]
+        assert [e.path for e in Listing(f"{root}/")] == ["a%20b.jpg", "sub/c.png"]
+        assert [e.path for e in Listing(f"{root}/a%20b.jpg?x=1")] == ["a%20b.jpg"]
         assert uris(f"{root}/sub") == [f"{root}/sub/c.png"]
         assert [(e.uri, e.size) for e in Listing(f"{root}/a%20b.jpg?x=1")] == [(f"{root}/a%20b.jpg?x=1", 5)]
         with pytest.raises(UserError, match="nowhere"):

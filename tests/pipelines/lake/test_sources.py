@@ -6,6 +6,7 @@ import pytest
 
 from grepr_core.errors import UserError
 from pipelines.lake.sources import Entry, Listing, path_to_uri, uri_to_path
+from pipelines.lake.sources.entry import path_from
 
 
 def touch(path: Path, content: bytes = b"x") -> Path:
@@ -33,7 +34,7 @@ def test_files_of_other_names_are_counted_not_listed(tmp_path: Path):
         touch(tmp_path / name)
     listing = Listing(str(tmp_path))
     assert [entry.uri for entry in listing] == [str(tmp_path / "a.jpg")]
-    assert listing.skipped == 3
+    assert listing.skipped == 4  # a hidden folder is one
     assert len(uris(tmp_path, all_files=True)) == 5
 
 
@@ -135,3 +136,55 @@ def test_a_locale_changes_no_uri(encoding: str, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(os, "fsdecode", lambda path: path.decode(encoding, "surrogateescape"))
     assert path_to_uri(in_that_locale) == "/lake/é.jpg"
     assert uri_to_path("/lake/é.jpg") == uri_to_path("file:///lake/%C3%A9.jpg") == in_that_locale
+
+
+def paths(source: str | Path, **options: bool) -> list[str | None]:
+    return [entry.path for entry in Listing(str(source), **options)]
+
+
+def test_a_path_is_the_same_wherever_the_lake_is(tmp_path: Path):
+    lakes = [tmp_path / "lake", tmp_path / "moved" / os.fsdecode(b"\xff lake [1]")]
+    for lake in lakes:
+        for name in ("a.jpg", "d/é b.jpg", "d/e/c.jpg", os.fsdecode(b"d/\xff%.jpg")):
+            touch(lake / name)
+        (lake / "d/list.txt").write_text(f"é b.jpg\n./e/c.jpg\n../a.jpg\n{lakes[0]}/d/e/c.jpg\nhttp://h/x.jpg\n")
+        touch(lake / "broken.jpg").unlink()
+        (lake / "broken.jpg").symlink_to("nowhere")
+    everything = ["a.jpg", "broken.jpg", "d/e/c.jpg", "d/é b.jpg", "file:d/%FF%25.jpg"]
+    for lake in lakes:
+        assert paths(lake) == everything
+        assert paths(lake / "d/e/c.jpg") == ["c.jpg"]
+        assert paths(lake / "d/list.txt")[:3] == ["é b.jpg", "e/c.jpg", "../a.jpg"]
+        assert paths(lake / "d/list.txt")[-1] is None
+    assert paths(f"{lakes[0]}/**/*.jpg") == everything
+    assert paths(f"{lakes[0]}/[d]/e/*.jpg") == ["d/e/c.jpg"]
+    assert paths(f"{lakes[0]}/*/list.txt")[:3] == ["d/é b.jpg", "d/e/c.jpg", "a.jpg"]
+
+
+def test_paths_on_other_file_systems():
+    fs = fsspec.filesystem("memory")
+    fs.pipe_file("/paths-lake/a.jpg", b"123")
+    fs.pipe_file("/paths-lake/b/c.png", b"1")
+    assert paths("memory://paths-lake") == paths("memory://paths-lake/**/*.*") == ["a.jpg", "b/c.png"]
+    assert paths("memory://paths-lake/b/c.png") == ["c.png"]
+
+
+@pytest.mark.parametrize(
+    ("uri", "root", "expected"),
+    [
+        ("s3://b/t/a.jpg", "s3://b/t/", "a.jpg"),
+        ("s3://b/p/a.jpg", "s3://b/t/", "../p/a.jpg"),
+        ("s3://b/a.jpg", "s3://b/", "a.jpg"),
+        ("s3://c/a.jpg", "s3://b/", None),
+        ("/a.jpg", "s3://b/", None),
+        ("s3://b/a.jpg", "/t/", None),
+        ("http://h/t/a%20b.jpg?x=1", "http://h/t/", "a%20b.jpg?x=1"),
+    ],
+)
+def test_a_path_leads_from_a_folder_to_an_image(uri: str, root: str, expected: str | None):
+    assert path_from(uri, root) == expected
+
+
+def test_a_file_that_a_glob_finds_twice_is_one(tmp_path: Path):
+    touch(tmp_path / "a/b/c.jpg")
+    assert uris(f"{tmp_path}/**/**/*.jpg") == [str(tmp_path / "a/b/c.jpg")]

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from grepr_core.errors import UserError
-from pipelines.lake.manifest import run
+from grepr_core.storage import Folder
+from pipelines.lake.manifest import find_or_make_manifest, run
 from pipelines.lake.sources import Entry, Listing
 from pipelines.options import ManifestOptions
 
@@ -170,3 +171,62 @@ def test_a_folder_named_like_an_archive_is_a_folder(tmp_path: Path):
     (entry,) = Listing(str(tmp_path / "photos.tar"))
     assert isinstance(entry, Entry)
     assert entry.uri.endswith("a.jpg")
+
+
+def sample(path: Path) -> None:
+    """A tar as WebDataset has it: of each sample several members."""
+    make_tar(path, [f"d/{i}{kind}" for i in range(2) for kind in (".jpg", ".json", ".mask.png", ".img")] + ["._0.jpg"])
+
+
+@pytest.mark.parametrize(
+    ("globs", "expected"),
+    [
+        ((), ["d/0.jpg", "d/0.mask.png", "d/1.jpg", "d/1.mask.png"]),
+        (("*.jpg",), ["d/0.jpg", "d/1.jpg"]),
+        (("!*.mask.png",), ["d/0.jpg", "d/1.jpg"]),
+        (("*.img", "d/0.jpg"), ["d/0.jpg", "d/0.img", "d/1.img"]),
+        (("*.png", "*.jpg", "!1.*"), ["d/0.jpg", "d/0.mask.png"]),
+        (("[0-9].jpg",), ["d/0.jpg", "d/1.jpg"]),
+        (("**/0.*", "!*.json"), ["d/0.jpg", "d/0.mask.png", "d/0.img"]),
+    ],
+)
+def test_globs_say_which_members_count(tmp_path: Path, globs: tuple[str, ...], expected: list[str]):
+    sample(tmp_path / "a.tar")
+    listing = Listing(str(tmp_path / "*.tar"), members=globs)
+    assert [e.member for e in listing] == expected
+    assert listing.skipped == 9 + 1 - len(expected)  # a link among them
+    with tarfile.open(tmp_path / "a.tar") as archive:
+        archive.extractall(tmp_path / "folder", filter="fully_trusted")
+    (tmp_path / "folder/link.jpg").unlink()
+    (tmp_path / "list.txt").write_text("a.tar\n")
+    assert [e.member for e in Listing(str(tmp_path / "list.txt"), members=globs)] == expected
+    assert {e.path for e in Listing(str(tmp_path / "folder"), members=globs)} == set(expected)
+
+
+def test_a_glob_that_matches_nothing_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    sample(tmp_path / "a.tar")
+    assert len(list(Listing(str(tmp_path / "a.tar"), members=("*.jpg", "!*.msk.png")))) == 2
+    assert caplog.text.count("no name matches --members '!*.msk.png'") == 1
+    assert "*.jpg'" not in caplog.text
+    options = ManifestOptions(source=str(tmp_path / "a.tar"), manifest=str(tmp_path / "m"), members=("*.JPG",))
+    with pytest.raises(
+        UserError, match=r"no images found \(10 files were passed over, which --members '\*.JPG' does not"
+    ):
+        run(options)
+    for glob in ("**.jpg", "!"):
+        with pytest.raises(UserError, match="--members"):
+            Listing(str(tmp_path), members=(glob,))
+
+
+def test_a_manifest_is_of_its_globs(tmp_path: Path):
+    sample(tmp_path / "a.tar")
+    source, manifest = str(tmp_path / "a.tar"), str(tmp_path / "m")
+    assert run(ManifestOptions(source=source, manifest=manifest, members=("*.jpg",))).images == 2
+    assert run(ManifestOptions(source=source, manifest=manifest, members=("*.jpg",))).images == 2
+    with pytest.raises(UserError, match="by other --all-files or --members; name another folder"):
+        run(ManifestOptions(source=source, manifest=manifest))
+    of = {"all_files": False, "shard_size": 9, "storage_options": {}}
+    again = find_or_make_manifest(manifest, Folder(str(tmp_path / "out")), members=("*.jpg",), **of)
+    assert again.images == find_or_make_manifest(manifest, Folder(str(tmp_path / "out")), members=(), **of).images == 2
+    with pytest.raises(UserError, match="is a manifest, listed without --members"):
+        find_or_make_manifest(manifest, Folder(str(tmp_path / "out")), members=("*.png",), **of)
