@@ -71,7 +71,7 @@ class Manifest:
         images: Number of images.
         skipped: Number of files that were passed over, by their names or since they are none that can be read.
         files: Its Parquet files.
-        names: Which names were taken, as :attr:`Listing.names` tells; None where an earlier version listed it.
+        names: Options that say which names were taken; None where that is not known.
         digest: Of its images, their ETags and their shards, in order: what else is done by shards is of this manifest
             alone.
     """
@@ -145,7 +145,14 @@ def shard_sizes(largest: int) -> Iterator[int]:
     yield from itertools.repeat(largest)
 
 
-def write_manifest(entries: Iterable[Entry], folder: Folder, *, source: str, largest_shard: int) -> Manifest:
+def write_manifest(
+    entries: Iterable[Entry],
+    folder: Folder,
+    *,
+    source: str,
+    largest_shard: int,
+    names: Mapping[str, Any] | None = None,
+) -> Manifest:
     """Writes a manifest, holding one shard's rows and one compressed file in memory at most.
 
     Args:
@@ -153,6 +160,7 @@ def write_manifest(entries: Iterable[Entry], folder: Folder, *, source: str, lar
         folder: Where to.
         source: What is said of their origin.
         largest_shard: Images in a shard once there are many.
+        names: Options that say which names were taken, as JSON's types.
 
     Returns:
         The manifest.
@@ -177,7 +185,7 @@ def write_manifest(entries: Iterable[Entry], folder: Folder, *, source: str, lar
         name = f"part-{len(files):05d}.parquet"
         folder.write(name, buffer.getvalue())
         files.append(ManifestFile(name, first, count, images))
-    skipped, names = (entries.skipped, entries.names) if isinstance(entries, Listing) else (0, None)
+    skipped = entries.skipped if isinstance(entries, Listing) else 0
     if not files:
         hint = entries.hint if isinstance(entries, Listing) else ""
         raise UserError(f"{source}: no images found{hint}")
@@ -262,26 +270,24 @@ def run(options: ManifestOptions) -> Manifest:
 def _find_or_list(options: ManifestOptions) -> tuple[Manifest, bool]:
     """Gives the manifest that is there, or lists the source; tells whether it did."""
     source = absolute(options.source)
-    storage_options = for_reading(options.storage_options, source)
-    listing = Listing(
-        source,
-        all_files=options.all_files,
-        members=options.members,
-        column=options.column,
-        storage_options=storage_options,
-    )
+    names: dict[str, Any] = {
+        "all_files": options.all_files,
+        "members": list(options.members),
+        "column": options.column,
+    }
     found = find_manifest(options.manifest, options.storage_options)
     if found is not None:
         if found.source != source:
             raise UserError(f"{options.manifest}: holds the manifest of {found.source}; name another folder")
-        if found.names not in (None, listing.names):
+        if found.names not in (None, names):
             raise UserError(
-                f"{options.manifest}: holds the manifest of {source} by other --all-files or --members; name another "
-                "folder"
+                f"{options.manifest}: holds the manifest of {source} by other --all-files, --members or --column; name "
+                "another folder"
             )
         return found, False
+    listing = Listing(source, **names, storage_options=for_reading(options.storage_options, source))
     folder = Folder(options.manifest, options.storage_options)
-    return write_manifest(listing, folder, source=source, largest_shard=options.shard_size), True
+    return write_manifest(listing, folder, source=source, largest_shard=options.shard_size, names=names), True
 
 
 def given_manifest(source: str, storage_options: Mapping[str, Any]) -> Manifest | None:

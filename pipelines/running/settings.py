@@ -24,6 +24,12 @@ def source_settings(source: str) -> dict[str, str | None]:
     return {SOURCE: shown, SOURCE_DIGEST: digest if shown != source else None}
 
 
+def other_source(before: Mapping[str, Any], settings: Mapping[str, Any]) -> bool:
+    """Tells whether two settings are of different sources."""
+    before = _with_source_as_now(before, settings)
+    return any(before.get(name) != settings.get(name) for name in (SOURCE, SOURCE_DIGEST))
+
+
 def check_settings(output: Folder, settings: dict[str, Any], *, defaults: Mapping[str, Any], holds: str) -> None:
     """Writes ``settings.json`` where there is none, and otherwise checks that it says the same.
 

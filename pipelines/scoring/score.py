@@ -40,6 +40,7 @@ from pipelines.running.settings import (
     check_settings,
     made_otherwise,
     option_defaults,
+    other_source,
     source_settings,
     with_unknown,
 )
@@ -192,7 +193,12 @@ def check_finished(record: RunRecord, options: LakeOptions, output: Folder, mode
     manifest = given_manifest(options.source, options.storage_options)
     source = manifest.source if manifest is not None else absolute(options.source)
     if changed := scored_otherwise(record.settings, source, options, model):
-        raise made_otherwise(output, "scores", changed)
+        error = made_otherwise(output, "scores", changed)
+        if other_source(record.settings, source_settings(source)):
+            error = UserError(
+                f"{error}; --since {output.url} takes the rows of a lake that was moved over into another"
+            )
+        raise error
     return manifest
 
 
@@ -305,7 +311,7 @@ def score_manifest(
             if options.gpu_decode:
                 _check_gpu_decode(workers)
             precision = settle_precision(output, settings, workers)
-            old = ray.put(OldScores.read(since)) if since is not None else None
+            old = ray.put(OldScores.read(since, settings)) if since is not None else None
             job = _job(manifest, output, model, options, precision, workers, features, retry, old)
             run = ShardRun(ShardScorer, job, todo, workers)
             for row in run:

@@ -71,11 +71,6 @@ class Listing:
         return self._names.skipped
 
     @property
-    def names(self) -> dict[str, Any]:
-        """Which names are taken, as JSON's types."""
-        return {"all_files": self._names.all_files, "members": list(self._names.members)}
-
-    @property
     def hint(self) -> str:
         """What to do about the files passed over; empty where there were none."""
         if not self.skipped:

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import shutil
+import tarfile
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 from unittest import mock
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import s3fs
 from fsspec.implementations.memory import MemoryFileSystem
@@ -20,6 +22,7 @@ from grepr_core.errors import Unavailable, UserError
 from grepr_core.storage import Folder
 from pipelines.lake import manifest as manifests
 from pipelines.lake.manifest import MANIFEST_FOLDER, find_manifest
+from pipelines.lake.sources import Entry
 from pipelines.options import FilterOptions, LabelOptions, ManifestOptions, ReportOptions, ScoreOptions
 from pipelines.rating import label_pool
 from pipelines.reporting import database, report
@@ -34,6 +37,7 @@ from pipelines.selection import rows as selected_rows
 from pipelines.selection.scores import open_scores
 from tests.pipelines.scoring.without_ray import without_ray
 from tests.s3_server import s3_server
+from tests.score_rows import score_row, write_run
 
 IMAGES = 12
 
@@ -207,7 +211,7 @@ def test_every_reader_finds_an_update_that_holds_already(lake: Path, tmp_path: P
     with mock.patch.object(update, "settle", side_effect=[None, Killed]), pytest.raises(Killed):
         update.run(options(lake, out.url, update=True))
     assert len(rows(out.child(SCORES_FOLDER))) == IMAGES
-    assert len(OldScores.read(out).keys) == 7
+    assert len(OldScores.read(out, {}).keys) == 7
     selected_from = open_scores(out.url, {}, unfinished=False)
     assert len(rows(selected_from.folder)) == selected_from.manifest().images == selected_from.images == 7
     with open_database() as connection:
@@ -416,6 +420,75 @@ def test_a_manifest_made_anew_of_as_many_images_is_another_one(lake: Path, tmp_p
     assert update.run(options(swap(1, 21), out, update=True)).images_here == 2
     names = [Path(uri).name for uri in read_scores(Folder(out))["uri"].to_pylist()]
     assert names == sorted(path.name for path in lake.iterdir())
+
+
+def test_a_lake_that_was_moved_or_copied_is_not_scored_again(lake: Path, tmp_path: Path):
+    (lake / "d").mkdir()
+    (lake / "d/0001.jpg").write_text("of the same name")
+    with tarfile.open(lake / "t.tar", "w") as archive:
+        for name in ("0002.jpg", "0003.jpg"):
+            archive.add(lake / name, name)
+    before, moved = Folder(str(tmp_path / "before")), tmp_path / "moved"
+    shutil.copytree(lake, moved)  # with the times, as cp -a does
+    for source, out, images in (("", "all", IMAGES + 1), ("*.tar", "tars", 2)):
+        score.run(options(lake / source, before.child(out).url))
+        record = score.run(options(moved / source, f"{tmp_path}/{out}", since=before.child(out).url))
+        assert (record.images, record.images_here) == (images, 0)
+        score.run(options(moved / source, f"{tmp_path}/anew-{out}"))
+        assert read_scores(Folder(f"{tmp_path}/{out}")).equals(read_scores(Folder(f"{tmp_path}/anew-{out}")))
+    change(moved)
+    (moved / "0000.jpg").rename(moved / "renamed.jpg")
+    record = score.run(options(moved, f"{tmp_path}/changed", since=before.child("all").url))
+    assert (record.images, record.images_here) == (8, 4)
+    with pytest.raises(UserError, match=f"--since {before.url}/all takes the rows of a lake that was moved over"):
+        update.run(options(moved, before.child("all").url, update=True))
+
+
+def test_the_uri_counts_before_the_path(lake: Path, tmp_path: Path):
+    (lake / "d").mkdir()
+    shutil.copy2(lake / "0001.jpg", lake / "d/0001.jpg")
+    out = str(tmp_path / "out")
+    score.run(options(lake, out))
+    (lake / "d/0001.jpg").write_text("another")
+    # Below the new source it has the path that the other had below the old one, and that one's time and size are known.
+    assert score.run(options(lake / "d", f"{tmp_path}/d", since=out)).images_here == 1
+
+
+def test_a_path_of_several_images_tells_none(tmp_path: Path):
+    rows = [score_row(f"s3://old/{i}.jpg", 0.5, path=path) for i, path in enumerate(["a.jpg", "a.jpg", "b.jpg", None])]
+    old = OldScores.read(Folder(write_run(str(tmp_path), rows)), {"source": "s3://new"})
+    images = [Entry(f"s3://new/{name}", etag="1", path=name) for name in ("a.jpg", "b.jpg", "c.jpg")]
+    images.append(Entry("s3://new/none.jpg", etag="1"))
+    manifest = manifests.write_manifest(images, Folder(str(tmp_path / "m")), source="s3://new", largest_shard=9)
+    kept = old.unchanged(manifest.read_shard(0))
+    assert kept.rows.tolist() == [1]
+    assert kept.table.select(["uri", "path", "score"]).to_pylist() == [
+        {"uri": "s3://new/b.jpg", "path": "b.jpg", "score": 0.5}
+    ]
+    assert len(OldScores.read(Folder(str(tmp_path)), {"source": "s3://lake/photos"}).paths) == 0  # needs no more memory
+
+
+def test_scores_of_an_earlier_version_have_no_paths(lake: Path, tmp_path: Path):
+    old, out = Folder(str(tmp_path / "old")), Folder(str(tmp_path / "out"))
+    score.run(options(lake, old.url))
+    for folder in (old.child("scores"), old.child("manifest")):
+        for name in folder.names():
+            if name.endswith(".parquet"):
+                file = pq.ParquetFile(folder.path(name))
+                groups = [file.read_row_group(i).drop_columns("path") for i in range(file.num_row_groups)]
+                with pq.ParquetWriter(folder.path(name), groups[0].schema) as writer:
+                    for group in groups:
+                        writer.write_table(group)
+    assert read_scores(old)["path"].to_pylist() == [None] * IMAGES
+    assert score.run(options(lake, out.url, since=old.url)).images_here == 0
+    assert read_scores(out)["path"].to_pylist() == sorted(path.name for path in lake.iterdir())
+    old.delete("run.json")  # and one that is gone on with
+    old.child("scores").delete("shard=000001.parquet")
+    assert score.run(options(lake, old.url)).images_here == 4
+    best_of(old.url, tmp_path)
+    with open_database() as connection:
+        load_scores(connection, "now", old)
+        assert len(connection.table("now")) == IMAGES
 
 
 @pytest.mark.parametrize(
