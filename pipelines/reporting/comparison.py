@@ -1,4 +1,7 @@
-"""What changed between two runs over a lake, joined by the identity of the images."""
+"""What changed between two runs over a lake, joined by the identity of the images.
+
+Where the runs share none, the lake was moved or is a copy: they are joined by the paths below their sources.
+"""
 
 from dataclasses import dataclass
 
@@ -86,6 +89,7 @@ def compare(connection: duckdb.DuckDBPyConnection, now: str, before: str, *, pho
     Returns:
         What changed.
     """
+    _identify_moved(connection, now, before)
     connection.execute(
         f"""CREATE OR REPLACE TABLE {_PAIRS} AS
             SELECT image_id, score - old_score AS change, old_score, status, old_status,
@@ -126,6 +130,24 @@ def compare(connection: duckdb.DuckDBPyConnection, now: str, before: str, *, pho
         risen=_moves(connection, now, "change > 0.001", "change DESC", photos),
         fallen=_moves(connection, now, "change < -0.001", "change", photos),
         turns=[Turn(*row) for row in turns],
+    )
+
+
+def _identify_moved(connection: duckdb.DuckDBPyConnection, now: str, before: str) -> None:
+    """Gives the images of before the ids that they have now, where the two runs share none but paths."""
+    (shared,) = select_one(connection, f"SELECT count(*) FROM {now} JOIN {before} USING (image_id)")
+    if shared:
+        return
+    # A path that several images have tells none of them.
+    alone = (
+        "SELECT path, member, any_value(image_id) AS id FROM {} WHERE path IS NOT NULL GROUP BY ALL HAVING count(*) = 1"
+    )
+    connection.execute(
+        f"""UPDATE {before} SET image_id = found.now FROM (
+                SELECT now.id AS now, before.id AS before FROM ({alone.format(now)}) now
+                JOIN ({alone.format(before)}) before
+                ON now.path = before.path AND now.member IS NOT DISTINCT FROM before.member) found
+            WHERE {before}.image_id = found.before"""
     )
 
 

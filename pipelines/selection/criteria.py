@@ -5,6 +5,7 @@ the memory it keeps in a temporary folder.
 """
 
 import itertools
+import logging
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +20,8 @@ from grepr_core.errors import UserError
 from pipelines.options import FilterOptions
 from pipelines.running.cores import available_cores
 from pipelines.scoring.old_scores import MOST_ROWS, id_keys
+
+log = logging.getLogger(__name__)
 
 #: Of DuckDB's tables and of what it sorts and joins; it takes a little more than it is allowed.
 MEMORY_BYTES = 2 * 2**30
@@ -92,7 +95,8 @@ class Criteria:
         self._per = self._expression("--per", options.per)
         self._models: list[str] = []
         self._ranked = options.top is not None or options.top_fraction is not None
-        self._metadata_keys: tuple[str, ...] = ()
+        #: Columns of the scores, and those of the metadata that they are joined with.
+        self._joined: dict[str, str] = {}
         self.has_offsets = False
 
     def close(self) -> None:
@@ -114,18 +118,24 @@ class Criteria:
 
         Args:
             keys: Columns of the scores that they are joined by.
-            batches: Their keys, as ``__key0``, ``__key1``, ...; and the columns that are mentioned.
+            batches: Their keys, as ``__key0``, ``__key1``, ...; ``__path`` and ``__member``, which they are joined by
+                where no image has such keys; and the columns that are mentioned.
 
         Raises:
             UserError: An image has two rows.
         """
-        self._metadata_keys = keys
+        self._joined = {name: f"__key{i}" for i, name in enumerate(keys)}
         for batch in batches:
             self._insert("metadata", batch)
-        names = [f"__key{i}" for i in range(len(keys))]
         self._db.execute("DELETE FROM metadata WHERE __key0 IS NULL")
+        self._check_one_row()
+
+    def _check_one_row(self) -> None:
+        """Refuses metadata that have several rows of an image."""
+        names = list(self._joined.values())
         twice = self._db.execute(
-            f"SELECT {', '.join(names)} FROM metadata GROUP BY ALL HAVING count(*) > 1 ORDER BY ALL LIMIT 1"  # noqa: S608
+            f"SELECT {', '.join(names)} FROM metadata WHERE {names[0]} IS NOT NULL "  # noqa: S608
+            "GROUP BY ALL HAVING count(*) > 1 ORDER BY ALL LIMIT 1"
         ).fetchall()
         if twice:
             named = " / ".join(str(value) for value in twice[0] if value is not None)
@@ -210,7 +220,7 @@ class Criteria:
 
     def _held(self, schema: pa.Schema) -> list[str]:
         """Gives the columns that DuckDB is to hold; ids and URIs are long, and mostly not needed."""
-        needed = {"score", *self._metadata_keys}
+        needed = {"score", *self._joined, *(("path", "member") if self._joined else ())}
         if self._options.min_interval_lower is not None:
             needed.add("score_lower")
         if self._options.wants_images:
@@ -241,18 +251,29 @@ class Criteria:
             raise UserError(f"{option} {text!r}: {_words(error)}") from error
 
     def _source(self) -> str:
-        if not self._metadata_keys:
+        if not self._joined:
             return "scores"
+        first, *others = (f"scores.{ours} {{}} metadata.{theirs}" for ours, theirs in self._joined.items())
         # A member is null where an image is a file of its own.
-        equal = (f"scores.{name} IS NOT DISTINCT FROM metadata.__key{i}" for i, name in enumerate(self._metadata_keys))
+        equal = [first.format("="), *(other.format("IS NOT DISTINCT FROM") for other in others)]
         return f"scores LEFT JOIN metadata ON {' AND '.join(equal)}"
 
     def _count_without_metadata(self) -> int:
-        if not self._metadata_keys:
+        if not self._joined:
             return 0
-        without = self._number(f"SELECT count(*) FROM {self._source()} WHERE metadata.__key0 IS NULL")  # noqa: S608
-        if without and without == self._number("SELECT count(*) FROM scores"):
-            key = self._metadata_keys[0]
+        keys = self._joined
+        images = self._number("SELECT count(*) FROM scores")
+        without = self._count_unjoined()
+        if without and without == images:
+            # A lake that was moved or copied.
+            self._joined = {"path": "__path", "member": "__member"}
+            without = self._count_unjoined()
+        if without < images and self._joined != keys:
+            log.info("--metadata %s: joined by the paths below the source", self._options.metadata)
+            self._check_one_row()
+        if without and without == images:
+            self._joined = keys
+            key = next(iter(keys))
             (ours,) = self._row(f"SELECT {key} FROM scores ORDER BY __place LIMIT 1")  # noqa: S608
             theirs = self._db.execute("SELECT __key0 FROM metadata LIMIT 1").fetchall()
             example = f"; there it is {theirs[0][0]!r}, say. --column names another one to join by" if theirs else ""
@@ -261,6 +282,9 @@ class Criteria:
                 f"say{example}"
             )
         return without
+
+    def _count_unjoined(self) -> int:
+        return self._number(f"SELECT count(*) FROM {self._source()} WHERE metadata.__key0 IS NULL")  # noqa: S608
 
     def _check_intervals(self) -> None:
         if self._options.min_interval_lower is None:

@@ -4,6 +4,7 @@ import contextlib
 import csv
 import io
 import itertools
+import posixpath
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -58,7 +59,8 @@ def read_metadata(
 
     Returns:
         The columns of the scores that it is joined by; and its rows, a part at a time, with these as ``__key0``,
-        ``__key1``, and the columns that are wanted.
+        ``__key1``, and the columns that are wanted. ``__path`` and ``__member`` are what a lake that was moved is
+        joined by, null where a row tells no path below a folder.
 
     Raises:
         UserError: It cannot be read, or has no column to join by.
@@ -77,13 +79,21 @@ def read_metadata(
     if "member" in keys and mentions("metadata.member"):
         columns.append("member")
     place = [name for name in _PLACE if "member" in keys and name in names and name not in columns]
+    path = "path" if "path" in names else None if by_id else key
+    places = [name for name in (path, "member") if name is not None and name in names]
 
     def parts() -> Iterator[pa.Table]:
+        text = [*dict.fromkeys((*keys.values(), *places))]
         with stack:
-            for batch in batches([*dict.fromkeys((*keys.values(), *columns, *place))], [*keys.values()]):
+            for batch in batches([*dict.fromkeys((*text, *columns, *place))], text):
                 found = {f"__key{i}": _as_text(batch[name]) for i, name in enumerate(keys.values())}
+                nothing = pa.chunked_array([pa.nulls(len(batch), pa.string())])
+                found["__path"] = nothing if path is None else _paths(_as_text(batch[path]))
+                found["__member"] = nothing
                 if "member" in keys:
-                    found["__key1"] = _members(found["__key0"], found["__key1"], batch)
+                    found["__key1"] = found["__member"] = _members(found["__key0"], found["__key1"], batch)
+                elif "member" in places:
+                    found["__member"] = _as_text(batch["member"])
                 if not by_id:
                     found["__key0"] = _resolved(found["__key0"], url)
                 yield pa.table({**found, **{name: batch[name] for name in columns}})
@@ -182,6 +192,8 @@ def _complaining(parts: Iterable[pa.Table], table: str) -> Iterator[pa.Table]:
 
 
 def _as_text(values: pa.ChunkedArray) -> pa.ChunkedArray:
+    if pa.types.is_nested(values.type):  # a column of the user's own that has the name of one of ours
+        return pa.chunked_array([pa.nulls(len(values), pa.string())])
     if pa.types.is_dictionary(values.type):
         values = values.cast(values.type.value_type)
     return values.cast(pa.string())
@@ -207,3 +219,13 @@ def _resolved(uris: pa.ChunkedArray, table: str) -> pa.ChunkedArray:
     if not pc.any(odd).as_py():
         return uris
     return pa.chunked_array([[uri if uri is None else resolve(uri, table) for uri in uris.to_pylist()]], pa.string())
+
+
+def _paths(references: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Gives the paths below a folder that references are, as scores have them; null for all others."""
+    absolute = pc.or_(pc.starts_with(references, "/"), pc.match_substring(references, "://"))
+    paths = pc.if_else(absolute, None, references)
+    if not pc.any(pc.match_substring_regex(paths, r"(^|/)\.{0,2}/|/\.{0,2}$")).as_py():
+        return paths
+    normal = [path if path is None else posixpath.normpath(path) for path in paths.to_pylist()]
+    return pa.chunked_array([normal], pa.string())

@@ -225,3 +225,14 @@ def test_comparison_of_runs_that_share_nothing(tmp_path: Path):
     assert (found.new, found.gone, found.both, found.scored) == (1, 1, 0, 0)
     assert found.largest_gap is None
     assert found.change_quantiles == ()
+
+
+def test_comparison_of_a_lake_that_was_moved_joins_by_path(tmp_path: Path):
+    def rows(root: str, scores: list[float]) -> list[dict[str, Any]]:
+        files = [score_row(f"{root}/{i}.jpg", score, path=f"{i}.jpg") for i, score in enumerate(scores)]
+        members = [score_row(f"{root}/a.tar", score, path="a.tar", member=str(i)) for i, score in enumerate(scores)]
+        twice = [score_row(f"{root}/x{i}.jpg", score, path="x.jpg") for i, score in enumerate(scores)]
+        return [*files, *members, *twice, score_row(f"{root}/none.jpg", 0.5)]
+
+    found = comparison(tmp_path, rows("s3://now", [0.5, 0.75, 0.25]), rows("/then", [0.5, 0.5]))
+    assert (found.both, found.new, found.gone, found.unchanged, len(found.risen)) == (4, 6, 3, 2, 2)

@@ -41,6 +41,7 @@ from pipelines.selection.names import common_root, first_and_last, relative_name
 from tests.lake import jpeg, photo
 from tests.pipelines.made_scores import MODEL, frame, write_scores
 from tests.s3_server import s3_server
+from tests.score_rows import score_row, write_run
 
 ROWS = frame(500)
 SCORED = ROWS[ROWS.status == "scored"]
@@ -307,6 +308,31 @@ def test_metadata_with_a_quote_that_is_not_closed_loses_nothing(scores: Path, tm
     (tmp_path / "meta.csv").write_text("url,n,text\n" + "".join(lines))
     with pytest.raises(UserError, match=r"meta.csv, line 5: .*a quote is not closed"):
         select(scores, tmp_path / "out", metadata=str(tmp_path / "meta.csv"), where="n < 3")
+@pytest.mark.parametrize("column", ["uri", "url", "path", "uri and path", "image_id and path"])
+def test_metadata_of_a_lake_that_was_moved_are_joined_by_the_paths(tmp_path: Path, column: str):
+    names = [f"d/{i:02d}.jpg" for i in range(40)]
+    rows = [score_row(f"/now/{name}", 0.5, path=name) for name in names]
+    write_run(tmp_path / "scores", [*rows, score_row("/now/a.tar", 0.5, path="a.tar", member="m")])
+    table = pd.DataFrame({"n": range(41), "member": [None] * 40 + ["m"]})
+    for name in column.split(" and "):
+        table[name] = [*(f"./{name}" for name in names), "a.tar"]
+    if " and " in column:
+        table[column.partition(" ")[0]] = [f"then/{i}" for i in range(41)]
+    (tmp_path / "elsewhere").mkdir()
+    table.to_csv(tmp_path / "elsewhere/meta.csv", index=False)
+    record = select(
+        tmp_path / "scores", tmp_path / "out", metadata=str(tmp_path / "elsewhere/meta.csv"), where="n > 37"
+    )
+    assert (record.selected, record.without_metadata) == (3, 0)
+    assert sorted(read_scores(Folder(str(tmp_path / "out")), ["path"])["path"].to_pylist()) == [
+        "a.tar",
+        "d/38.jpg",
+        "d/39.jpg",
+    ]
+    table.loc[1] = table.loc[0]
+    table.to_csv(tmp_path / "elsewhere/meta.csv", index=False)
+    with pytest.raises(UserError, match="has several rows of"):
+        select(tmp_path / "scores", tmp_path / "other", metadata=str(tmp_path / "elsewhere/meta.csv"), where="n > 37")
 
 
 def test_members_of_one_container_have_metadata_of_their_own(tmp_path: Path):
