@@ -21,16 +21,10 @@ from obstore.exceptions import BaseError
 from obstore.store import AzureStore, GCSStore, ObjectStore, S3Store
 
 from grepr_core.web.access import OWN_OPTIONS, with_lower_scheme
+from pipelines.stores.s3_options import S3Options
 
 SCHEMES = frozenset({"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss"})
 #: fsspec's names of options, and obstore's.
-_S3_OPTIONS = {
-    "key": "access_key_id",
-    "secret": "secret_access_key",
-    "token": "session_token",
-    "anon": "skip_signature",
-    "requester_pays": "request_payer",
-}
 _GCS_OPTIONS = {"token": "service_account"}
 _AZURE_OPTIONS = {"anon": "skip_signature", "sas_token": "sas_key"}
 #: Parts of an Azure connection string, and obstore's names.
@@ -42,8 +36,7 @@ _CONNECTION_STRING = {
 }
 #: What fsspec's clients take to tune themselves or is for the web, and has no meaning here.
 _TUNING = OWN_OPTIONS | {
-    *("use_ssl", "config_kwargs", "s3_additional_kwargs", "project", "use_listings_cache", "asynchronous"),
-    *("headers", "cookies"),
+    *("project", "use_listings_cache", "asynchronous", "headers", "cookies"),
 }
 #: What a store may raise when it is opened, listed or read; ImportError is of a driver that fsspec looks for.
 STORE_ERRORS: tuple[type[Exception], ...] = (OSError, ValueError, BaseError, BotoCoreError, ImportError)
@@ -103,7 +96,10 @@ def _gcs_config(options: dict[str, Any]) -> Any:  # noqa: ANN401 - a typed dicti
         # The client takes another address in a key file only.
         key = {"gcs_base_url": endpoint, "disable_oauth": True, "client_email": "", "private_key": ""}
         return {"service_account_key": json.dumps({**key, "private_key_id": ""})}
-    return {"skip_signature": True} if config.get("service_account") == "anon" else config
+    if config.get("service_account") == "anon":
+        del config["service_account"]
+        config["skip_signature"] = True
+    return config
 
 
 def _azure_config(options: dict[str, Any], host: str) -> Any:  # noqa: ANN401 - a typed dictionary of obstore
@@ -122,24 +118,26 @@ def _azure_config(options: dict[str, Any], host: str) -> Any:  # noqa: ANN401 - 
 
 
 def _s3_store(bucket: str, options: dict[str, Any], common: dict[str, Any]) -> S3Store:
-    client = dict(options.pop("client_kwargs", {}))
-    session = botocore.session.Session(profile=options.pop("profile", None))
-    config: Any = {_S3_OPTIONS.get(name, name): value for name, value in options.items()}
-    region = config.pop("region", None) or client.get("region_name") or session.get_config_variable("region")
+    given = S3Options.of(options)
+    session = botocore.session.Session(profile=given.profile)
+    config: Any = given.config
+    by_client = given.service.pop("region_name", None)
+    region = config.pop("region", None) or by_client or session.get_config_variable("region")
     s3 = session.create_client(
         "s3",
         region_name=region or "us-east-1",
-        endpoint_url=config.pop("endpoint_url", None) or client.get("endpoint_url"),
         config=Config(signature_version=botocore.UNSIGNED) if config.get("skip_signature") else None,
+        **given.service,
     )
     endpoint = s3.meta.endpoint_url
-    if ".amazonaws.com" not in endpoint:
+    if ".amazonaws.com" not in endpoint or endpoint.startswith("http:"):
         config["endpoint"] = endpoint
     elif region is None:
         region = _bucket_region(s3, bucket)
     if "access_key_id" not in config and not config.get("skip_signature"):
         common = {**common, "credential_provider": _CredentialProvider(session)}
     config["region"] = region or "us-east-1"
+    common["client_options"] = {**common["client_options"], **given.client}
     return S3Store(bucket, config=config, **common)
 
 

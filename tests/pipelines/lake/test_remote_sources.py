@@ -347,6 +347,70 @@ def test_an_option_that_no_store_knows_is_named():
         list(Listing("s3://box/p", storage_options={"colour": "red", "anon": True, "region": "eu-west-1"}))
 
 
+PUBLIC = {"anon": True, "region": "eu-west-1"}
+
+
+@pytest.mark.parametrize(
+    ("options", "config", "client"),
+    [
+        ({"s3_additional_kwargs": {"RequestPayer": "requester", "ACL": "private"}}, {"request_payer": "true"}, {}),
+        ({"use_ssl": False}, {"endpoint": "http://s3.eu-west-1.amazonaws.com"}, {}),
+        ({"client_kwargs": {"region_name": "us-west-2", "verify": False}}, {}, {"allow_invalid_certificates": "true"}),
+        ({"client_kwargs": {"aws_access_key_id": "a", "aws_secret_access_key": "b", "headers": {}}}, {"access_key_id": "a"}, {}),
+        ({"config_kwargs": {"s3": {"addressing_style": "virtual"}, "retries": {"max_attempts": 9}}},
+         {"virtual_hosted_style_request": "true"}, {}),
+        ({"config_kwargs": {"proxies": {"https": "http://proxy:1"}}}, {}, {"proxy_url": "http://proxy:1"}),
+    ],
+)  # fmt: skip
+def test_what_is_meant_for_other_clients_is_passed_on(
+    options: dict[str, object], config: dict[str, str], client: dict[str, str], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
+    store, _ = open_store("s3://box/p", PUBLIC | options, timeout=1)
+    assert {**store.config, **config} == store.config  # type: ignore[union-attr]
+    assert {**store.client_options, **client} == store.client_options  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"s3_additional_kwargs": {"SSECustomerKey": "k"}},
+        {"client_kwargs": {"api_version": "2006-03-01"}},
+        {"config_kwargs": {"s3": {"use_accelerate_endpoint": True}}},
+        {"config_kwargs": {"inject_host_prefix": False}},
+    ],
+)
+def test_what_cannot_be_passed_on_is_refused(options: dict[str, object]):
+    with pytest.raises(
+        UserError, match=r"s3://box/p: --storage-options: \w+_kwargs holds '\w+', which would be ignored"
+    ):
+        list(Listing("s3://box/p", storage_options=PUBLIC | options))
+    with pytest.raises(UserError, match=r"gs://box/p: .*colour"):
+        list(Listing("gs://box/p", storage_options={"token": "anon", "colour": "red"}))
+
+
+def test_a_store_is_told_who_pays():
+    paid: list[str | None] = []
+
+    class Store(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            paid.append(self.headers["x-amz-request-payer"])
+            self.send_error(404)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Store) as web:
+        threading.Thread(target=web.serve_forever, daemon=True).start()
+        here = {"key": "k", "secret": "s", "endpoint_url": f"http://127.0.0.1:{web.server_address[1]}"}
+        for options in ({}, {"s3_additional_kwargs": {"RequestPayer": "requester"}}, {"requester_pays": True}):
+            store, key = open_store("s3://box/p", here | options, timeout=1)
+            with pytest.raises(FileNotFoundError):
+                store.get(key)
+        web.shutdown()
+    assert paid == [None, "requester", "requester"]
+
+
 @pytest.mark.parametrize(
     ("error", "passing"),
     [
