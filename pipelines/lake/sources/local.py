@@ -1,5 +1,6 @@
 """Listing files, folders and globs of the local disk."""
 
+import fnmatch
 import glob
 import logging
 import os
@@ -10,6 +11,9 @@ from pipelines.lake.sources.entry import Entry, NameFilter, glob_root, path_belo
 from pipelines.lake.sources.versions import file_etag
 
 log = logging.getLogger(__name__)
+
+#: Folders above one, each by its device and inode.
+_Ancestors = tuple[tuple[int, int], ...]
 
 
 def list_local(source: str, names: NameFilter) -> Iterator[Entry]:
@@ -31,35 +35,84 @@ def list_local(source: str, names: NameFilter) -> Iterator[Entry]:
         yield _entry(source, source)
     elif glob.has_magic(source):
         # A set, since several ** may find a file several times.
-        for path in sorted({*glob.iglob(source, recursive=True)}, key=os.fsencode):
-            if not os.path.isdir(path):
-                yield _entry(path, glob_root(source))
+        for path in sorted({*_glob("/", source.strip("/").split("/"), ())}, key=os.fsencode):
+            yield _entry(path, glob_root(source))
     else:
         raise UserError(f"{source}: no such file or folder")
 
 
-def _walk(folder: str, root: str, ancestors: tuple[tuple[int, int], ...], names: NameFilter) -> Iterator[Entry]:
+def _glob(folder: str, parts: list[str], ancestors: _Ancestors) -> Iterator[str]:
+    """Gives the files that a glob matches, and the folders that would have to be searched but cannot be.
+
+    The standard library's leaves those out in silence, and follows links in a circle.
+
+    Args:
+        folder: Where the glob begins.
+        parts: Of the glob, between its slashes; ``**`` stands for any number of folders, and at the end for all files.
+        ancestors: Of the folder, where it is below a ``**``.
+    """
+    first, *rest = parts
+    if not glob.has_magic(first):
+        path = os.path.join(folder, first)
+        if rest:
+            yield from _glob(path, rest, ancestors) if os.path.isdir(path) else ()
+        elif os.path.lexists(path) and not os.path.isdir(path):
+            yield path
+        return
+    scanned = _scan(folder, ancestors)
+    if scanned is None:
+        yield folder
+        return
+    names, ancestors = scanned
+    if first == "**" and names:
+        yield from _glob(folder, rest or ["*"], ())
+    for name in names:
+        # As in a shell, no wildcard stands for the dot of a hidden file.
+        if name.startswith(".") and not first.startswith("."):
+            continue
+        path = os.path.join(folder, name)
+        if first == "**":
+            yield from _glob(path, parts, ancestors) if os.path.isdir(path) else ()
+        elif fnmatch.fnmatchcase(name, first):
+            if rest:
+                yield from _glob(path, rest, ()) if os.path.isdir(path) else ()
+            elif not os.path.isdir(path):
+                yield path
+
+
+def _scan(folder: str, ancestors: _Ancestors) -> tuple[list[str], _Ancestors] | None:
+    """Gives the names in a folder, none where it is a link back to one above; and the folders above them.
+
+    The order is that of their bytes, since names that are not UTF-8 have none as text. None where it cannot be listed.
+    """
     try:
         status = os.stat(folder)
-        if (status.st_dev, status.st_ino) in ancestors:
+        here = status.st_dev, status.st_ino
+        if here in ancestors:
             log.warning("%s: a link back to a folder above it; not followed", folder)
-            return
-        with os.scandir(folder) as entries:
-            # Bytes, since names that are not UTF-8 have no order as text.
-            found = sorted(entries, key=lambda entry: os.fsencode(entry.name))
+            return [], ancestors
+        return sorted(os.listdir(folder), key=os.fsencode), (*ancestors, here)
     except OSError as error:
-        # Listed as if it were an image, so that scoring tells the reason in a row.
         log.warning("%s: cannot be listed: %s", folder, error.strerror)
+        return None
+
+
+def _walk(folder: str, root: str, ancestors: _Ancestors, names: NameFilter) -> Iterator[Entry]:
+    scanned = _scan(folder, ancestors)
+    if scanned is None:
+        # Listed as if it were an image, so that scoring tells the reason in a row.
         yield Entry(path_to_uri(folder), path=path_below(folder, root))
         return
-    for entry in found:
-        if os.path.isdir(entry.path):
-            if names.all_files or not entry.name.startswith("."):
-                yield from _walk(entry.path, root, (*ancestors, (status.st_dev, status.st_ino)), names)
+    found, ancestors = scanned
+    for name in found:
+        path = os.path.join(folder, name)
+        if os.path.isdir(path):
+            if names.all_files or not name.startswith("."):
+                yield from _walk(path, root, ancestors, names)
             else:
                 names.skipped += 1  # with all that is in it
-        elif names.wants(path_below(entry.path, root)):
-            yield _entry(entry.path, root)
+        elif names.wants(path_below(path, root)):
+            yield _entry(path, root)
 
 
 def _entry(path: str, root: str) -> Entry:

@@ -188,3 +188,40 @@ def test_a_path_leads_from_a_folder_to_an_image(uri: str, root: str, expected: s
 def test_a_file_that_a_glob_finds_twice_is_one(tmp_path: Path):
     touch(tmp_path / "a/b/c.jpg")
     assert uris(f"{tmp_path}/**/**/*.jpg") == [str(tmp_path / "a/b/c.jpg")]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "expected"),
+    [
+        ("**/*.jpg", ["a.jpg", "d/b.jpg", "d/e/c.jpg"]),
+        ("**", ["a.jpg", "d/b.jpg", "d/e/c.jpg", "notes"]),
+        ("*", ["a.jpg", "notes"]),
+        ("d/**", ["d/b.jpg", "d/e/c.jpg"]),
+        ("**/e/*", ["d/e/c.jpg"]),
+        ("*/b.jpg", ["d/b.jpg"]),
+        ("[ad]/*.jp?", ["d/b.jpg"]),
+        (".*/*.jpg", [".h/x.jpg"]),
+        ("**/.*", ["d/.y.jpg"]),
+        ("*/nowhere/*", []),
+    ],
+)
+def test_globs_match_as_in_a_shell(tmp_path: Path, pattern: str, expected: list[str]):
+    for name in ("a.jpg", "notes", "d/b.jpg", "d/e/c.jpg", ".h/x.jpg", "d/.y.jpg"):
+        touch(tmp_path / name)
+    (tmp_path / "d/e/loop").symlink_to(tmp_path / "d")
+    assert uris(f"{tmp_path}/{pattern}") == [f"{tmp_path}/{name}" for name in expected]
+
+
+def test_a_folder_that_a_glob_cannot_search_is_a_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    touch(tmp_path / "d/a.jpg")
+    touch(tmp_path / "e/b.jpg")
+    listdir = os.listdir
+
+    def refuse(folder: str) -> list[str]:
+        if folder == f"{tmp_path}/d":
+            raise PermissionError(13, "Permission denied")
+        return listdir(folder)
+
+    monkeypatch.setattr(os, "listdir", refuse)
+    for source in (tmp_path, f"{tmp_path}/**/*.jpg", f"{tmp_path}/*/*.jpg", f"{tmp_path}/d/*"):
+        assert uris(source)[0] == f"{tmp_path}/d"
