@@ -81,12 +81,13 @@ class _Contents:
 
 @dataclass(frozen=True, slots=True)
 class _Member:
-    """A member as its header tells it: a file, or a link to one."""
+    """A member as its header tells it: a file, or a link to one, which is soft where it holds a path alone."""
 
     name: str
     size: int
     offset: int
     target: str | None = None
+    soft: bool = False
 
 
 def _read(tar: Entry, storage_options: Mapping[str, Any]) -> _Contents:
@@ -156,14 +157,15 @@ def _member(info: tarfile.TarInfo) -> _Member | None:
         return _Member(name, 0, 0, posixpath.normpath(_text(info.linkname)))
     if info.issym():
         folder = posixpath.dirname(name)
-        return _Member(name, 0, 0, posixpath.normpath(posixpath.join(folder, _text(info.linkname))))
+        return _Member(name, 0, 0, posixpath.normpath(posixpath.join(folder, _text(info.linkname))), soft=True)
     return None
 
 
 def _resolved(members: list[_Member]) -> Iterator[tuple[str, _Member | None]]:
     """Puts the files that links lead to in their places; None where there is none.
 
-    A link means the last member of that name before it, as unpacking would, and else the last one at all.
+    As after unpacking, a hard link means the last member of that name before it, and a soft one the last at all. So does
+    a hard one without any before it.
     """
     last = {posixpath.normpath(member.name): member for member in members}
     before: dict[str, _Member] = {}
@@ -172,7 +174,7 @@ def _resolved(members: list[_Member]) -> Iterator[tuple[str, _Member | None]]:
         for _ in range(_MOST_LINKS):
             if found is None or found.target is None:
                 break
-            found = before.get(found.target) or last.get(found.target)
+            found = (None if found.soft else before.get(found.target)) or last.get(found.target)
         found = None if found is None or found.target is not None else found
         yield member.name, found
         # A link that leads on from here has what this one leads to.

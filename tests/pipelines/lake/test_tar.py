@@ -97,6 +97,7 @@ def test_links_are_images_of_what_they_lead_to(tmp_path: Path, caplog: pytest.Lo
     hard, soft = {"type": tarfile.LNKTYPE}, {"type": tarfile.SYMTYPE}
     with tarfile.open(tmp_path / "a.tar", "w") as archive:
         add(archive, "early.jpg", linkname="d/late.jpg", **soft)
+        add(archive, "last.jpg", linkname="a.jpg", **soft)
         add(archive, "./a.jpg", b"one")
         add(archive, "b.jpg", linkname="a.jpg", **hard)
         add(archive, "c.jpg", linkname="b.jpg", **hard)
@@ -115,7 +116,7 @@ def test_links_are_images_of_what_they_lead_to(tmp_path: Path, caplog: pytest.Lo
     found = {e.member: raw[e.offset or 0 :][: e.size] for e in listing}
     assert found == {
         **{"./a.jpg": b"one", "b.jpg": b"one", "c.jpg": b"one", "a.jpg": b"two two", "d/a.jpg": b"two two"},
-        **{"early.jpg": b"three", "d/late.jpg": b"three", "empty.jpg": b""},
+        **{"early.jpg": b"three", "last.jpg": b"two two", "d/late.jpg": b"three", "empty.jpg": b""},
     }
     assert listing.skipped == 6
     assert "4 members of archives are passed over: links to what is not in their archive" in caplog.text
