@@ -164,8 +164,8 @@ def _member(info: tarfile.TarInfo) -> _Member | None:
 def _resolved(members: list[_Member]) -> Iterator[tuple[str, _Member | None]]:
     """Puts the files that links lead to in their places; None where there is none.
 
-    As after unpacking, a hard link means the last member of that name before it, and a soft one the last at all. So does
-    a hard one without any before it.
+    As after unpacking, a hard link means the last member of that name before it, and a soft one the last at all; so
+    does a hard one without any before it.
     """
     last = {posixpath.normpath(member.name): member for member in members}
     before: dict[str, _Member] = {}
