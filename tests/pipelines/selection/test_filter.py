@@ -308,6 +308,8 @@ def test_metadata_with_a_quote_that_is_not_closed_loses_nothing(scores: Path, tm
     (tmp_path / "meta.csv").write_text("url,n,text\n" + "".join(lines))
     with pytest.raises(UserError, match=r"meta.csv, line 5: .*a quote is not closed"):
         select(scores, tmp_path / "out", metadata=str(tmp_path / "meta.csv"), where="n < 3")
+
+
 @pytest.mark.parametrize("column", ["uri", "url", "path", "uri and path", "image_id and path"])
 def test_metadata_of_a_lake_that_was_moved_are_joined_by_the_paths(tmp_path: Path, column: str):
     names = [f"d/{i:02d}.jpg" for i in range(40)]
