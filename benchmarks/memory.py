@@ -22,15 +22,25 @@ from PIL import Image
 from grepr_core.decoding.images import Photo, decode
 from grepr_core.decoding.view import AtMost
 
-FORMATS = {"JPEG": {"quality": 90}, "PNG": {"compress_level": 1}, "WEBP": {"quality": 90, "method": 0}, "TIFF": {}}
+FORMATS = {
+    "JPEG": {"quality": 90},
+    "JPEG, progressive": {"quality": 90, "progressive": True},
+    "PNG": {"compress_level": 1},
+    "WEBP": {"quality": 90, "method": 0},
+    "TIFF": {},
+}
 #: Megapixels; the first partition of a WebP, of 512 kB, cannot describe more blocks than that.
 LARGEST_WEBP = 50
 
 
-def make(path: Path, kind: str, megapixels: float) -> None:
+def make(path: Path, name: str, megapixels: float) -> None:
     side = round((megapixels * 1e6) ** 0.5)
     photo = Image.fromarray(skimage.data.astronaut())
-    photo.resize((side, side), Image.Resampling.BICUBIC).save(path, kind, **FORMATS[kind])
+    photo.resize((side, side), Image.Resampling.BICUBIC).save(path, kind_of(name), **FORMATS[name])
+
+
+def kind_of(name: str) -> str:
+    return name.partition(",")[0]
 
 
 def peak_megabytes() -> float:
@@ -66,8 +76,8 @@ def main() -> None:
     parser.add_argument("--decode", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.make:
-        path, kind, megapixels = options.make
-        make(Path(path), kind, float(megapixels))
+        path, name, megapixels = options.make
+        make(Path(path), name, float(megapixels))
         return
     if options.decode:
         decode_here(options.decode, options.max_pixels)
@@ -75,15 +85,15 @@ def main() -> None:
     pixels = options.max_pixels or 512 * 512
     print(f"| format | megapixels | whole: MB | ms | scaled to {pixels:,} pixels: MB | ms |\n|---|---|---|---|---|---|")
     with TemporaryDirectory() as folder:
-        for kind in FORMATS:
+        for name in FORMATS:
             for megapixels in map(float, options.megapixels.split(",")):
-                if kind == "WEBP" and megapixels > LARGEST_WEBP:
+                if name == "WEBP" and megapixels > LARGEST_WEBP:
                     continue
-                path = Path(folder, f"photo.{kind.lower()}")
-                elsewhere("--make", path, kind, megapixels)
+                path = Path(folder, f"photo.{kind_of(name).lower()}")
+                elsewhere("--make", path, name, megapixels)
                 whole = elsewhere("--decode", path).split()
                 scaled = elsewhere("--decode", path, "--max-pixels", pixels).split()
-                print(f"| {kind} | {megapixels:g} | {' | '.join(whole)} | {' | '.join(scaled)} |", flush=True)
+                print(f"| {name} | {megapixels:g} | {' | '.join(whole)} | {' | '.join(scaled)} |", flush=True)
 
 
 if __name__ == "__main__":

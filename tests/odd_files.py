@@ -322,14 +322,22 @@ def _damaged() -> Iterator[Row]:
     progressive = encode(picture(), "JPEG", quality=90, progressive=True)
     yield "cut_progressive.jpg", progressive[: len(progressive) // 2], UNREADABLE, "some scans are missing"
     yield "cut_in_header.jpg", jpeg()[:100], UNREADABLE, "ends in the tables"
-    yield "cut_before_end_marker.jpg", jpeg()[:-2], UNREADABLE, "all pixels but no end marker: perhaps cut, so refused"
+    yield "cut_before_end_marker.jpg", jpeg()[:-2], SCORED, "all pixels, only the end marker is missing"
+    half = len(jpeg()) // 2
+    yield "cut_and_ended.jpg", jpeg()[:half] + b"\xff\xd9", UNREADABLE, "half of the picture, and an end marker"
+    yield "zeros_inside.jpg", jpeg()[:half] + bytes(500) + jpeg()[half + 500 :], UNREADABLE, "a lost block"
     yield "cut_before_end_chunk.png", png()[:-12], SCORED, "all pixels with a valid checksum, only IEND is missing"
     yield "trailing_bytes.jpg", jpeg() + bytes(1000), SCORED, "padding behind the end, common in phones' files"
     yield "trailing_bytes.png", png() + b"more", SCORED, "padding behind the end"
     yield "flipped_bit_in_header.png", flip_bits(png(), 18), UNREADABLE, "checksum of the header is wrong"
     yield "flipped_bit_in_pixels.png", flip_bits(png(), len(png()) // 2), UNREADABLE, "checksum of the pixels is wrong"
     yield "many_samples.tif", tiff_with({277: 10**6}), UNREADABLE, "claims a million channels"
-    yield "flipped_bit_in_pixels.jpg", flip_bits(jpeg(), len(jpeg()) // 2), SCORED, "no checksum: decodes askew"
+    yield (
+        "flipped_bit_in_pixels.jpg",
+        flip_bits(jpeg(), len(jpeg()) // 2),
+        SCORED,
+        "no checksum: decodes askew, and fits",
+    )
     yield "flipped_bit_in_tables.jpg", flip_bits(jpeg(), jpeg().index(b"\xff\xc4") + 5), UNREADABLE, "Huffman table"
     yield "no_pixels.png", png_of(160, 120, 8, 2, b""), UNREADABLE, "header of a PNG without content"
     yield "unknown_depth.png", png_of(160, 120, 7, 2, bytes(99999)), UNREADABLE, "7 bits a channel do not exist"
@@ -466,6 +474,7 @@ def _metadata() -> Iterator[Row]:
     entries = struct.pack("<HHIIHHII", 282, 7, 1, 72, 296, 3, 1, 2)
     resolution = b"Exif\0\0II*\0\x08\0\0\0\2\0" + entries + bytes(4)
     yield "exif_resolution.jpg", jpeg_with(jpeg_segment(0xE1, resolution)), SCORED, "resolution is no fraction"
+    yield "jfif_empty.jpg", jpeg()[:2] + jpeg_segment(0xE0, b"JFIF\0") + jpeg()[20:], SCORED, "an empty side segment"
     broken = b"\0" * 36 + b"acsp" + bytes(100)
     too_much = zlib.compress(bytes(8 * 2**20))
     text = PngImagePlugin.PngInfo()

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageChops, ImageCms, UnidentifiedImageError, _imaging
 
+from grepr_core.decoding.jpeg import MAX_PROFILE_BYTES, Jpeg, JpegError, decode_jpeg, read_jpeg, scale_for
 from grepr_core.decoding.resize import resize
 from grepr_core.decoding.view import FULL_SIZE, View
 
@@ -38,18 +39,20 @@ with contextlib.suppress(ImportError):  # Not built for every platform; HEIC is 
 FORMATS = tuple(
     name for name in ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "AVIF", "HEIF", "JPEG2000") if name in Image.OPEN
 )
-#: A JPEG that will be scaled down is decoded at no less than this many times the final width and height. Measured
-#: against a full decode this keeps 46 dB and 98 % of the sharpness; a margin of 1 would keep 38 dB and 93 %.
+#: A JPEG that will be scaled down is decoded at no less than this many times the final width and height. Against a full
+#: decode scores then differ by .001 on average; a margin of 1.7 would lower them by .006 to .01.
 DRAFT_MARGIN = 2
 #: Blocks of pixels are averaged to no less than this many times the final width and height.
 REDUCING_GAP = 3
-#: Larger profiles are ignored; those of printing presses stay below.
-MAX_PROFILE_BYTES = 4 * 2**20
+#: Scans times pixels of a JPEG: each scan goes over the whole picture, though it may hold but a few bytes. This is 100
+#: megapixels in 10 scans, which common progressive files have, and takes up to 4 seconds.
+MAX_SCANNED = 1_000_000_000
 #: Claims beyond do not fit the 32-bit columns of a table.
 MAX_SIDE = 2**31 - 1
 
 #: Axes (0 rows, 1 columns) that an EXIF orientation mirrors once rows and columns are in their places.
 MIRRORED = {2: (1,), 3: (0, 1), 4: (0,), 6: (1,), 7: (0, 1), 8: (0,)}
+_JPEG_MODES = {1: "L", 3: "RGB", 4: "CMYK"}
 _OTHER_KINDS = (
     (b"<!doctype html", "a web page"),
     (b"<html", "a web page"),
@@ -130,8 +133,9 @@ def decode(encoded: bytes, *, limits: Limits = Limits(), view: View = FULL_SIZE)
     Safe to call from several threads. The same bytes always give the same pixels.
 
     At its peak it takes 7 to 10 bytes a pixel, ``encoded`` included, of WebP 15. With a smaller ``view`` a JPEG is
-    decoded at reduced size, in 20 MB up to 100 megapixels; PNG takes 5 to 6 bytes a pixel then, TIFF 7 to 8, WebP 15
-    still. Measured by ``benchmarks/memory.py``.
+    decoded at reduced size, in 30 MB up to 100 megapixels, but for a progressive one, which takes 3 bytes a pixel (6
+    where its colours are not subsampled); PNG takes 5 to 6 bytes a pixel then, TIFF 7 to 8, WebP 15 still. Measured by
+    ``benchmarks/memory.py``.
 
     Args:
         encoded: Content of the file.
@@ -143,6 +147,8 @@ def decode(encoded: bytes, *, limits: Limits = Limits(), view: View = FULL_SIZE)
     """
     if len(encoded) > limits.max_bytes:
         return Failure(Status.TOO_LARGE, f"{len(encoded):,} bytes, the limit is {limits.max_bytes:,}")
+    if _signature(encoded) == "JPEG":
+        return _decode_jpeg(encoded, limits, view)
     size: tuple[int, int] | tuple[None, None] = (None, None)
     try:
         image = _open(encoded)
@@ -150,15 +156,7 @@ def decode(encoded: bytes, *, limits: Limits = Limits(), view: View = FULL_SIZE)
         size = (width, height) if max(width, height) <= MAX_SIDE else (None, None)
         if _is_thumbnail(image):
             return Failure(Status.UNREADABLE, "a camera's raw file, of which only the thumbnail can be read", *size)
-        if width * height > limits.max_pixels:
-            return Failure(
-                Status.TOO_LARGE, f"{width:,} x {height:,} pixels, the limit is {limits.max_pixels:,}", *size
-            )
-        if min(width, height) < limits.min_side:
-            return Failure(
-                Status.TOO_SMALL, f"{width:,} x {height:,} pixels, the least is {limits.min_side} a side", *size
-            )
-        return _decode(image, view)
+        return _refusal(width, height, limits) or _decode(image, view)
     except UnidentifiedImageError:
         return Failure(Status.UNREADABLE, _what_else(encoded))
     except MemoryError:
@@ -199,61 +197,82 @@ def inspect_plain_jpeg(encoded: bytes, *, limits: Limits = Limits(), view: View 
     if len(encoded) > limits.max_bytes or not encoded.rstrip(b"\0").endswith(b"\xff\xd9"):
         return None
     try:
-        image = _open(encoded)
-    except Exception:  # decode() tells what is wrong.
+        jpeg = read_jpeg(encoded) if _signature(encoded) == "JPEG" else None
+    except JpegError:  # decode() tells what is wrong.
         return None
-    width, height = image.size
-    if image.format not in ("JPEG", "MPO") or image.mode not in ("L", "RGB"):
+    if jpeg is None or jpeg.components == 4 or jpeg.is_cut:
         return None
-    if width * height > limits.max_pixels or min(width, height) < limits.min_side:
+    if _refusal(jpeg.width, jpeg.height, limits, scans=jpeg.scans):
         return None
-    profile = image.info.get("icc_profile")
-    if profile and len(profile) <= MAX_PROFILE_BYTES and _transform_to_srgb(profile, image.mode) is not None:
+    if jpeg.profile and _transform_to_srgb(jpeg.profile, _JPEG_MODES[jpeg.components]) is not None:
         return None
-    return PlainJpeg(width, height, _orientation(image), view.size(width, height))
+    return PlainJpeg(jpeg.width, jpeg.height, _orientation_of_jpeg(jpeg), view.size(jpeg.width, jpeg.height))
+
+
+def _refusal(width: int, height: int, limits: Limits, *, scans: int = 1) -> Failure | None:
+    """Tells why an image of some size is refused."""
+    size = (width, height) if max(width, height) <= MAX_SIDE else (None, None)
+    if width * height > limits.max_pixels:
+        return Failure(Status.TOO_LARGE, f"{width:,} x {height:,} pixels, the limit is {limits.max_pixels:,}", *size)
+    if min(width, height) < limits.min_side:
+        return Failure(Status.TOO_SMALL, f"{width:,} x {height:,} pixels, the least is {limits.min_side} a side", *size)
+    if scans > 1 and scans * width * height > MAX_SCANNED:
+        words = f"{scans:,} scans of {width:,} x {height:,} pixels, the limit is {MAX_SCANNED:,} in all"
+        return Failure(Status.TOO_LARGE, words, *size)
+    return None
 
 
 def _open(encoded: bytes) -> Image.Image:
     """Reads the header."""
+    image = Image.open(io.BytesIO(encoded), formats=FORMATS)
+    _forget_xmp(image)
+    return image
+
+
+def _decode_jpeg(encoded: bytes, limits: Limits, view: View) -> Photo | Failure:
+    size: tuple[int, int] | tuple[None, None] = (None, None)
     try:
-        return Image.open(io.BytesIO(encoded), formats=FORMATS)
-    except UnidentifiedImageError:
-        if _signature(encoded) != "JPEG":
-            raise
-        # Pillow looks up the resolution of a JPEG in its EXIF at once, and trips over some that is malformed.
-        return Image.open(io.BytesIO(encoded.replace(b"Exif\0\0", bytes(6), 1)), formats=FORMATS)
+        jpeg = read_jpeg(encoded)
+        orientation = _orientation_of_jpeg(jpeg)
+        width, height = (jpeg.height, jpeg.width) if orientation >= 5 else (jpeg.width, jpeg.height)
+        size = (width, height)
+        if refusal := _refusal(width, height, limits, scans=jpeg.scans):
+            return refusal
+        seen = view.size(jpeg.width, jpeg.height)
+        eighths = scale_for(jpeg, (DRAFT_MARGIN * seen[0], DRAFT_MARGIN * seen[1]))
+        pixels = decode_jpeg(jpeg, eighths=eighths)
+        return Photo(_finished(pixels, _JPEG_MODES[jpeg.components], seen, jpeg.profile, orientation), width, height)
+    except JpegError as error:
+        return Failure(Status.UNREADABLE, str(error), *size)
+    except MemoryError:
+        return Failure(Status.TOO_LARGE, "decoding it takes more memory than there is", *size)
+    except Exception as error:
+        return Failure(Status.UNREADABLE, _damage(encoded, error), *size)
 
 
 def _decode(image: Image.Image, view: View) -> Photo:
-    width, height = image.size
-    if image.format in ("JPEG", "MPO"):
-        image = _drafted(image, view.size(width, height))
-    else:
-        image.load()
-        width, height = image.size  # Pillow has by now turned a TIFF upright.
+    image.load()
+    width, height = image.size  # Pillow has by now turned a TIFF upright.
     profile = image.info.get("icc_profile")
     orientation = _orientation(image)
     seen = view.size(width, height)
     image = _opaque(image)
     # Scaling takes a copy of the pixels, so what is far larger is averaged first.
     block = int(min(image.width / seen[0], image.height / seen[1]) / REDUCING_GAP)
-    pixels = resize(_to_array(image.reduce(block) if block > 1 else image), *seen)
-    if image.mode != "RGB" or profile:
-        scaled = Image.frombuffer(image.mode, seen, pixels, "raw", image.mode, 0, 1)
-        pixels = _to_array(_to_srgb(scaled, profile))
-    rgb = _upright(pixels, orientation)
+    pixels = _to_array(image.reduce(block) if block > 1 else image)
+    rgb = _finished(pixels, image.mode, seen, profile, orientation)
     return Photo(rgb, height, width) if orientation >= 5 else Photo(rgb, width, height)
 
 
-def _drafted(image: Image.Image, seen: tuple[int, int]) -> Image.Image:
-    """Decodes a JPEG at the least size that does for the one it is seen at."""
-    drafted = image.draft(None, (DRAFT_MARGIN * seen[0], DRAFT_MARGIN * seen[1]))
-    if drafted is None:
-        return image
-    # Whole blocks are decoded, of which the last ones may reach beyond the picture.
-    _, (_, _, width, height) = drafted
-    box = (0, 0, max(1, round(width)), max(1, round(height)))
-    return image if box[2:] == image.size else image.crop(box)
+def _finished(
+    pixels: NDArray[np.uint8], mode: str, seen: tuple[int, int], profile: bytes | None, orientation: int
+) -> NDArray[np.uint8]:
+    """Scales (H, W, C) pixels of an L, RGB or CMYK image, converts them to sRGB and turns them upright."""
+    pixels = resize(pixels, *seen)
+    if mode != "RGB" or profile:
+        scaled = Image.frombuffer(mode, seen, pixels, "raw", mode, 0, 1)
+        pixels = _to_array(_to_srgb(scaled, profile))
+    return _upright(pixels, orientation)
 
 
 def _upright(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
@@ -266,12 +285,33 @@ def _upright(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
 
 
 def _orientation(image: Image.Image) -> int:
-    """Gives the EXIF (or XMP) orientation, 1 to 8; 1 when metadata cannot be read."""
+    """Gives the EXIF orientation, 1 to 8; 1 when metadata cannot be read."""
+    _forget_xmp(image)  # A PNG may have brought it only with its pixels.
     with contextlib.suppress(Exception):  # Malformed metadata makes Pillow raise nearly every kind of exception.
-        orientation = image.getexif().get(ExifTags.Base.Orientation)
-        if isinstance(orientation, int) and 1 <= orientation <= 8:
-            return orientation
+        return _orientation_in(image.getexif())
     return 1
+
+
+def _orientation_of_jpeg(jpeg: Jpeg) -> int:
+    """Gives the EXIF orientation, likewise."""
+    with contextlib.suppress(Exception):
+        exif = Image.Exif()
+        exif.load(jpeg.exif or b"")
+        return _orientation_in(exif)
+    return 1
+
+
+def _orientation_in(exif: Image.Exif) -> int:
+    orientation = exif.get(ExifTags.Base.Orientation)
+    if isinstance(orientation, bytes):  # A single byte is not what the standard asks for, but others read it.
+        orientation = orientation[0]
+    return orientation if isinstance(orientation, int) and 1 <= orientation <= 8 else 1
+
+
+def _forget_xmp(image: Image.Image) -> None:
+    """Leaves Pillow no XMP, whose orientation it would take where EXIF has none; no other program does."""
+    for key in ("XML:com.adobe.xmp", "xmp"):
+        image.info.pop(key, None)
 
 
 def _upright_size(image: Image.Image) -> tuple[int, int]:
