@@ -132,10 +132,10 @@ def decode(encoded: bytes, *, limits: Limits = Limits(), view: View = FULL_SIZE)
 
     Safe to call from several threads. The same bytes always give the same pixels.
 
-    At its peak it takes 7 to 10 bytes a pixel, ``encoded`` included, of WebP 15. With a smaller ``view`` a JPEG is
-    decoded at reduced size, in 30 MB up to 100 megapixels, but for a progressive one, which takes 3 bytes a pixel (6
-    where its colours are not subsampled); PNG takes 5 to 6 bytes a pixel then, TIFF 7 to 8, WebP 15 still. Measured by
-    ``benchmarks/memory.py``.
+    At its peak it takes 7 to 10 bytes a pixel, ``encoded`` included, of JPEG 3, of WebP 15. With a smaller ``view`` a
+    JPEG is decoded at reduced size, in 20 MB up to 100 megapixels; PNG takes 5 to 6 bytes a pixel then, TIFF 7 to 8,
+    WebP 15 still. A progressive JPEG takes 3 bytes a pixel besides in either case, 6 where its colours are not
+    subsampled. Measured by ``benchmarks/memory.py``.
 
     Args:
         encoded: Content of the file.

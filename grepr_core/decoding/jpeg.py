@@ -257,9 +257,11 @@ def _finished(scans: Sequence[_Segment], kind: int) -> set[int]:
 
 def _joined(parts: Sequence[memoryview]) -> bytes | None:
     """Joins the parts of a profile, of which each begins with its number and how many there are."""
+    if not 0 < len(parts) < 256 or sum(map(len, parts)) > MAX_PROFILE_BYTES:
+        return None
     by_number = {bytes(part[:2]): part[2:] for part in parts}
-    numbers = [bytes((number + 1, len(parts))) for number in range(min(len(parts), 255))]
-    if not parts or by_number.keys() != set(numbers) or sum(map(len, parts)) > MAX_PROFILE_BYTES:
+    numbers = [bytes((number + 1, len(parts))) for number in range(len(parts))]
+    if by_number.keys() != set(numbers):
         return None
     return b"".join(by_number[number] for number in numbers)
 

@@ -215,6 +215,8 @@ def test_profiles_are_joined_in_order():
     assert read_jpeg(encoded).profile == profile
     assert read_jpeg(replace_once(encoded, b"ICC_PROFILE\0\2", b"ICC_PROFILE\0\7")).profile is None
     assert read_jpeg(replace_once(encoded, b"ICC_PROFILE\0\1", b"ICC_PROFILE\0\7")).profile is None
+    many = jpeg_segment(0xE2, b"ICC_PROFILE\0\1\1part") * 300
+    assert read_jpeg(jpeg()[:2] + many + jpeg()[2:]).profile is None
 
 
 def test_first_exif_counts():
