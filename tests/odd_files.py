@@ -403,7 +403,7 @@ def _pixels() -> Iterator[Row]:
     yield "nan.tif", encode(Image.fromarray(not_finite), "TIFF"), SCORED, "floating point with holes"
     buffer = io.BytesIO()
     tifffile.imwrite(buffer, deep_rgb.astype(np.float32) / 65535, photometric="rgb")
-    yield "float_rgb.tif", buffer.getvalue(), UNREADABLE, "floating point RGB, which Pillow cannot read"
+    yield "float_rgb.tif", buffer.getvalue(), SCORED, "floating point RGB, which Pillow cannot read"
     yield "cmyk.jpg", cmyk_jpeg(), SCORED, "CMYK as Adobe writes it, inverted"
     adobe = cmyk_jpeg().index(b"\xff\xee")
     yield "cmyk_unmarked.jpg", cmyk_jpeg()[:adobe] + cmyk_jpeg()[adobe + 16 :], SCORED, "CMYK, no Adobe marker"
@@ -490,8 +490,8 @@ def _metadata() -> Iterator[Row]:
     wrong = encode(picture(), "JPEG", icc_profile=grey_inks_profile())
     yield "profile_of_cmyk.jpg", wrong, SCORED, "CMYK profile on RGB"
     yield "profile_broken.png", png_with(png_chunk(b"iCCP", b"x\0\0no zlib")), SCORED, "broken profile ignored"
-    yield "profile_bomb.png", png_with(png_chunk(b"iCCP", b"x\0\0" + too_much)), UNREADABLE, "8 MB from 8 kB"
-    yield "text_bomb.png", png_with(png_chunk(b"zTXt", b"x\0\0" + too_much)), UNREADABLE, "8 MB from 8 kB"
+    yield "profile_bomb.png", png_with(png_chunk(b"iCCP", b"x\0\0" + too_much)), SCORED, "8 MB from 8 kB, ignored"
+    yield "text_bomb.png", png_with(png_chunk(b"zTXt", b"x\0\0" + too_much)), SCORED, "8 MB from 8 kB, ignored"
     yield "long_text.png", encode(picture(), "PNG", pnginfo=text), SCORED, "half a megabyte of text"
 
 

@@ -2,7 +2,7 @@
 
 In come encoded images, or the exceptions that reading them raised. Out go upright sRGB pixels (``images.Photo``, or
 ``transfer.DevicePhoto`` where a GPU decoded) or an ``images.Failure``, and the former in batches of one size on the
-device that encodes them.
+device that encodes them. ``images`` is the entry; a module beside it each is for what a format has of its own.
 """
 
-__all__ = ["batches", "gpu_decode", "images", "read_errors", "transfer", "view"]
+__all__ = ["batches", "gpu_decode", "images", "kinds", "read_errors", "transfer", "view"]

@@ -17,8 +17,18 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageChops, ImageCms, UnidentifiedImageError, _imaging
 
+from grepr_core.decoding.bmp import open_bmp
+from grepr_core.decoding.depth import to_eight_bits
+from grepr_core.decoding.gif import open_gif
+from grepr_core.decoding.heif import open_avif, open_heic
 from grepr_core.decoding.jpeg import MAX_PROFILE_BYTES, Jpeg, JpegError, decode_jpeg, read_jpeg, scale_for
+from grepr_core.decoding.jpeg2000 import open_jpeg2000
+from grepr_core.decoding.jpegxl import open_jpegxl
+from grepr_core.decoding.kinds import WORDS, cut_short, is_cut, signature, what_else
+from grepr_core.decoding.png import open_png
+from grepr_core.decoding.refusal import CutShort, Refusal, TooMuchMemory
 from grepr_core.decoding.resize import resize
+from grepr_core.decoding.tiff import open_tiff
 from grepr_core.decoding.view import FULL_SIZE, View
 
 # Process-wide settings of Pillow, made once here because changing them for each call is not safe among threads.
@@ -35,9 +45,11 @@ with contextlib.suppress(ImportError):  # Not built for every platform; HEIC is 
 
     pillow_heif.register_heif_opener()
 
-#: Formats tried, as Pillow names them. The content decides, never the file's name. JPEG includes MPO.
+#: Formats that are decoded, as Pillow names them. The content decides, never the file's name. JPEG includes MPO.
 FORMATS = tuple(
-    name for name in ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "AVIF", "HEIF", "JPEG2000") if name in Image.OPEN
+    name
+    for name in ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "AVIF", "HEIF", "JPEG2000", "JXL")
+    if name == "JXL" or name in Image.OPEN
 )
 #: A JPEG that will be scaled down is decoded at no less than this many times the final width and height. Against a full
 #: decode scores then differ by .001 on average; a margin of 1.7 would lower them by .006 to .01.
@@ -53,18 +65,8 @@ MAX_SIDE = 2**31 - 1
 #: Axes (0 rows, 1 columns) that an EXIF orientation mirrors once rows and columns are in their places.
 MIRRORED = {2: (1,), 3: (0, 1), 4: (0,), 6: (1,), 7: (0, 1), 8: (0,)}
 _JPEG_MODES = {1: "L", 3: "RGB", 4: "CMYK"}
-_OTHER_KINDS = (
-    (b"<!doctype html", "a web page"),
-    (b"<html", "a web page"),
-    (b"<svg", "an SVG drawing"),
-    (b"<?xml", "an XML document"),
-    (b"%pdf", "a PDF document"),
-    (b"%!ps", "a PostScript document"),
-    (b"pk\3\4", "a ZIP archive"),
-    (b"\x1f\x8b", "a gzip archive"),
-    (b"8bps", "a Photoshop document"),
-    (b"\0\0\1\0", "a Windows icon"),
-)
+#: Samples of more than 8 bits may take this many bytes for each pixel that is allowed.
+MAX_BYTES_A_PIXEL = 8
 
 
 class Status(enum.StrEnum):
@@ -135,7 +137,8 @@ def decode(encoded: bytes, *, limits: Limits = Limits(), view: View = FULL_SIZE)
     At its peak it takes 7 to 10 bytes a pixel, ``encoded`` included, of JPEG 3, of WebP 15. With a smaller ``view`` a
     JPEG is decoded at reduced size, in 20 MB up to 100 megapixels; PNG takes 5 to 6 bytes a pixel then, TIFF 7 to 8,
     WebP 15 still. A progressive JPEG takes 3 bytes a pixel besides in either case, 6 where its colours are not
-    subsampled. Measured by ``benchmarks/memory.py``.
+    subsampled. Measured by ``benchmarks/memory.py``. What Pillow does not read takes more: TIFFs in planes of 16 bits
+    15 to 22, of floating point colours 27.
 
     Args:
         encoded: Content of the file.
@@ -147,18 +150,22 @@ def decode(encoded: bytes, *, limits: Limits = Limits(), view: View = FULL_SIZE)
     """
     if len(encoded) > limits.max_bytes:
         return Failure(Status.TOO_LARGE, f"{len(encoded):,} bytes, the limit is {limits.max_bytes:,}")
-    if _signature(encoded) == "JPEG":
+    if signature(encoded) == "JPEG":
         return _decode_jpeg(encoded, limits, view)
     size: tuple[int, int] | tuple[None, None] = (None, None)
     try:
-        image = _open(encoded)
+        image = _open(encoded, limits)
         width, height = _upright_size(image)
         size = (width, height) if max(width, height) <= MAX_SIDE else (None, None)
-        if _is_thumbnail(image):
-            return Failure(Status.UNREADABLE, "a camera's raw file, of which only the thumbnail can be read", *size)
         return _refusal(width, height, limits) or _decode(image, view)
     except UnidentifiedImageError:
-        return Failure(Status.UNREADABLE, _what_else(encoded))
+        return Failure(Status.UNREADABLE, what_else(encoded))
+    except TooMuchMemory as refusal:
+        return Failure(Status.TOO_LARGE, str(refusal), *size)
+    except CutShort:
+        return Failure(Status.UNREADABLE, cut_short(signature(encoded)), *size)
+    except Refusal as refusal:
+        return Failure(Status.UNREADABLE, str(refusal), *size)
     except MemoryError:
         return Failure(Status.TOO_LARGE, "decoding it takes more memory than there is", *size)
     except Exception as error:  # Pillow raises nearly every kind of exception on some damaged file.
@@ -197,7 +204,7 @@ def inspect_plain_jpeg(encoded: bytes, *, limits: Limits = Limits(), view: View 
     if len(encoded) > limits.max_bytes or not encoded.rstrip(b"\0").endswith(b"\xff\xd9"):
         return None
     try:
-        jpeg = read_jpeg(encoded) if _signature(encoded) == "JPEG" else None
+        jpeg = read_jpeg(encoded) if signature(encoded) == "JPEG" else None
     except JpegError:  # decode() tells what is wrong.
         return None
     if jpeg is None or jpeg.components == 4 or jpeg.is_cut:
@@ -222,9 +229,26 @@ def _refusal(width: int, height: int, limits: Limits, *, scans: int = 1) -> Fail
     return None
 
 
-def _open(encoded: bytes) -> Image.Image:
-    """Reads the header."""
-    image = Image.open(io.BytesIO(encoded), formats=FORMATS)
+def _open(encoded: bytes, limits: Limits) -> Image.Image:
+    """Reads the header of an image that is no JPEG."""
+    name = signature(encoded)
+    if name not in FORMATS:
+        raise UnidentifiedImageError
+    openers = {
+        "PNG": open_png,
+        "BMP": open_bmp,
+        "GIF": open_gif,
+        "AVIF": open_avif,
+        "HEIF": open_heic,
+        "JPEG2000": open_jpeg2000,
+        "JXL": open_jpegxl,
+    }
+    if name == "TIFF":
+        image = open_tiff(encoded, MAX_BYTES_A_PIXEL * limits.max_pixels)
+    elif name in openers:
+        image = openers[name](encoded)
+    else:
+        image = Image.open(io.BytesIO(encoded), formats=(name,))
     _forget_xmp(image)
     return image
 
@@ -322,11 +346,6 @@ def _upright_size(image: Image.Image) -> tuple[int, int]:
     return (height, width) if turned else (width, height)
 
 
-def _is_thumbnail(image: Image.Image) -> bool:
-    """Tells raw files of cameras, TIFFs that begin with a small preview, from TIFFs that begin with their picture."""
-    return bool(getattr(image, "tag_v2", {}).get(ExifTags.Base.NewSubfileType, 0) & 1)
-
-
 def _opaque(image: Image.Image) -> Image.Image:
     """Converts to 8-bit L, RGB or CMYK; what is transparent is composited over white."""
     if image.mode.startswith(("I", "F")):
@@ -344,21 +363,13 @@ def _opaque(image: Image.Image) -> Image.Image:
 
 
 def _to_eight_bits(image: Image.Image) -> Image.Image:
-    """Scales deep grey to 8 bits, where Pillow would clip.
-
-    16-bit values span [0, 65535]. Those of 32 bits span the first of [0, 1] (floating point only), [0, 255] and
-    [0, 65535] that holds them all, else [0, their maximum], because such files do not say.
-    """
+    """Scales deep grey to 8 bits, where Pillow would clip; a transparent value is white."""
     values = np.asarray(image)
-    if image.mode.startswith("I;16"):
-        white = 65535.0
-    else:
-        values = np.where(np.isfinite(values), values, 0)
-        top = float(values.max())
-        spans = (1.0, 255.0, 65535.0, top) if image.mode == "F" else (255.0, 65535.0, top)
-        white = next(span for span in spans if top <= span)
-    scaled = np.multiply(values, 255 / white, dtype=np.float32).clip(0, 255)
-    return Image.fromarray(np.rint(scaled).astype(np.uint8))
+    scaled = to_eight_bits(values)
+    transparent = image.info.get("transparency")
+    if isinstance(transparent, int):
+        scaled = np.where(values == transparent, np.uint8(255), scaled)
+    return Image.fromarray(scaled)
 
 
 def _to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
@@ -398,37 +409,12 @@ def _to_array(image: Image.Image) -> NDArray[np.uint8]:
     return pixels
 
 
-def _signature(encoded: bytes) -> str:
-    """Names the format that the first bytes promise, or gives an empty string."""
-    for name in FORMATS:
-        accepts = Image.OPEN[name][1]
-        if accepts is not None and accepts(encoded[:16]) is True:
-            return name
-    return ""
-
-
 def _damage(encoded: bytes, error: Exception) -> str:
-    """Says what is wrong with an image that could not be decoded."""
-    name = _signature(encoded)
-    # Messages of these types are Pillow's own words, those of others are Python's.
-    words = error_words(error) if type(error) in (OSError, ValueError, SyntaxError) else ""
-    if "truncated" in words.lower():
-        return f"cut short: the {name} file ends before its picture does"
-    return f"damaged {name} file" + (f": {words}" if words else "")
-
-
-def _what_else(encoded: bytes) -> str:
-    """Says what a file is that is no image of a supported format."""
-    if not encoded:
-        return "the file is empty"
-    if name := _signature(encoded):
-        return f"it begins like {name}, but its header is damaged, cut short or of an unsupported variant"
-    start = encoded[:512].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
-    for prefix, kind in _OTHER_KINDS:
-        if start.startswith(prefix):
-            return f"not an image: {kind}"
-    is_text = re.fullmatch(rb"[\t\n\f\r -~]+", start)
-    return "not an image: text" if is_text else "not an image of a supported format"
+    """Says what is wrong with an image that could not be decoded, in no decoder's jargon."""
+    name = signature(encoded)
+    if "truncated" in str(error).lower() or is_cut(encoded, name):
+        return cut_short(name)
+    return f"damaged {WORDS.get(name, name)} file: its picture cannot be decoded"
 
 
 def error_words(error: BaseException) -> str:

@@ -9,9 +9,9 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from PIL import Image, UnidentifiedImageError
 
-from grepr_core.decoding.images import FORMATS, Failure, Limits
+from grepr_core.decoding.images import Failure, Limits
+from grepr_core.decoding.kinds import signature
 from grepr_core.storage import Folder
 from pipelines.lake.sources import IMAGE_SUFFIXES, Entry
 from pipelines.running.shard_files import add_footer, read_footer, shard_name
@@ -21,7 +21,7 @@ from pipelines.selection.rows import FAILURE_SCHEMA, OFFSETS_FOLDER
 
 #: Below a selection's work folder: the images of each finished shard that could not be written.
 WRITTEN_FOLDER = "written"
-_SUFFIXES = {"JPEG": ".jpg", "MPO": ".jpg", "JPEG2000": ".jp2", "HEIF": ".heic"}
+_SUFFIXES = {"JPEG": ".jpg", "JPEG2000": ".jp2", "HEIF": ".heic"}
 
 
 @dataclass(frozen=True)
@@ -162,9 +162,7 @@ def suffix(name: str, content: bytes) -> str:
     own = posixpath.splitext(name)[1].lower()
     if own in IMAGE_SUFFIXES:
         return own
-    try:
-        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
-            kind = str(image.format)
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError):
+    kind = signature(content)
+    if not kind:
         return ".bin"  # scored once, and changed since
     return _SUFFIXES.get(kind, f".{kind.lower()}")

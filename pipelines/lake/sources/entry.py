@@ -31,7 +31,7 @@ IMAGE_SUFFIXES = frozenset(
         ".dib",
         ".gif",
     }
-    | {".avif", ".heic", ".heif", ".jp2", ".j2k"}
+    | {".avif", ".heic", ".heif", ".hif", ".jp2", ".j2k", ".jpx", ".jpf", ".jxl"}
 )
 #: Files that hold images or name them, taken only when the source names them.
 CONTAINER_SUFFIXES = (".tar", ".parquet")
