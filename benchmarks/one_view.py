@@ -9,13 +9,10 @@ original; and the model is saved.
 Example: python -m benchmarks.one_view rated.csv --images rated/
 """
 
+import io
 import logging
-import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import numpy as np
 import pandas as pd
@@ -27,15 +24,14 @@ from tyro.conf import Positional
 from grepr_core.bundles.bundle import Bundle, load_bundle, save_bundle
 from grepr_core.regression.metrics import srocc
 from grepr_core.regression.regressor import Regressor
+from grepr_core.scoring.scorer import Scorer
 from pipelines.lake.sources import uri_to_path
 from pipelines.models.rated_features import (
     RatedFeatures,
     image_uri,
-    rated_features,
     read_ratings,
     train_rows,
 )
-from pipelines.options import EvaluateOptions
 
 log = logging.getLogger(__name__)
 
@@ -92,13 +88,14 @@ def measure(
     is_train = train_rows(table)
     assert is_train is not None, "the ratings need a column split"
     if output is not None:
-        _calibrated(load_bundle(model), model, _some(table[is_train], photos), images, output)
+        _calibrated(load_bundle(model), _some(table[is_train], photos), images, output)
         model = output
+    bundle = load_bundle(model)
     held_out = _some(table[~is_train], photos)
     print("| copy | mean change | mean absolute change | SROCC | ratio | ratings held |\n|---|---|---|---|---|---|")
     original: RatedFeatures | None = None
     for kind, change in KINDS.items():
-        copies = _scored(held_out, images, change, model)
+        copies = _scored(held_out, images, change, bundle)
         original = original or copies
         assert copies.score is not None
         assert original.score is not None
@@ -123,40 +120,50 @@ def _held(copies: RatedFeatures) -> str:
 
 
 def _scored(
-    table: pd.DataFrame, images: str, change: Callable[[Image.Image], Image.Image], model: str
+    table: pd.DataFrame, images: str, change: Callable[[Image.Image], Image.Image], bundle: Bundle
 ) -> RatedFeatures:
-    with _copies(table, images, change) as (copies, folder):
-        options = EvaluateOptions(ratings="", images=folder, model=model)
-        return rated_features(copies, folder, load_bundle(model), options)
+    """Scores changed copies of rated images, which are kept without loss but for the largest."""
 
-
-@contextmanager
-def _copies(
-    table: pd.DataFrame, images: str, change: Callable[[Image.Image], Image.Image]
-) -> Iterator[tuple[pd.DataFrame, str]]:
-    """Writes changed copies of rated images, without loss but for the largest, and gives their ratings."""
-    with TemporaryDirectory() as folder:
-        names = []
-        for number, image in enumerate(table["image"]):
+    def copies() -> Iterator[bytes]:
+        for image in table["image"]:
             with Image.open(uri_to_path(image_uri(images, image))) as photo:
                 changed = change(photo.convert("RGB"))
-            name = f"{number:05d}.{'jpg' if changed.size == LARGE else 'png'}"
-            options = {"quality": 95, "subsampling": 0} if changed.size == LARGE else {"compress_level": 1}
-            changed.save(Path(folder, name), **options)
-            names.append(name)
-        yield table.assign(image=names), folder + os.sep
+            encoded = io.BytesIO()
+            if changed.size == LARGE:
+                changed.save(encoded, "JPEG", quality=95, subsampling=0)
+            else:
+                changed.save(encoded, "PNG", compress_level=1)
+            yield encoded.getvalue()
+
+    scores = Scorer(bundle, zero_shot=False).score(copies())
+
+    def column(name: str) -> NDArray[np.float64]:
+        return np.array([getattr(score, name) for score in scores], np.float64)
+
+    names = ("score", "score_lower", "score_upper")
+    features = np.stack([score.features for score in scores if score.features is not None])
+    return RatedFeatures(
+        features,
+        table["mos"].to_numpy(),
+        bundle.feature_blocks,
+        None,
+        None,
+        **{name: column(name) for name in names},
+        score_low=None,
+        score_high=None,
+    )
 
 
-def _calibrated(bundle: Bundle, model: str, table: pd.DataFrame, images: str, output: str) -> None:
+def _calibrated(bundle: Bundle, table: pd.DataFrame, images: str, output: str) -> None:
     """Saves a bundle with the intervals of enlarged photographs."""
     assert bundle.regressor is not None
     assert bundle.regressor.interval is not None
-    original = _scored(table, images, KINDS["the photograph itself"], model)
+    original = _scored(table, images, KINDS["the photograph itself"], bundle)
     folds = np.random.default_rng(0).permutation(len(original.mos)) % FOLDS
     regressors = [original.regress(original.features[folds != k], original.mos[folds != k]) for k in range(FOLDS)]
     enlarged = {}
     for side in SIDES:
-        copies = _scored(table, images, _smaller(side), model)
+        copies = _scored(table, images, _smaller(side), bundle)
         predicted = _left_out(copies.features, folds, regressors)
         enlarged[512 / side] = (predicted, copies.mos - predicted)
     interval = bundle.regressor.interval.widened(enlarged)

@@ -87,13 +87,13 @@ def read_metadata(
         with stack:
             for batch in batches([*dict.fromkeys((*text, *columns, *place))], text):
                 found = {f"__key{i}": _as_text(batch[name]) for i, name in enumerate(keys.values())}
-                nothing = pa.chunked_array([pa.nulls(len(batch), pa.string())])
-                found["__path"] = nothing if path is None else _paths(_as_text(batch[path]))
-                found["__member"] = nothing
+                found["__path"] = found["__member"] = pa.chunked_array([pa.nulls(len(batch), pa.string())])
+                if path is not None:
+                    found["__path"] = _paths(_as_text(batch[path]))
+                    if "member" in places:
+                        found["__member"] = _members(found["__path"], _as_text(batch["member"]), batch)
                 if "member" in keys:
-                    found["__key1"] = found["__member"] = _members(found["__key0"], found["__key1"], batch)
-                elif "member" in places:
-                    found["__member"] = _as_text(batch["member"])
+                    found["__key1"] = _members(found["__key0"], found["__key1"], batch)
                 if not by_id:
                     found["__key0"] = _resolved(found["__key0"], url)
                 yield pa.table({**found, **{name: batch[name] for name in columns}})

@@ -224,7 +224,7 @@ def test_a_manifest_is_of_its_globs(tmp_path: Path):
     source, manifest = str(tmp_path / "a.tar"), str(tmp_path / "m")
     assert run(ManifestOptions(source=source, manifest=manifest, members=("*.jpg",))).images == 2
     assert run(ManifestOptions(source=source, manifest=manifest, members=("*.jpg",))).images == 2
-    with pytest.raises(UserError, match="by other --all-files or --members; name another folder"):
+    with pytest.raises(UserError, match="by other --all-files, --members or --column; name another folder"):
         run(ManifestOptions(source=source, manifest=manifest))
     of = {"all_files": False, "shard_size": 9, "storage_options": {}}
     again = find_or_make_manifest(manifest, Folder(str(tmp_path / "out")), members=("*.jpg",), **of)
