@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+#: Four stops above white.
+MOST_FLOAT = 16.0
 #: What is converted at once, in samples: stays in the cache.
 _STRIP = 2**18
 
@@ -16,8 +18,9 @@ def to_eight_bits(
     """Scales samples to [0, 255].
 
     Unsigned integers of up to 16 bits span all that their bits hold, and signed ones too, their least value being
-    black (as in ImageMagick). Those of more bits, which do not say what they span, span the first of [0, 1] (floating
-    point only), [0, 255] and [0, 65535] that holds them all, else [0, their maximum]; below 0 is black.
+    black (as in ImageMagick). Those of more bits, which do not say what they span, span the first of [0, 255] and
+    [0, 65535] that holds them all, else [0, their maximum]; below 0 is black. Floating point numbers span [0, 1] where
+    none is above 16, which leaves room for highlights beyond white.
 
     Args:
         values: (H, ...) samples.
@@ -36,8 +39,8 @@ def to_eight_bits(
         white = float_white
     elif values.dtype.kind != "b":
         top = max((float(_finite(strip).max(initial=0)) for _, strip in _strips(values)), default=0.0)
-        spans = (1.0, 255.0, 65535.0, top) if values.dtype.kind == "f" else (255.0, 65535.0, top)
-        white = next((span for span in spans if top <= span), 1.0)
+        if values.dtype.kind != "f" or top > MOST_FLOAT:
+            white = next((span for span in (255.0, 65535.0, top) if top <= span), 1.0)
     scaled = np.empty(values.shape, np.uint8)
     for rows, strip in _strips(values):
         levels = np.multiply(_finite(strip), 255 / white, dtype=np.float32)

@@ -149,6 +149,14 @@ def _patch(content: bytearray, tag: int, value: int) -> None:
             struct.pack_into("<H" if kind == 3 else "<I", content, entry + 8, value)
 
 
+def test_highlights_beyond_white_are_white():
+    values = ORIGINAL / np.float32(255)
+    values[:8, :8] = 3.0
+    expected = ORIGINAL.copy()
+    expected[:8, :8] = 255
+    check(tiff(values, photometric="rgb", compression="zlib"), expected)
+
+
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
 @pytest.mark.parametrize("predictor", [False, True])
 def test_floating_point_colours(dtype: type, predictor: bool):
