@@ -4,6 +4,9 @@ import struct
 from collections.abc import Iterator
 from typing import NamedTuple
 
+#: More in a row than any program writes.
+MAX_BOXES = 10_000
+
 
 class Box(NamedTuple):
     """A box of a file.
@@ -30,7 +33,9 @@ def boxes(content: bytes, start: int = 0, end: int | None = None) -> Iterator[Bo
         end: Where their parent ends; None for that of the file.
     """
     last = len(content) if end is None else min(end, len(content))
-    while start + 8 <= last:
+    for _ in range(MAX_BOXES):
+        if start + 8 > last:
+            return
         size, kind = struct.unpack_from(">I4s", content, start)
         body = start + 8
         if size == 1 and start + 16 <= last:

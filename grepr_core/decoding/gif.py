@@ -15,9 +15,10 @@ def open_gif(encoded: bytes) -> Image.Image:
         return image
 
     def pixels() -> Image.Image:
-        rgba = image.convert("RGBA")
-        canvas = Image.new("RGBA", rgba.size, (255, 255, 255, 0))
-        canvas.paste(rgba.crop(frame), frame)
+        part = image.crop(frame).convert("RGBA")
+        canvas = Image.new("RGB", image.size, "white")
+        canvas.paste(part.convert("RGB"), frame, mask=part.getchannel("A"))
         return canvas
 
-    return LaterImage("GIF", image.size, image.info, pixels)
+    info = {key: value for key, value in image.info.items() if key != "transparency"}
+    return LaterImage("GIF", image.size, info, pixels)

@@ -138,7 +138,7 @@ def decode(encoded: bytes, *, limits: Limits = Limits(), view: View = FULL_SIZE)
     JPEG is decoded at reduced size, in 20 MB up to 100 megapixels; PNG takes 5 to 6 bytes a pixel then, TIFF 7 to 8,
     WebP 15 still. A progressive JPEG takes 3 bytes a pixel besides in either case, 6 where its colours are not
     subsampled. Measured by ``benchmarks/memory.py``. What Pillow does not read takes more: TIFFs in planes of 16 bits
-    15 to 22, of floating point colours 27.
+    15 to 22, of floating point colours 27; PNGs of 16 bits with a transparent value 17.
 
     Args:
         encoded: Content of the file.
@@ -199,7 +199,8 @@ def inspect_plain_jpeg(encoded: bytes, *, limits: Limits = Limits(), view: View 
 
     Returns:
         None for what only :func:`decode` decodes or refuses: other formats and colour spaces, profiles that change
-        colours, images beyond the limits, files that are damaged or end too early.
+        colours, images beyond the limits, files that lack their end or scans. Whether the picture is damaged before
+        its end only decoding tells.
     """
     if len(encoded) > limits.max_bytes or not encoded.rstrip(b"\0").endswith(b"\xff\xd9"):
         return None

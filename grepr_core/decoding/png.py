@@ -11,8 +11,11 @@ from PIL import Image
 
 from grepr_core.decoding.depth import over_white, to_eight_bits
 from grepr_core.decoding.later_image import LaterImage
+from grepr_core.decoding.refusal import Refusal
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
+#: Of the usual 8 kB each they fill the largest file that is read.
+MAX_CHUNKS = 70_000
 #: Pillow takes no longer ones.
 MAX_PROFILE_BYTES = 2**20
 #: Chunks that decide on pixels. Of an animation what remains is the picture for viewers that know of none.
@@ -39,7 +42,8 @@ def open_png(encoded: bytes) -> Image.Image:
     """
     pieces = [memoryview(SIGNATURE)]
     depth = colour_type = -1
-    has_transparency = False
+    in_picture = False
+    once: set[bytes] = set()
     for kind, start, end in _chunks(encoded):
         if end > len(encoded):
             # What there is of a last piece of the picture may be all that is missing, or not needed.
@@ -50,10 +54,15 @@ def open_png(encoded: bytes) -> Image.Image:
         body = memoryview(encoded)[start + 8 : end - 4]
         if kind == b"IHDR" and len(body) >= 10:
             depth, colour_type = body[8], body[9]
+        if kind in once or (kind == b"tRNS" and (in_picture or not _fits(body, colour_type))):
+            continue
         if _is_needed(kind, body, encoded[end - 4 : end], colour_type):
             pieces.append(memoryview(encoded)[start:end])
-            has_transparency |= kind == b"tRNS"
+            if kind[:1].islower():
+                once.add(kind)
+        in_picture |= kind == b"IDAT"
     pieces.append(memoryview(_END))
+    has_transparency = b"tRNS" in once
     image = Image.open(io.BufferedReader(_Pieces(pieces)), formats=("PNG",))
     if has_transparency and colour_type == 0:
         # Pillow takes the value as it is stored, but widens pixels of 1, 2 and 4 bits to 8.
@@ -63,19 +72,23 @@ def open_png(encoded: bytes) -> Image.Image:
             image.info["transparency"] = (image.info["transparency"] & mask) * widened
     if has_transparency and colour_type == 2 and depth == 16:
         # Pillow drops the lower bytes before it compares.
-        return LaterImage("PNG", image.size, image.info, lambda: _deep_colours(b"".join(pieces)))
+        info = {key: value for key, value in image.info.items() if key != "transparency"}
+        return LaterImage("PNG", image.size, info, lambda: _deep_colours(b"".join(pieces)))
     return image
 
 
 def _chunks(encoded: bytes) -> Iterator[tuple[bytes, int, int]]:
     """Gives kind, start and end of the chunks up to IEND; the end of one that is cut lies beyond the file."""
     at = len(SIGNATURE)
-    while at + 8 <= len(encoded):
+    for _ in range(MAX_CHUNKS):
+        if at + 8 > len(encoded):
+            return
         length, kind = struct.unpack_from(">I4s", encoded, at)
         if kind == b"IEND":
             return
         yield kind, at, at + length + 12
         at += length + 12
+    raise Refusal(f"damaged PNG file: more than {MAX_CHUNKS:,} chunks")
 
 
 def _is_needed(kind: bytes, body: memoryview, checksum: bytes, colour_type: int) -> bool:
@@ -85,6 +98,11 @@ def _is_needed(kind: bytes, body: memoryview, checksum: bytes, colour_type: int)
     if kind in (b"tEXt", b"zTXt"):
         return body[: len(_RAW_EXIF)] == _RAW_EXIF and _is_intact(kind, body, checksum) and _inflates(kind, body)
     return kind in _KEPT and _is_intact(kind, body, checksum) and (kind != b"iCCP" or _inflates(kind, body))
+
+
+def _fits(transparency: memoryview, colour_type: int) -> bool:
+    """Tells whether a tRNS has the length that goes with the colours."""
+    return len(transparency) == {0: 2, 2: 6}.get(colour_type, -1) or (colour_type == 3 and len(transparency) > 0)
 
 
 def _is_intact(kind: bytes, body: memoryview, checksum: bytes) -> bool:

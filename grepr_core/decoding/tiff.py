@@ -4,6 +4,7 @@ import contextlib
 import io
 import logging
 import math
+import struct
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,6 +12,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from grepr_core.decoding.depth import over_white, to_eight_bits
+from grepr_core.decoding.jpeg import read_jpeg
+from grepr_core.decoding.jpegxl import open_jpegxl
 from grepr_core.decoding.later_image import UPRIGHT, LaterImage
 from grepr_core.decoding.refusal import CutShort, Refusal, TooMuchMemory
 
@@ -31,6 +34,11 @@ _SENSOR = (32803, 34892)
 #: What Pillow decompresses: none, fax, LZW, JPEG, Deflate, PackBits, LZMA, Zstandard.
 _COMPRESSIONS = frozenset({1, 2, 3, 4, 5, 6, 7, 8, 32773, 32946, 34925, 50000})
 _JPEG = (6, 7)
+_PNG, _LERC, _WEBP, _JPEG_XL = 34933, 34887, 50001, (50002, 52546)
+#: Strips and tiles that are files of another format, with a size of their own: JPEG, JPEG 2000, and those above.
+_OF_THEIR_OWN_SIZE = frozenset({7, 33003, 33004, 33005, 34712, _PNG, _LERC, _WEBP, *_JPEG_XL})
+#: LogLuv, which takes no more room than the tags claim.
+_BOUNDED = frozenset({34676, 34677})
 #: Orientations are shorts; some write longs, which Pillow reads too.
 _SHORT, _LONG = 3, 4
 _ASSOCIATED, _UNASSOCIATED = 1, 2
@@ -69,10 +77,7 @@ def open_tiff(encoded: bytes, max_bytes: int) -> Image.Image:
         )
         raise Refusal(f"not supported: a camera's raw file ({name})")
     if _is_plain(page):
-        image = Image.open(io.BytesIO(encoded), formats=("TIFF",))
-        # Pillow turns TIFFs upright by itself, and would turn them by XMP, too.
-        image.info.pop("xmp", None)
-        return image
+        return Image.open(io.BytesIO(encoded), formats=("TIFF",))
     _check(page, encoded, max_bytes)
     width, height = page.imagewidth, page.imagelength
     orientation = _orientation(page)
@@ -167,9 +172,36 @@ def _check(page: "tifffile.TiffPage", encoded: bytes, max_bytes: int) -> None:
     tile = math.prod((page.tilewidth, page.tilelength, samples, bytes_a_sample)) if page.is_tiled else 0
     if wanted > max_bytes or tile > wanted + _TILE_ROOM:
         raise TooMuchMemory(f"its samples take {max(wanted, tile):,} bytes, the limit is {max_bytes:,}")
+    area = page.tilewidth * page.tilelength if page.is_tiled else page.imagewidth * page.rowsperstrip
     for offset, count in zip(page.dataoffsets, page.databytecounts, strict=False):
         if offset + count > len(encoded):
             raise CutShort
+        if page.compression in _OF_THEIR_OWN_SIZE and count:
+            width, height = _own_size(encoded[offset : offset + count], page.compression)
+            if width * height > area:
+                raise Refusal("damaged TIFF file: a part of it claims to be larger than its place")
+    if page.compression not in _COMPRESSIONS | _OF_THEIR_OWN_SIZE | _BOUNDED:
+        raise Refusal("not supported: a TIFF of an unusual compression")
+
+
+def _own_size(part: bytes, compression: int) -> tuple[int, int]:
+    """Gives the size that a strip or tile claims which is a picture of its own, whatever the tags say."""
+    if compression == _LERC:
+        # Magic, version, from version 3 on a checksum, rows, columns.
+        if part[:6] != b"Lerc2 " or len(part) < 22:
+            raise Refusal("not supported: a TIFF of an unusual compression")
+        height, width = struct.unpack_from("<ii", part, 14 if struct.unpack_from("<i", part, 6)[0] >= 3 else 10)
+        return abs(width), abs(height)
+    try:
+        if compression in _JPEG:
+            jpeg = read_jpeg(part)
+            return jpeg.width, jpeg.height
+        if compression in _JPEG_XL:
+            return open_jpegxl(part).size
+        formats = ("WEBP",) if compression == _WEBP else ("PNG",) if compression == _PNG else ("JPEG2000",)
+        return Image.open(io.BytesIO(part), formats=formats).size
+    except Exception as error:
+        raise Refusal("damaged TIFF file: its picture cannot be decoded") from error
 
 
 def _pixels(encoded: bytes) -> Image.Image:

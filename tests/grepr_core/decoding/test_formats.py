@@ -190,6 +190,17 @@ def test_other_formats_within_tiff(compression: str):
     assert np.abs(pixels(content) - ORIGINAL).mean() < 3
 
 
+@pytest.mark.parametrize("compression", ["webp", "jpeg2000", "png", "jpegxl", "lerc", "jpeg"])
+def test_part_of_a_tiff_that_claims_more_than_its_place_is_refused(compression: str):
+    large = np.repeat(np.repeat(ORIGINAL, 4, axis=0), 4, axis=1)
+    options = {"planarconfig": "separate"} if compression == "jpeg" else {}
+    values = planes(large) if options else large
+    content = bytearray(tiff(values, photometric="rgb", compression=compression, rowsperstrip=len(large), **options))
+    for tag, value in ((256, 64), (257, 64), (278, 64)):  # width, height, rows of a strip
+        _patch(content, tag, value)
+    assert "larger than its place" in error(bytes(content))
+
+
 def test_subsampled_colours_without_jpeg():
     # One Cb and Cr for two pixels: all of one colour.
     width, height = 64, 64
@@ -278,6 +289,31 @@ def test_transparent_colour_of_deep_png_is_compared_in_full():
     keyed = content[:33] + png_chunk(b"tRNS", values[0, 0].astype(">u2").tobytes()) + content[33:]
     assert pixels(keyed)[0, 0].tolist() == [255] * 3
     assert np.abs(pixels(keyed)[0, 1] - [0x12, 0x56, 0x9A]).max() <= 1
+
+
+def test_transparent_colour_that_ends_like_a_pixel_is_another():
+    rows = (b"\0" + b"\x34" * 6 * 40) * 40
+    content = odd.png_of(40, 40, 16, 2, rows, png_chunk(b"tRNS", b"\x12\x34" * 3))
+    assert (pixels(content) == 0x34).all()
+
+
+@pytest.mark.parametrize("length", [0, 1, 3, 6])
+def test_transparency_of_another_length_is_none(length: int):
+    content = odd.png_of(40, 40, 8, 0, (b"\0" + b"\x80" * 40) * 40, png_chunk(b"tRNS", bytes(length)))
+    assert (pixels(content) == 0x80).all()
+
+
+def test_transparency_behind_the_picture_is_none():
+    content = encode(picture().convert("L"), "PNG")
+    end = len(content) - 12
+    check(content[:end] + png_chunk(b"tRNS", bytes((0, int(GREY[0, 0])))) + content[end:], GREY, 0)
+
+
+def test_chunks_without_number_are_refused_or_passed_over():
+    content = encode(picture(), "PNG")
+    bomb = png_chunk(b"zTXt", b"Raw profile type exif\0\0" + zlib.compress(bytes(10**6), 9))
+    check(content[:33] + bomb * 300 + content[33:], ORIGINAL, 0)
+    assert "chunks" in error(content[:33] + png_chunk(b"IDAT", b"") * 70_000 + content[33:])
 
 
 @pytest.mark.parametrize("depth", [1, 2, 4])
