@@ -329,6 +329,8 @@ def find_or_make_manifest(
     if (given := given_manifest(source, storage_options)) is not None:
         if members and (given.names or {}).get("members") != list(members):
             raise UserError(f"{source}: is a manifest, listed without --members {' '.join(members)}; list it anew so")
+        if column is not None and (given.names or {}).get("column") != column:
+            raise UserError(f"{source}: is a manifest, listed without --column {column}; list it anew so")
         return given
     options = ManifestOptions(
         source=source,

@@ -68,7 +68,9 @@ def run(options: FitOptions) -> FitResult:
         regressor = rated.regress(rated.features, rated.mos, weights)
     except ValueError as error:
         raise UserError(f"{options.ratings}: {error}; rate more images") from error
-    if regressor.interval is not None and base.regressor is not None and base.regressor.interval is not None:
+    if options.max_pixels is not None:
+        base = replace(base, view=base.view.at(options.max_pixels))
+    elif regressor.interval is not None and base.regressor is not None and base.regressor.interval is not None:
         # How much less enlarged photos tell is a matter of what the encoders see, and was measured with more ratings.
         interval = replace(regressor.interval, widening=base.regressor.interval.widening)
         regressor = replace(regressor, interval=interval)

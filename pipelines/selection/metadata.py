@@ -215,7 +215,8 @@ def _members(uris: pa.ChunkedArray, members: pa.ChunkedArray, batch: pa.Table) -
 def _resolved(uris: pa.ChunkedArray, table: str) -> pa.ChunkedArray:
     """Gives URIs as scores have them."""
     relative = pc.invert(pc.or_(pc.starts_with(uris, "/"), pc.match_substring(uris, "://")))
-    odd = pc.or_(relative, pc.starts_with(uris, "file://"))
+    # Schemes in capitals, file URLs, paths with dots.
+    odd = pc.or_(relative, pc.match_substring_regex(uris, r"^(file:|[^/:]*[A-Z][^/:]*:)|/\.{1,2}/"))
     if not pc.any(odd).as_py():
         return uris
     return pa.chunked_array([[uri if uri is None else resolve(uri, table) for uri in uris.to_pylist()]], pa.string())

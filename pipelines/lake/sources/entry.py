@@ -123,15 +123,23 @@ class NameFilter:
         Args:
             path: Of the file, below the source or in its container.
         """
-        # Each is asked, to be known for one that matches something.
-        left_out = any([glob.matches(path) for glob in self._left_out])
-        taken = any([glob.matches(path) for glob in self._taken])
-        wanted = (taken if self._taken else self.all_files or _is_image(path)) and not left_out
-        self.skipped += not wanted
+        wanted = self.allows(path)
+        if wanted and not (self._taken or self.all_files or _is_image(path)):
+            wanted = False
+            self.skipped += 1
         suffix = posixpath.splitext(path)[1].lower()
         if not wanted and suffix in CONTAINER_SUFFIXES:
             self.containers[suffix] += 1
         return wanted
+
+    def allows(self, path: str) -> bool:
+        """Tells whether the globs let a file in that the source itself names by a glob, whatever its name."""
+        # Each is asked, to be known for one that matches something.
+        left_out = any([glob.matches(path) for glob in self._left_out])
+        taken = any([glob.matches(path) for glob in self._taken])
+        allowed = (taken or not self._taken) and not left_out
+        self.skipped += not allowed
+        return allowed
 
     def unmatched(self) -> list[str]:
         """Gives the globs that have matched nothing so far."""

@@ -119,7 +119,7 @@ class Listing:
         return list_remote(self._source, names, self._storage_options)
 
     def _in_tables(self, tables: Iterable[Entry]) -> Iterator[Entry]:
-        seen = Seen()
+        seen, members = Seen(), Seen()
         for table in tables:
             # Where all tables are below, which are several where the source is a glob.
             here = table.path is not None and table.uri.endswith(table.path)
@@ -129,29 +129,30 @@ class Listing:
                 yield from _with_paths(list_image_table(table, chosen.images, self._storage_options), root)
             else:
                 images = list_table(table.uri, self._storage_options, seen, self._choice, chosen.uris)
-                yield from self._in_archives(_with_paths(images, root))
-        if seen.repeated:
-            log.warning("%s: %d images are named more than once; each is taken once", self._source, seen.repeated)
+                yield from _first_times(self._in_archives(_with_paths(images, root)), members)
+        if repeated := seen.repeated + members.repeated:
+            log.warning("%s: %d images are named more than once; each is taken once", self._source, repeated)
 
     def _in_archives(self, entries: Iterable[Entry]) -> Iterator[Entry]:
         """Puts the members of whole archives in the place of their names, and places to members named without."""
-        for kind, group in itertools.groupby(entries, _kind):
-            if kind == "archive":
-                yield from list_tars(group, self._names, self._storage_options)
-            elif kind == "member":
-                while some := list(itertools.islice(group, _LOOKED_UP)):
-                    yield from self._placed(some)
-            else:
-                yield from group
+        rows = iter(entries)
+        while some := list(itertools.islice(rows, _LOOKED_UP)):
+            placed = self._placed([entry for entry in some if _kind(entry) == "member"])
+            for kind, group in itertools.groupby(some, _kind):
+                if kind == "archive":
+                    yield from list_tars(group, self._names, self._storage_options)
+                elif kind == "member":
+                    for entry in group:
+                        yield replace(placed.get((entry.uri, entry.member), entry), path=entry.path)
+                else:
+                    yield from group
 
-    def _placed(self, members: Sequence[Entry]) -> Iterator[Entry]:
-        """Looks up where members of archives are; what is not found is left, and ends as a row that says so."""
+    def _placed(self, members: Sequence[Entry]) -> dict[tuple[str, str | None], Entry]:
+        """Looks up where members of archives are; what is not found is left out, and ends as a row that says so."""
         wanted = {(entry.uri, entry.member) for entry in members}
         archives = (Entry(uri) for uri in dict.fromkeys(entry.uri for entry in members))
         listed = list_tars(archives, NameFilter(all_files=True), self._storage_options)
-        found = {key: entry for entry in listed if (key := (entry.uri, entry.member)) in wanted}
-        for entry in members:
-            yield replace(found.get((entry.uri, entry.member), entry), path=entry.path)
+        return {key: entry for entry in listed if (key := (entry.uri, entry.member)) in wanted}
 
     def _chosen(self, uri: str) -> Chosen:
         with open_file(uri, self._storage_options) as file:
@@ -167,6 +168,15 @@ def _kind(entry: Entry) -> str:
     if entry.member is None:
         return "archive"
     return "member" if entry.offset is None else "file"
+
+
+def _first_times(entries: Iterable[Entry], seen: Seen) -> Iterator[Entry]:
+    """Leaves out members of archives that have come before, by their own row or with their archive."""
+    rows = iter(entries)
+    while some := list(itertools.islice(rows, _LOOKED_UP)):
+        members = [entry for entry in some if entry.member is not None]
+        new = iter(seen.first_time([f"{entry.uri}\0{entry.member}" for entry in members]).tolist() if members else [])
+        yield from (entry for entry in some if entry.member is None or next(new))
 
 
 def _with_paths(entries: Iterable[Entry], root: str) -> Iterator[Entry]:

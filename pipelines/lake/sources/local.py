@@ -36,7 +36,8 @@ def list_local(source: str, names: NameFilter) -> Iterator[Entry]:
     elif glob.has_magic(source):
         # A set, since several ** may find a file several times.
         for path in sorted({*_glob("/", source.strip("/").split("/"), ())}, key=os.fsencode):
-            yield _entry(path, glob_root(source))
+            if names.allows(path_below(path, glob_root(source))):
+                yield _entry(path, glob_root(source))
     else:
         raise UserError(f"{source}: no such file or folder")
 

@@ -78,7 +78,8 @@ def _list_store(source: str, names: NameFilter, storage_options: Mapping[str, An
             folder = glob_root(key)
         for item in list_objects(store, folder):
             path = item["path"]
-            if matches.match(path) if matches else names.wants(path_below(f"/{path}", f"/{folder}")):
+            below = path_below(f"/{path}", f"/{folder}")
+            if (matches.match(path) and names.allows(below)) if matches else names.wants(below):
                 last = path
                 yield _entry(bucket, folder, item)
     except InvalidPathError:
@@ -126,7 +127,7 @@ def _list_any(
         # Links and whatever else is no folder may be images too.
         if info["type"] == "directory" or uri <= after or path.endswith("/"):
             continue
-        if matched or names.wants(below):
+        if names.allows(below) if matched else names.wants(below):
             yield Entry(uri, info.get("size"), _etag(info), path=below)
 
 

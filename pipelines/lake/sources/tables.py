@@ -4,6 +4,7 @@ import collections
 import contextlib
 import gzip
 import logging
+import re
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -202,7 +203,10 @@ def _text(value: object) -> str | None:
             value = value.decode()
         except UnicodeDecodeError:
             return None
-    return (value or None) if isinstance(value, str) else None
+    # JSON can name what is no text, half of a character.
+    if not isinstance(value, str) or re.search("[\ud800-\udfff]", value):
+        return None
+    return value or None
 
 
 def whole_number(value: object) -> int | None:

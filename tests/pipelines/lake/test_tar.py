@@ -7,7 +7,7 @@ import pytest
 from grepr_core.errors import UserError
 from grepr_core.storage import Folder
 from pipelines.lake.manifest import find_or_make_manifest, run
-from pipelines.lake.sources import Entry, Listing
+from pipelines.lake.sources import Entry, Listing, files, tar
 from pipelines.options import ManifestOptions
 
 
@@ -202,6 +202,32 @@ def test_globs_say_which_members_count(tmp_path: Path, globs: tuple[str, ...], e
     (tmp_path / "list.txt").write_text("a.tar\n")
     assert [e.member for e in Listing(str(tmp_path / "list.txt"), members=globs)] == expected
     assert {e.path for e in Listing(str(tmp_path / "folder"), members=globs)} == set(expected)
+
+
+def test_globs_hold_for_what_a_source_glob_names(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    for name in ("a.png", "a.mask.png", "b.raw"):
+        (tmp_path / name).touch()
+    listing = Listing(str(tmp_path / "*"), members=("!*.mask.png",))
+    assert [e.path for e in listing] == ["a.png", "b.raw"]
+    assert listing.skipped == 1
+    assert "no name matches" not in caplog.text
+
+
+def test_a_member_named_beside_its_archive_is_taken_once(tmp_path: Path):
+    make_tar(tmp_path / "t.tar", ["x.png", "y.png"])
+    (tmp_path / "list.txt").write_text("t.tar\nt.tar\tx.png\nt.tar\ty.png\n")
+    assert [e.member for e in Listing(str(tmp_path / "list.txt"))] == ["x.png", "y.png"]
+
+
+def test_an_archive_is_read_once_for_members_among_other_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    make_tar(tmp_path / "t.tar", [f"{i}.png" for i in range(9)])
+    (tmp_path / "list.txt").write_text("".join(f"t.tar\t{i}.png\n{i}.jpg\n" for i in range(9)))
+    opened = []
+    monkeypatch.setattr(tar, "open_file", lambda uri, *a, **k: opened.append(uri) or files.open_file(uri, *a, **k))
+    found = list(Listing(str(tmp_path / "list.txt")))
+    assert [e.member for e in found] == [name for i in range(9) for name in (f"{i}.png", None)]
+    assert all(e.offset is not None for e in found[::2])
+    assert len(opened) == 1
 
 
 def test_a_glob_that_matches_nothing_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture):
