@@ -5,11 +5,12 @@ decoded. With GREPR_TEST_CLOCK_SKEW every process has a clock of its own, hours 
 """
 
 import ctypes
+import importlib.abc
+import importlib.machinery
 import os
 import random
+import sys
 import time
-
-from PIL import Image
 
 _FAULTS = {
     b"KILL THE PROCESS": lambda: ctypes.string_at(0),
@@ -17,17 +18,37 @@ _FAULTS = {
 }
 _HOLD = os.environ.get("GREPR_TEST_HOLD", "")
 
-_open = Image.open
+_DECODING = "grepr_core.decoding.images"
 
 
-def _faulty_open(file, *args, **options):
-    _FAULTS.get(file.getvalue(), int)()
-    while os.path.exists(_HOLD):
-        time.sleep(0.1)
-    return _open(file, *args, **options)
+def _harm(module):
+    decode = module.decode
+
+    def faulty_decode(encoded, **options):
+        _FAULTS.get(encoded, int)()
+        while os.path.exists(_HOLD):
+            time.sleep(0.1)
+        return decode(encoded, **options)
+
+    module.decode = faulty_decode
 
 
-Image.open = _faulty_open
+class _Finder(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name != _DECODING:
+            return None
+        spec = importlib.machinery.PathFinder.find_spec(name, path)
+        execute = spec.loader.exec_module
+
+        def exec_and_harm(module):
+            execute(module)
+            _harm(module)
+
+        spec.loader.exec_module = exec_and_harm
+        return spec
+
+
+sys.meta_path.insert(0, _Finder())
 
 if "GREPR_TEST_CLOCK_SKEW" in os.environ:
     _skew = random.uniform(-1e4, 1e4)
