@@ -61,7 +61,8 @@ lite = functools.cache(load_bundle)
 
 
 def make_scorer(batch: int) -> Scorer:
-    return Scorer(lite("grepr-lite"), precision="fp32", device="cpu", batch_pixels=batch * 96 * 120)
+    area = 96 * 120
+    return Scorer(lite("grepr-lite"), precision="fp32", device="cpu", batch_pixels=batch * area, max_pixels=area)
 
 
 def test_a_batch_without_room_is_halved_until_it_fits(inject: Inject):

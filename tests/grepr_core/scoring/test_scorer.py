@@ -49,9 +49,9 @@ def values(scores: list[ImageScore], name: str = "score") -> np.ndarray:
 def test_scores_do_not_depend_on_grouping(model: str, precision: Precision):
     photos = photos_for(precision)
     bundle = full_bundle() if model == "full" else load_bundle(model)
-    alone = Scorer(bundle, precision=precision, device="cpu")
+    alone = Scorer(bundle, precision=precision, device="cpu", max_pixels=160 * 120)
     # As on a GPU: photographs of one size go through the network together.
-    grouped = Scorer(bundle, precision=precision, device="cpu", batch_pixels=6 * 160 * 120)
+    grouped = Scorer(bundle, precision=precision, device="cpu", max_pixels=160 * 120, batch_pixels=6 * 160 * 120)
     expected = values([alone.score([content])[0] for content in photos])
     order = random.Random(0).sample(range(len(photos)), len(photos))
     shuffled = values(grouped.score([photos[i] for i in order]))
@@ -63,7 +63,8 @@ def test_scores_do_not_depend_on_grouping(model: str, precision: Precision):
 def test_bf16_scores_stay_near_fp32():
     photos = photos_for("bf16")
     bundle = load_bundle("grepr-lite")
-    fp32, bf16 = (values(Scorer(bundle, precision=p, device="cpu").score(photos)) for p in ("fp32", "bf16"))
+    options = {"device": "cpu", "max_pixels": 160 * 120}
+    fp32, bf16 = (values(Scorer(bundle, precision=p, **options).score(photos)) for p in ("fp32", "bf16"))
     assert np.abs(fp32 - bf16).mean() < 0.02
     assert np.corrcoef(fp32, bf16)[0, 1] > 0.99
 
@@ -108,7 +109,7 @@ def test_without_a_regressor_the_zero_shot_scores_are_added():
 
 
 def test_intervals_lie_around_the_score():
-    for score in Scorer(load_bundle("grepr-lite"), device="cpu").score(sixty_photos()[:5]):
+    for score in Scorer(load_bundle("grepr-lite"), device="cpu", max_pixels=160 * 120).score(sixty_photos()[:5]):
         assert score.score_lower < score.score < score.score_upper
     (uncalibrated,) = Scorer(full_bundle(), device="cpu").score(sixty_photos()[:1])
     assert uncalibrated.score_lower is uncalibrated.score_upper is None
@@ -117,7 +118,9 @@ def test_intervals_lie_around_the_score():
 def test_failures_keep_their_place():
     photos = sixty_photos()[:4]
     missing = Failure(Status.MISSING, "no such file")
-    scores = Scorer(load_bundle("grepr-lite"), device="cpu").score([photos[0], b"", photos[1], missing, photos[2]])
+    scores = Scorer(load_bundle("grepr-lite"), device="cpu", max_pixels=160 * 120).score(
+        [photos[0], b"", photos[1], missing, photos[2]]
+    )
     assert [score.status for score in scores] == ["scored", "unreadable", "scored", "missing", "scored"]
     for score in scores:
         assert (score.score is None) != (score.error is None)
@@ -128,18 +131,18 @@ def test_failures_keep_their_place():
 def test_large_images_are_scaled_and_say_so():
     big = jpeg(photo(0, (440, 290)).resize((1760, 1160)))
     bundle = load_bundle("grepr-lite")
-    (score,) = Scorer(bundle, device="cpu").score([big])
+    (score,) = Scorer(bundle, device="cpu", zero_shot=False).score([big])
     assert (score.width, score.height) == (1760, 1160)
     assert score.scored_pixels == 640 * 416
     (smaller,) = Scorer(bundle, device="cpu", max_pixels=10_000).score([big])
-    assert smaller.scored_pixels == 128 * 96
+    assert smaller.scored_pixels == 128 * 64
 
 
 def test_every_photo_is_seen_at_one_area():
     sharp = photo(0, (512, 512))
     contents = [jpeg(sharp.resize((side, side), Image.Resampling.LANCZOS), quality=98) for side in (512, 256, 96)]
     contents.append(jpeg(Image.new("RGB", (3_000, 40), "green")))  # a panorama beyond the lattice
-    *scores, panorama = Scorer(load_bundle("grepr-lite"), device="cpu").score(contents)
+    *scores, panorama = Scorer(load_bundle("grepr-lite"), device="cpu", zero_shot=False).score(contents)
     assert [score.scored_pixels for score in scores] == [512 * 512] * 3
     assert [(score.width, score.height) for score in scores] == [(512, 512), (256, 256), (96, 96)]
     assert scores[0].score > scores[1].score > scores[2].score
@@ -150,7 +153,9 @@ def test_every_photo_is_seen_at_one_area():
 
 def test_bundles_of_the_first_format_enlarge_nothing():
     small = jpeg(photo(0, (160, 120)))
-    (score,) = Scorer(replace(load_bundle("grepr-lite"), view=AtMost(262_144)), device="cpu").score([small])
+    (score,) = Scorer(replace(load_bundle("grepr-lite"), view=AtMost(262_144)), device="cpu", zero_shot=False).score(
+        [small]
+    )
     assert score.scored_pixels == 160 * 120
 
 
@@ -166,12 +171,12 @@ def test_what_scaling_leaves_too_thin_is_refused():
 
 def test_limits_are_those_given():
     content = jpeg(photo(0, (160, 120)))
-    scorer = Scorer(load_bundle("grepr-lite"), device="cpu", limits=Limits(min_side=121))
+    scorer = Scorer(load_bundle("grepr-lite"), device="cpu", max_pixels=160 * 120, limits=Limits(min_side=121))
     assert scorer.score([content])[0].status == Status.TOO_SMALL
 
 
 def test_nothing_waits_decoded_on_the_cpu():
-    scorer = Scorer(load_bundle("grepr-lite"), device="cpu")
+    scorer = Scorer(load_bundle("grepr-lite"), device="cpu", max_pixels=160 * 120)
     taken = run_through = 0
     encode = scorer._encode
 
