@@ -133,7 +133,8 @@ def test_where_no_process_can_start_the_cause_is_told(lake: Path, tmp_path: Path
     ],
 )
 def test_an_exception_of_the_model_is_a_row(error: Exception, reason: str, lake: Path, tmp_path: Path):
-    culprit, encode = decode((lake / "0005.jpg").read_bytes()).rgb, Scorer._encode
+    view = load_bundle("grepr-lite").view
+    culprit, encode = decode((lake / "0005.jpg").read_bytes(), view=view).rgb, Scorer._encode
 
     def encode_or_raise(scorer: Scorer, photos: Any) -> Any:
         if any(np.array_equal(photo.rgb, culprit) for photo in photos):
