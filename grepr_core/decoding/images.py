@@ -311,7 +311,6 @@ def _upright(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
 
 def _orientation(image: Image.Image) -> int:
     """Gives the EXIF orientation, 1 to 8; 1 when metadata cannot be read."""
-    _forget_xmp(image)  # A PNG may have brought it only with its pixels.
     with contextlib.suppress(Exception):  # Malformed metadata makes Pillow raise nearly every kind of exception.
         return _orientation_in(image.getexif())
     return 1

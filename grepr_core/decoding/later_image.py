@@ -5,17 +5,6 @@ from typing import Any
 
 from PIL import Image
 
-#: How a picture is turned upright that is stored under each EXIF orientation.
-UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-
 
 class LaterImage(Image.Image):
     """An image that Pillow does not decode, for code that does not care who does.

@@ -14,7 +14,7 @@ from PIL import Image
 from grepr_core.decoding.depth import over_white, to_eight_bits
 from grepr_core.decoding.jpeg import read_jpeg
 from grepr_core.decoding.jpegxl import open_jpegxl
-from grepr_core.decoding.later_image import UPRIGHT, LaterImage
+from grepr_core.decoding.later_image import LaterImage
 from grepr_core.decoding.refusal import CutShort, Refusal, TooMuchMemory
 
 if TYPE_CHECKING:
@@ -42,6 +42,16 @@ _BOUNDED = frozenset({34676, 34677})
 #: Orientations are shorts; some write longs, which Pillow reads too.
 _SHORT, _LONG = 3, 4
 _ASSOCIATED, _UNASSOCIATED = 1, 2
+#: How a picture is turned upright that is stored under each EXIF orientation.
+UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 #: More than any program writes into a picture.
 _MAX_SAMPLES = 64
 #: A tile may be larger than the picture, but not by more than this, in bytes.
@@ -244,13 +254,11 @@ def _pixels(encoded: bytes) -> Image.Image:
     if mode == "RGB":
         return Image.fromarray(colours)
     height, width, _ = colours.shape
-    return Image.frombytes(mode, (width, height), _as_stored(colours, mode).tobytes())
+    return Image.frombytes(mode, (width, height), (_signed(colours) if mode == "LAB" else colours).tobytes())
 
 
-def _as_stored(colours: NDArray[np.uint8], mode: str) -> NDArray[np.uint8]:
-    """Gives a* and b* as Pillow takes them in, signed."""
-    if mode != "LAB":
-        return colours
+def _signed(colours: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Gives a* and b* as Pillow takes them in."""
     stored = colours.copy()
     stored[:, :, 1:] ^= 128
     return stored
