@@ -1,8 +1,8 @@
 """Decoding: from the bytes of a file to pixels, or to the reason why not.
 
-In come encoded images, or the exceptions that reading them raised. Out go upright sRGB pixels (``images.Photo``, or
-``transfer.DevicePhoto`` where a GPU decoded) or an ``images.Failure``, and the former in batches of one size on the
+In come encoded images, or the exceptions that reading them raised. Out go upright sRGB pixels (``images.Photo``) or an
+``images.Failure``, and the former in batches of one size on the
 device that encodes them. ``images`` is the entry; a module beside it each is for what a format has of its own.
 """
 
-__all__ = ["batches", "gpu_decode", "images", "kinds", "read_errors", "transfer", "view"]
+__all__ = ["batches", "images", "kinds", "read_errors", "transfer", "view"]

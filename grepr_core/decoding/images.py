@@ -172,49 +172,29 @@ def decode(encoded: bytes, *, limits: Limits = Limits(), view: View = FULL_SIZE)
         return Failure(Status.UNREADABLE, _damage(encoded, error), *size)
 
 
-@dataclass(frozen=True, slots=True)
-class PlainJpeg:
-    """What has to be known of a JPEG to decode it elsewhere.
-
-    Attributes:
-        width: In pixels, as stored.
-        height: Likewise.
-        orientation: EXIF orientation, 1 to 8, still to be undone.
-        seen: Width and height, as stored, that it is scaled to.
-    """
-
-    width: int
-    height: int
-    orientation: int
-    seen: tuple[int, int]
-
-
-def inspect_plain_jpeg(encoded: bytes, *, limits: Limits = Limits(), view: View = FULL_SIZE) -> PlainJpeg | None:
-    """Reads the header of an image that every JPEG decoder gives the same colours of.
+def is_plain_jpeg(encoded: bytes, *, limits: Limits = Limits()) -> bool:
+    """Tells whether an image is a JPEG that every decoder gives the same colours of.
 
     Args:
         encoded: Content of the file.
         limits: As for :func:`decode`.
-        view: As for :func:`decode`.
 
     Returns:
-        None for what only :func:`decode` decodes or refuses: other formats and colour spaces, profiles that change
+        False for what only :func:`decode` decodes or refuses: other formats and colour spaces, profiles that change
         colours, images beyond the limits, files that lack their end or scans. Whether the picture is damaged before
         its end only decoding tells.
     """
     if len(encoded) > limits.max_bytes or not encoded.rstrip(b"\0").endswith(b"\xff\xd9"):
-        return None
+        return False
     try:
         jpeg = read_jpeg(encoded) if signature(encoded) == "JPEG" else None
     except JpegError:  # decode() tells what is wrong.
-        return None
+        return False
     if jpeg is None or jpeg.components == 4 or jpeg.is_cut:
-        return None
+        return False
     if _refusal(jpeg.width, jpeg.height, limits, scans=jpeg.scans):
-        return None
-    if jpeg.profile and _transform_to_srgb(jpeg.profile, _JPEG_MODES[jpeg.components]) is not None:
-        return None
-    return PlainJpeg(jpeg.width, jpeg.height, _orientation_of_jpeg(jpeg), view.size(jpeg.width, jpeg.height))
+        return False
+    return not jpeg.profile or _transform_to_srgb(jpeg.profile, _JPEG_MODES[jpeg.components]) is None
 
 
 def _refusal(width: int, height: int, limits: Limits, *, scans: int = 1) -> Failure | None:

@@ -1,7 +1,6 @@
 """Photographs to the device that encodes them, and results back; the host waits only where it asks for the results."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -11,23 +10,6 @@ from torch import Tensor
 from grepr_core.decoding.images import Photo
 
 
-@dataclass(frozen=True, slots=True)
-class DevicePhoto:
-    """An image that was decoded on the device.
-
-    Attributes:
-        rgb: (H, W, 3) uint8 on the device, upright, sRGB; scaled down where that was asked for.
-        width: Width of the upright image in full size, in pixels.
-        height: Height of it.
-        ready: Recorded after the last operation on ``rgb``; None on the CPU, where there is nothing to wait for.
-    """
-
-    rgb: Tensor
-    width: int
-    height: int
-    ready: torch.cuda.Event | None
-
-
 class Transfer(Protocol):
     """The way to a device and back."""
 
@@ -35,11 +17,11 @@ class Transfer(Protocol):
     def batches_in_flight(self) -> int:
         """Batches that may be under way while the next one is gathered."""
 
-    def upload(self, photos: Sequence[Photo | DevicePhoto]) -> Tensor:
+    def upload(self, photos: Sequence[Photo]) -> Tensor:
         """Brings photographs of one size to the device, in the order of what is computed there.
 
         Args:
-            photos: At least one, all decoded on the host or all on the device.
+            photos: At least one.
 
         Returns:
             (N, 3, H, W) uint8 on the device, channels-last.
@@ -61,7 +43,7 @@ class HostTransfer:
 
     batches_in_flight = 0
 
-    def upload(self, photos: Sequence[Photo | DevicePhoto]) -> Tensor:
+    def upload(self, photos: Sequence[Photo]) -> Tensor:
         """See :meth:`Transfer.upload`."""
         pixels = [torch.as_tensor(photo.rgb) for photo in photos]
         # (N, H, W, 3) in memory is what PyTorch calls channels-last, so the permuted view needs no copy.
@@ -90,18 +72,10 @@ class CudaTransfer:
         self._device = device
         self._copies = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
-    def upload(self, photos: Sequence[Photo | DevicePhoto]) -> Tensor:
+    def upload(self, photos: Sequence[Photo]) -> Tensor:
         """See :meth:`Transfer.upload`."""
         computing = torch.cuda.current_stream(self._device)
-        decoded = [photo for photo in photos if isinstance(photo, DevicePhoto)]
-        if decoded:
-            for photo in decoded:
-                if photo.ready is not None:
-                    computing.wait_event(photo.ready)
-                # The memory belongs to the stream that decoded; it must not be reused there before it is read here.
-                photo.rgb.record_stream(computing)
-            return torch.stack([photo.rgb for photo in decoded]).permute(0, 3, 1, 2)
-        arrays = [photo.rgb for photo in photos if isinstance(photo, Photo)]
+        arrays = [photo.rgb for photo in photos]
         staged = torch.empty((len(arrays), *arrays[0].shape), dtype=torch.uint8, pin_memory=True)
         np.stack(arrays, out=staged.numpy())
         with torch.cuda.stream(self._copies):

@@ -15,17 +15,14 @@ from torch import Tensor
 
 from grepr_core.bundles.bundle import Bundle
 from grepr_core.decoding.batches import group_by_shape
-from grepr_core.decoding.gpu_decode import DeviceDecoder
 from grepr_core.decoding.images import Failure, Limits, Photo, Status, decode
-from grepr_core.decoding.transfer import DevicePhoto, transfer_to
-from grepr_core.encoders.high_level import HighLevelEncoder
-from grepr_core.encoders.inference import optimise_for_inference, resolve_device, resolve_dtype
-from grepr_core.encoders.low_level import LowLevelEncoder
+from grepr_core.decoding.transfer import transfer_to
+from grepr_core.encoders.inference import resolve_device, resolve_dtype
 from grepr_core.encoders.precision import Precision
 from grepr_core.scoring.image_score import ImageScore
 from grepr_core.scoring.model_errors import check_device, free_memory, is_out_of_memory, model_failure_words
+from grepr_core.scoring.networks import Networks
 from grepr_core.zero_shot.gaussian import DISTANCES, GaussianAccumulator
-from grepr_core.zero_shot.patches import patch_batches
 from grepr_core.zero_shot.scores import combined_score, high_level_score, low_level_score
 
 T = TypeVar("T")
@@ -34,19 +31,18 @@ T = TypeVar("T")
 LEAST_SIDE = 32
 #: Pixels encoded together on a GPU: 32 photographs of 512 x 512.
 GPU_BATCH_PIXELS = 32 * 512 * 512
-#: Patches encoded together. On the CPU 27 to 81 are equally fast, fewer are slower.
-CPU_PATCHES, GPU_PATCHES = 64, 512
 
 
 @dataclass(frozen=True, slots=True)
 class _Waiting:
     index: int
     size: int
-    photo: Photo | DevicePhoto
+    photo: Photo
 
     @property
     def pixels(self) -> int:
-        return self.photo.rgb.shape[0] * self.photo.rgb.shape[1]
+        height, width = self.shape
+        return height * width
 
     @property
     def enlargement(self) -> float:
@@ -54,9 +50,9 @@ class _Waiting:
         return max(1.0, math.sqrt(self.pixels / (self.photo.width * self.photo.height)))
 
     @property
-    def shape(self) -> tuple[type, int, int]:
-        """Images are grouped by where they were decoded too."""
-        return type(self.photo), self.photo.rgb.shape[0], self.photo.rgb.shape[1]
+    def shape(self) -> tuple[int, int]:
+        height, width, _ = self.photo.rgb.shape
+        return height, width
 
 
 class Scorer:
@@ -85,7 +81,6 @@ class Scorer:
         batch_pixels: int | None = None,
         zero_shot: bool = True,
         features: bool = True,
-        gpu_decode: bool = False,
     ) -> None:
         """Prepares the encoders.
 
@@ -101,10 +96,9 @@ class Scorer:
                 overlapping patches cost more than all else.
             features: Whether the features are given where no score depends on them: without ratings, those of the low
                 level take a forward pass of their own.
-            gpu_decode: Decode JPEGs on the GPU where it gives nearly the same pixels; scores differ as little.
 
         Raises:
-            ValueError: The device is not there, or is no GPU although one is to decode.
+            ValueError: The device is not there.
         """
         self.bundle = bundle
         self.seconds: dict[str, float] = defaultdict(float)
@@ -112,23 +106,22 @@ class Scorer:
         self._device = resolve_device(device)
         dtype = resolve_dtype(bundle.resolve_precision(precision), self._device)
         on_gpu = self._device.type == "cuda"
-        if gpu_decode and not on_gpu:
-            raise ValueError("JPEGs can only be decoded on the GPU where the model runs on it; leave --gpu-decode out")
         if on_gpu and dtype == torch.float32:
             # For the whole process: convolutions would round to 10 bits, and scores differ in the fourth digit.
             torch.backends.cudnn.allow_tf32 = False
-        self._high = optimise_for_inference(bundle.high, self._device, dtype) if bundle.high else None
-        self._low = optimise_for_inference(bundle.low, self._device, dtype) if bundle.low else None
-        self._low_zero_shot = bundle.pristine is not None and (zero_shot or bundle.regressor is None)
-        self._with_features = features or bundle.regressor is not None
+        self._networks = Networks(
+            bundle,
+            self._device,
+            dtype,
+            zero_shot=bundle.pristine is not None and (zero_shot or bundle.regressor is None),
+            features=features or bundle.regressor is not None,
+        )
         self._limits = limits
         self._view = bundle.view.at(max_pixels) if max_pixels else bundle.view
         self._batch_pixels = batch_pixels or (GPU_BATCH_PIXELS if on_gpu else 1)
-        self._patches = GPU_PATCHES if on_gpu else CPU_PATCHES
         self._transfer = transfer_to(self._device)
         self._decode_ahead = 2 * decode_threads
         self._pool = ThreadPoolExecutor(decode_threads, thread_name_prefix="decode") if on_gpu else None
-        self._device_decoder = DeviceDecoder(self._device, limits=limits, view=self._view) if gpu_decode else None
 
     @property
     def feature_size(self) -> int:
@@ -174,13 +167,11 @@ class Scorer:
             else:
                 yield _Waiting(index, size or 0, image)
 
-    def _decoded(
-        self, encoded: Iterable[bytes | Failure]
-    ) -> Iterator[tuple[int | None, Photo | DevicePhoto | Failure]]:
+    def _decoded(self, encoded: Iterable[bytes | Failure]) -> Iterator[tuple[int | None, Photo | Failure]]:
         if self._pool is None:
             yield from map(self._decode, self._contents(encoded))
             return
-        ahead: deque[Future[tuple[int | None, Photo | DevicePhoto | Failure]]] = deque()
+        ahead: deque[Future[tuple[int | None, Photo | Failure]]] = deque()
         for content in self._contents(encoded):
             ahead.append(self._pool.submit(self._decode, content))
             if len(ahead) > self._decode_ahead:
@@ -193,27 +184,15 @@ class Scorer:
         while (content := self._timed("read", lambda: next(contents, None))) is not None:
             yield content
 
-    def _decode(self, content: bytes | Failure) -> tuple[int | None, Photo | DevicePhoto | Failure]:
+    def _decode(self, content: bytes | Failure) -> tuple[int | None, Photo | Failure]:
         if isinstance(content, Failure):
             return None, content
-        image = self._timed("decode", lambda: self._pixels(content))
+        image = self._timed("decode", lambda: decode(content, limits=self._limits, view=self._view))
         if not isinstance(image, Failure) and min(image.rgb.shape[:2]) < LEAST_SIDE:
             height, width, _ = image.rgb.shape
             reason = f"{width} x {height} pixels when the model sees it, which needs {LEAST_SIDE} a side"
             image = Failure(Status.TOO_SMALL, reason, image.width, image.height)
         return len(content), image
-
-    def _pixels(self, content: bytes) -> Photo | DevicePhoto | Failure:
-        photo = self._decode_on_device(self._device_decoder, content) if self._device_decoder else None
-        return photo or decode(content, limits=self._limits, view=self._view)
-
-    def _decode_on_device(self, decoder: DeviceDecoder, content: bytes) -> Photo | DevicePhoto | None:
-        try:
-            return decoder.decode(content)
-        except Exception as error:
-            if not is_out_of_memory(error):
-                check_device(self._device)
-            return None  # the CPU does it
 
     def _timed(self, step: str, action: Callable[[], T]) -> T:
         began = time.perf_counter()
@@ -229,31 +208,9 @@ class Scorer:
         except Exception as error:
             return _Batch(group, _raising(error))
 
-    @torch.inference_mode()
-    def _encode(self, photos: Sequence[Photo | DevicePhoto]) -> Callable[[], list[Tensor]]:
-        """Encodes photographs of one size.
-
-        Returns:
-            A function that waits for (N, D) features (N, 0 where they are not wanted), (N, 2) cosines with the prompts
-            (N, 0 without them) and (N, P, C) features of P patches (N, 0, 0 without them), all float32 on the CPU.
-        """
-        images = self._transfer.upload(photos).float().div_(255)
-        features: list[Tensor] = []
-        cosines, patches = images.new_empty(len(images), 0), images.new_empty(len(images), 0, 0)
-        if self._high is not None:
-            features.append(self._high(images))
-            if isinstance(self._high, HighLevelEncoder):
-                cosines = self._high.quality_cosines(features[-1])
-        if self._low is not None:
-            if self._with_features:
-                features.append(self._low.encode_frames(images))
-            if self._low_zero_shot:
-                patches = torch.stack([self._encode_patches(self._low, image) for image in images])
-        found = torch.cat(features, dim=1) if self._with_features else images.new_empty(len(images), 0)
-        return self._transfer.download([found, cosines, patches])
-
-    def _encode_patches(self, encoder: LowLevelEncoder, image: Tensor) -> Tensor:
-        return torch.cat([encoder(batch) for batch in patch_batches(image, batch_size=self._patches)])
+    def _encode(self, photos: Sequence[Photo]) -> Callable[[], list[Tensor]]:
+        """Encodes photographs of one size; gives a function that waits for what :class:`Networks` give, on the CPU."""
+        return self._transfer.download(self._networks.encode(self._transfer.upload(photos)))
 
     def _finish_next(
         self, under_way: "deque[_Batch]", scores: dict[int, ImageScore], *, last_try: bool = False

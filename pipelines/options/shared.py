@@ -172,11 +172,6 @@ class ScoringOptions(StoredOptions):
     max_pixels: int | None = None
     """Scale photos to about this many pixels; by default what the model was fitted at."""
 
-    gpu_decode: bool = False
-    """Decode JPEGs on the GPU; not to be trusted yet: it was found to garble some photos while the GPU is busy. Its
-    pixels differ a little from those of the CPU, and scores likewise; what it cannot decode alike (CMYK, colour
-    profiles, other formats, damaged files) is decoded on the CPU still."""
-
     max_image_pixels: int = 250_000_000
     """Refuse images of more pixels (decompression bombs) as too_large."""
 
@@ -210,8 +205,6 @@ class ScoringOptions(StoredOptions):
             raise ValueError("--workers must be at least 1")
         if self.max_pixels is not None and self.max_pixels < self.min_side**2:
             raise ValueError(f"--max-pixels must be at least the square of --min-side, {self.min_side**2}")
-        if self.gpu_decode and self.device == "cpu":
-            raise ValueError("--gpu-decode needs a GPU; leave it or --device cpu out")
         for name in ("timeout", "hang_timeout"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"--{name.replace('_', '-')} must be positive")

@@ -61,7 +61,7 @@ log = logging.getLogger(__name__)
 
 FORMAT_VERSION = 1
 #: What settings are that an earlier version did not know.
-DEFAULTS = option_defaults(LakeOptions) | {"limits": asdict(Limits())}
+DEFAULTS = option_defaults(LakeOptions) | {"limits": asdict(Limits()), "gpu_decode": False}
 
 
 @dataclass(frozen=True)
@@ -308,8 +308,6 @@ def score_manifest(
             one_state(since, output_state(since)) if since is not None else nullcontext(),
         ):
             workers = cluster_workers(options.device, options.workers, autoscaling=options.autoscaling)
-            if options.gpu_decode:
-                _check_gpu_decode(workers)
             precision = settle_precision(output, settings, workers)
             old = ray.put(OldScores.read(since, settings)) if since is not None else None
             job = _job(manifest, output, model, options, precision, workers, features, retry, old)
@@ -335,12 +333,6 @@ def score_manifest(
 
 def _nothing() -> None:
     """Has nothing to check."""
-
-
-def _check_gpu_decode(workers: Workers) -> None:
-    if not workers.gpus:
-        raise UserError("--gpu-decode: Ray has no GPU here; leave it out, or add a GPU node")
-    log.warning("--gpu-decode: found to garble some photos while the GPU is busy; do not trust these scores")
 
 
 def _unfinished(manifest: Manifest, scores: Folder, retry: bool) -> tuple[ShardSummary, NDArray[np.int64]]:
@@ -417,7 +409,6 @@ def _job(
         timeout=options.timeout,
         hang_timeout=options.hang_timeout,
         zero_shot=options.zero_shot,
-        gpu_decode=options.gpu_decode,
         storage_options=for_reading(options.storage_options, manifest.source),
         retry_failed=retry,
         since=since,
@@ -447,5 +438,6 @@ def _settings(
         "limits": asdict(_limits(options)),
         "features": features,
         "zero_shot": options.zero_shot,
-        "gpu_decode": options.gpu_decode,
+        # An earlier version could decode on the GPU, which garbled photos now and then.
+        "gpu_decode": False,
     }

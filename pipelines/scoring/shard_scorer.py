@@ -57,7 +57,6 @@ class ScoringJob:
         max_pixels: Area that images are seen at; None takes the bundle's.
         features: Whether features are written.
         zero_shot: Whether the low-level zero-shot score is given where the score does not depend on it.
-        gpu_decode: Whether JPEGs are decoded on the GPU.
         timeout: Seconds that reading one image may take.
         hang_timeout: Seconds that decoding and scoring one image may take before the process is given up.
         storage_options: For fsspec, of the images.
@@ -77,7 +76,6 @@ class ScoringJob:
     max_pixels: int | None
     features: bool
     zero_shot: bool
-    gpu_decode: bool
     timeout: float
     hang_timeout: float
     storage_options: Mapping[str, Any]
@@ -125,7 +123,6 @@ class ShardScorer(ShardWorker):
             decode_threads=job.threads,
             zero_shot=job.zero_shot,
             features=job.features,
-            gpu_decode=job.gpu_decode,
         )
         self._fetcher = Fetcher(limits=job.limits, timeout=job.timeout, storage_options=job.storage_options)
         self._watchdog = Watchdog(job.hang_timeout)

@@ -24,7 +24,7 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from grepr_core.decoding.images import Failure, Limits, decode, inspect_plain_jpeg
+from grepr_core.decoding.images import Failure, Limits, decode, is_plain_jpeg
 from grepr_core.decoding.view import AtMost
 from grepr_core.errors import UserError
 from pipelines.lake.image_reader import ImageReader
@@ -212,7 +212,7 @@ def for_browser(content: bytes, limits: Limits) -> tuple[bytes, str] | Failure:
         loss as PNG. With the media type; or why it cannot be shown.
     """
     shown = Limits(limits.max_bytes, min(limits.max_pixels, MOST_SHOWN_PIXELS), limits.min_side)
-    if inspect_plain_jpeg(content, limits=shown) is not None:
+    if is_plain_jpeg(content, limits=shown):
         return content, "image/jpeg"
     photo = decode(content, limits=limits, view=AtMost(MOST_SHOWN_PIXELS))
     if isinstance(photo, Failure):

@@ -63,10 +63,3 @@ def test_failures_keep_their_place_and_calls_may_follow_one_another():
     for _ in range(2):
         statuses = [score.status for score in scorer.score(mixed)]
         assert statuses == ["scored", "missing", "scored", "unreadable", "scored"]
-
-
-def test_decoding_on_the_gpu_changes_little():
-    bundle = load_bundle("grepr-lite")
-    pillow, nvidia = (cuda(bundle, "fp32", gpu_decode=on).score(contents()) for on in (False, True))
-    assert np.abs(values(pillow) - values(nvidia)).mean() < 0.01
-    assert [score.width for score in pillow] == [score.width for score in nvidia]

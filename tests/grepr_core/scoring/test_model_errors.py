@@ -54,7 +54,7 @@ def _mean(rgb) -> float:
 
 
 def _pixels(content: bytes, scorer: Scorer) -> float:
-    return _mean(scorer._pixels(content).rgb)
+    return _mean(scorer._decode(content)[1].rgb)
 
 
 lite = functools.cache(load_bundle)
@@ -117,13 +117,6 @@ def test_a_device_that_computes_no_more_ends_the_work():
         pytest.raises(DeviceLostError),
     ):
         scorer.score(SAME_SIZE)
-
-
-def test_what_the_device_raises_on_decoding_the_cpu_decodes():
-    scorer = make_scorer(IMAGES)
-    scorer._device_decoder = mock.Mock(decode=mock.Mock(side_effect=torch.OutOfMemoryError("CUDA out of memory")))
-    assert {score.status for score in scorer.score(SAME_SIZE)} == {Status.SCORED}
-    assert scorer._device_decoder.decode.call_count == IMAGES
 
 
 def test_a_device_is_asked_whether_it_computes():
