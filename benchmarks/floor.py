@@ -27,7 +27,8 @@ from torch import Tensor, nn
 
 from grepr_core.bundles.bundle import load_bundle
 from grepr_core.decoding.images import Photo, decode
-from grepr_core.encoders.inference import map_statistics, optimise_for_inference
+from grepr_core.encoders.inference import optimise_for_inference
+from grepr_core.encoders.statistics import MapStatistics
 from grepr_core.zero_shot.patches import patch_batches
 from tests.lake import jpeg
 
@@ -114,7 +115,7 @@ def main() -> None:
     shapes = [(16, 256), (24, 128), (40, 64), (80, 32), (112, 32), (192, 16), (320, 16), (1280, 16), (64, 128)]
     maps = [torch.rand(1, c, s, s).to(dtype).to(memory_format=torch.channels_last) for c, s in shapes]
     megabytes = sum(m.nbytes for m in maps) / 1e6
-    measured = milliseconds(lambda: [map_statistics(m) for m in maps], options.rounds)
+    measured = milliseconds(lambda: [MapStatistics()(m) for m in maps], options.rounds)
     print(f"| of both: statistics of maps | | {megabytes:.0f} | {megabytes / copy:.1f} | {measured:.1f} | |")
 
 

@@ -14,6 +14,9 @@ from playwright.sync_api import Browser, expect, sync_playwright
 # to ten times as long as one each. Where a command gives a process more threads, they wait asleep.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+# Where there is no GPU, its kernels run in Triton's interpreter, which is chosen when Triton is imported.
+if shutil.which("nvidia-smi") is None:
+    os.environ.setdefault("TRITON_INTERPRET", "1")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

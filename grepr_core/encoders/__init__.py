@@ -5,4 +5,4 @@ of EfficientNet-Lite0, whose networks ``inference.optimise_for_inference`` copie
 device at hand.
 """
 
-__all__ = ["high_level", "inference", "low_level", "precision", "semantic"]
+__all__ = ["graphs", "high_level", "inference", "low_level", "precision", "semantic"]

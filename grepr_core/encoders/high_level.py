@@ -64,6 +64,8 @@ class HighLevelEncoder(nn.Module):
     """
 
     text_features: Tensor
+    mean: Tensor
+    std: Tensor
 
     def __init__(self, tower: TowerConfig) -> None:
         from open_clip.modified_resnet import ModifiedResNet
@@ -77,6 +79,9 @@ class HighLevelEncoder(nn.Module):
             self.visual = ModifiedResNet(tower.layers, tower.feature_size, tower.heads, tower.image_size, tower.width)
             self.visual.attnpool = AttentionPool(tower.width * 32, tower.heads, tower.feature_size)
         self.register_buffer("text_features", torch.zeros(len(PROMPTS), tower.feature_size))
+        # On the device once and for all: made anew for each batch, they would be waited for.
+        for name in ("mean", "std"):
+            self.register_buffer(name, torch.tensor(getattr(tower, name))[:, None, None], persistent=False)
 
     @classmethod
     def from_state(cls, config: Mapping[str, Any], state: Mapping[str, Tensor]) -> Self:
@@ -109,9 +114,8 @@ class HighLevelEncoder(nn.Module):
         Returns:
             (N, D) float32 features, not normalised.
         """
-        mean, std = images.new_tensor([self.tower.mean, self.tower.std])[..., None, None]
         # Normalising comes before any rounding to bfloat16, which is finer around 0 than around 1.
-        normalised = ((images - mean) / std).to(self.visual.conv1.weight.dtype)
+        normalised = ((images - self.mean) / self.std).to(self.visual.conv1.weight.dtype)
         features: Tensor = self.visual(normalised)
         return features.float()
 
@@ -125,7 +129,7 @@ class HighLevelEncoder(nn.Module):
             (N, 2) float32 cosines with the good and the bad prompt, in [-1, 1].
         """
         # Unlike a matrix product this is not rounded under autocast, which would tie many images' scores.
-        return F.cosine_similarity(features.float()[:, None], self.text_features.float(), dim=-1)
+        return F.cosine_similarity(features.float()[:, None], self.text_features, dim=-1)
 
 
 class AttentionPool(nn.Module):

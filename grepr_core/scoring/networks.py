@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from grepr_core.bundles.bundle import Bundle
+from grepr_core.encoders.graphs import Replayed
 from grepr_core.encoders.high_level import HighLevelEncoder
 from grepr_core.encoders.inference import optimise_for_inference
 from grepr_core.encoders.low_level import LowLevelEncoder
@@ -33,7 +34,15 @@ class Networks:
     """Both encoders of a bundle, prepared for one device."""
 
     def __init__(
-        self, bundle: Bundle, device: torch.device, dtype: torch.dtype, *, zero_shot: bool, features: bool
+        self,
+        bundle: Bundle,
+        device: torch.device,
+        dtype: torch.dtype,
+        *,
+        zero_shot: bool,
+        features: bool,
+        fused: bool = True,
+        replayed: bool = True,
     ) -> None:
         """Prepares the encoders.
 
@@ -43,12 +52,19 @@ class Networks:
             dtype: What they compute in, ``torch.float32`` or ``torch.bfloat16``.
             zero_shot: Whether patches are encoded.
             features: Whether photographs are.
+            fused: See :func:`~grepr_core.encoders.inference.optimise_for_inference`.
+            replayed: Whether a GPU replays what it did with the last batch of a shape,
+                see :mod:`grepr_core.encoders.graphs`.
         """
-        self._high = optimise_for_inference(bundle.high, device, dtype) if bundle.high else None
-        self._low = optimise_for_inference(bundle.low, device, dtype) if bundle.low else None
+        self._high = optimise_for_inference(bundle.high, device, dtype, fused=fused) if bundle.high else None
+        self._low = optimise_for_inference(bundle.low, device, dtype, fused=fused) if bundle.low else None
         self._zero_shot = zero_shot
         self._features = features
         self._patches_at_once = GPU_PATCHES if device.type == "cuda" else CPU_PATCHES
+        # Patches keep a GPU busy for longer than it takes to launch their operations.
+        self._encode = (
+            Replayed(self._forward) if replayed and device.type == "cuda" and not zero_shot else self._forward
+        )
 
     @torch.inference_mode()
     def encode(self, images: Tensor) -> Encoded:
@@ -58,8 +74,12 @@ class Networks:
             images: (N, 3, H, W) uint8 sRGB on the device, channels-last; H and W at least 32.
 
         Returns:
-            Their features. A GPU may still be computing them.
+            Their features. A GPU may still be computing them, and the next call may overwrite them there: what reads
+            them has to be asked of the same stream before.
         """
+        return Encoded(*self._encode(images))
+
+    def _forward(self, images: Tensor) -> Encoded:
         images = images / 255
         features: list[Tensor] = []
         cosines, patches = images.new_empty(len(images), 0), images.new_empty(len(images), 0, 0)

@@ -14,7 +14,7 @@ from grepr_core.bundles.bundle import load_bundle
 from grepr_core.decoding.images import Failure, Limits, Photo, Status, decode
 from grepr_core.decoding.transfer import HostTransfer
 from grepr_core.decoding.view import AtMost
-from grepr_core.encoders.fused import can_fuse
+from grepr_core.encoders.fused_cpu import can_fuse
 from grepr_core.encoders.precision import Precision
 from grepr_core.scoring.image_score import ImageScore
 from grepr_core.scoring.scorer import Scorer

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from grepr_core.encoders.fused import Convolution, can_fuse, fuse
+from grepr_core.encoders.fused_cpu import Convolution, can_fuse, fuse
 from grepr_core.encoders.inference import optimise_for_inference
 from grepr_core.encoders.low_level import LowLevelEncoder
 from grepr_core.encoders.resnet18 import ResNet18
@@ -93,6 +93,6 @@ def test_bfloat16_is_no_further_from_float32_than_without_fusing(name: str, monk
     with torch.inference_mode():
         exact = encode(encoder, images)
         fused = encode(optimise_for_inference(encoder, CPU, torch.bfloat16), images)
-        monkeypatch.setattr("grepr_core.encoders.inference.can_fuse", lambda dtype: False)
+        monkeypatch.setattr("grepr_core.encoders.fused_cpu.can_fuse", lambda dtype: False)
         plain = encode(optimise_for_inference(encoder, CPU, torch.bfloat16), images)
     assert (fused - exact).norm() < 1.2 * (plain - exact).norm()
