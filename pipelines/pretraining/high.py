@@ -13,13 +13,14 @@ from grepr_core.encoders.high_level import HighLevelEncoder
 from grepr_core.encoders.inference import optimise_for_inference
 from grepr_core.pretraining.group_contrast import GroupContrast, centre_crop
 from grepr_core.pretraining.scenes import Scene, SceneRecipe
+from grepr_core.pretraining.step import Batch, as_images, high_level_loss
 from grepr_core.storage import Folder
 from pipelines.models.clip import load_clip
 from pipelines.options import PretrainHighOptions
 from pipelines.pretraining.linear_probe import LinearProbe, open_probe
 from pipelines.pretraining.scene_maker import SceneMaker, make_scenes
 from pipelines.pretraining.scene_store import SceneStore
-from pipelines.pretraining.training import Batch, Stage, TrainingRecord, train
+from pipelines.pretraining.training import Stage, TrainingRecord, train
 from pipelines.running.run_files import HIGH_CONFIG_FILE, HIGH_WEIGHTS_FILE
 from pipelines.running.settings import SETTINGS_FILE, check_settings, option_defaults
 
@@ -91,8 +92,7 @@ class HighLevelStage(Stage):
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
         """Computes the group contrastive loss over the crops of all workers."""
-        loss: Tensor = model(_as_images(batch[0])).loss
-        return loss
+        return high_level_loss(model, batch)
 
     def validate(self, module: nn.Module, dtype: torch.dtype) -> dict[str, float]:
         """Measures how far apart the pseudo-labels lie and, with ratings, the SROCC of the linear probe."""
@@ -104,7 +104,7 @@ class HighLevelStage(Stage):
             for start in range(0, watched, WATCHED_AT_ONCE):
                 indices = range(start, min(start + WATCHED_AT_ONCE, watched))
                 crops = torch.stack([self.example(0, index)[0] for index in indices]).to(device)
-                labels.append(model.pseudo_labels(encoder(_as_images(crops))))
+                labels.append(model.pseudo_labels(encoder(as_images(crops))))
         metrics = {
             "pseudo_label_spread": torch.cat(labels).std().item(),
             "probe_srocc": self._probe.srocc(encoder, device) if self._probe else None,
@@ -152,8 +152,3 @@ def _write_encoder(encoder: HighLevelEncoder, folder: Folder) -> None:
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in encoder.state_dict().items()}
     folder.write_json(HIGH_CONFIG_FILE, encoder.config())
     folder.write(HIGH_WEIGHTS_FILE, save(state))
-
-
-def _as_images(crops: Tensor) -> Tensor:
-    """Turns crops (N, 3, H, W) uint8 into RGB in [0, 1] as the encoder takes them."""
-    return crops.contiguous(memory_format=torch.channels_last).float() / 255

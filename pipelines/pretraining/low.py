@@ -11,15 +11,15 @@ from torch import Tensor, nn
 from grepr_core.encoders.inference import optimise_for_inference
 from grepr_core.encoders.low_level import LowLevelEncoder, contrastive_views
 from grepr_core.errors import UserError
-from grepr_core.pretraining.losses import quality_aware_contrastive_loss
 from grepr_core.pretraining.order_accuracy import order_accuracy
 from grepr_core.pretraining.scenes import SceneRecipe
+from grepr_core.pretraining.step import Batch, low_level_loss
 from grepr_core.storage import Folder
 from pipelines.options import PretrainLowOptions
 from pipelines.pretraining.linear_probe import LinearProbe, open_probe
 from pipelines.pretraining.scene_maker import make_scenes
 from pipelines.pretraining.scene_store import SceneStore
-from pipelines.pretraining.training import Batch, Stage, TrainingRecord, generator, train
+from pipelines.pretraining.training import Stage, TrainingRecord, generator, train
 from pipelines.running.run_files import LOW_WEIGHTS_FILE
 
 #: Scenes held out unless told otherwise: a twentieth, and no more than this.
@@ -86,10 +86,7 @@ class LowLevelStage(Stage):
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
         """Computes the quality-aware contrastive loss of some scenes."""
-        views, similarity = batch
-        images = views.flatten(0, 2).contiguous(memory_format=torch.channels_last).float() / 255
-        anchors, augmented = model(images).unflatten(0, views.shape[:3]).unbind(1)
-        return quality_aware_contrastive_loss(anchors, augmented, similarity, temperature=self._options.temperature)
+        return low_level_loss(model, batch, temperature=self._options.temperature)
 
     def validate(self, module: nn.Module, dtype: torch.dtype) -> dict[str, float]:
         """Measures order accuracy on held-out scenes and, with ratings, the SROCC of the linear probe."""

@@ -28,19 +28,17 @@ import pyarrow.fs
 import ray
 import ray.train
 import torch
-import torch.distributed as dist
 from numpy.typing import NDArray
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer, get_device, prepare_model
 from ray.util.queue import Queue
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
 from grepr_core.encoders.inference import resolve_device, resolve_dtype
 from grepr_core.errors import UserError
+from grepr_core.pretraining.step import Batch, TrainingStep
 from grepr_core.storage import Folder, is_local
 from pipelines.options import TrainingOptions
-from pipelines.pretraining.batch_norm import RunningStatistics
 from pipelines.pretraining.checkpoints import Position, load_checkpoint, save_checkpoint
 from pipelines.pretraining.training_log import EPOCHS_FILE, TrainingLog
 from pipelines.running.cores import available_cores
@@ -58,8 +56,6 @@ CHECKPOINTS_FOLDER = "checkpoints"
 RAY_FOLDER = "ray"
 #: Batches that are prepared while the model computes.
 BATCHES_AHEAD = 2
-
-Batch = tuple[Tensor, ...]
 
 
 class Stage(ABC):
@@ -388,15 +384,11 @@ class _Worker:
         self._steps = job.stage.examples // job.options.batch
 
         self._module = job.stage.build().to(self._device).to(memory_format=torch.channels_last)
-        trained = [parameter for parameter in self._module.parameters() if parameter.requires_grad]
-        # Without weight decay this is Adam.
-        self._optimizer = torch.optim.AdamW(trained, lr=0.0, weight_decay=job.options.weight_decay)
-        self._position = load_checkpoint(self._checkpoints, self._module, self._optimizer)
-        self._statistics = RunningStatistics(self._module)
-        # Buffers are kept equal by RunningStatistics.
-        self._model: nn.Module = prepare_model(
+        model = prepare_model(
             self._module, move_to_device=self._device, parallel_strategy_kwargs={"broadcast_buffers": False}
         )
+        self._step = TrainingStep(model, job.stage.loss, dtype=self._dtype, weight_decay=job.options.weight_decay)
+        self._position = load_checkpoint(self._checkpoints, self._module, self._step.optimizer)
         self._log = self._open_log() if self._rank == 0 else None
 
     def _open_log(self) -> TrainingLog:
@@ -431,7 +423,7 @@ class _Worker:
                 self._log.step(self._position, loss, rate, time.monotonic() - began)
             if self._log and self._position.total % self._options.checkpoint_steps == 0:
                 self._log.flush(epoch)
-                save_checkpoint(self._checkpoints, self._position, self._module, self._optimizer)
+                save_checkpoint(self._checkpoints, self._position, self._module, self._step.optimizer)
             began = time.monotonic()
 
     def _end_epoch(self) -> None:
@@ -441,7 +433,7 @@ class _Worker:
             self._log.flush(self._position.epoch)
             record = self._log.epoch(self._position, self._stage.validate(self._module, self._dtype))
             self._stage.save(self._module, self._output)
-            save_checkpoint(self._checkpoints, after, self._module, self._optimizer)
+            save_checkpoint(self._checkpoints, after, self._module, self._step.optimizer)
         self._position = after
         # The others wait here while the first validates.
         ray.train.report(record)
@@ -452,32 +444,6 @@ class _Worker:
         batches = order[: self._steps * self._options.batch].reshape(self._steps, self._world, -1)
         mine = batches[:, self._rank]
         return list(mine.reshape(self._steps, -1, self._stage.micro_batch or mine.shape[1]))
-
-    def _step(self, batches: Sequence[Batch], rate: float) -> Tensor:
-        """Makes a step and gives the mean loss over all workers' micro-batches."""
-        for group in self._optimizer.param_groups:
-            group["lr"] = rate
-        self._optimizer.zero_grad()
-        total = torch.zeros((), device=self._device)
-        with self._statistics.step():
-            for number, batch in enumerate(batches, start=1):
-                tensors = tuple(tensor.to(self._device, non_blocking=True) for tensor in batch)
-                with self._shared_gradients(number == len(batches)):
-                    with torch.autocast(self._device.type, self._dtype, enabled=self._dtype != torch.float32):
-                        loss = self._stage.loss(self._model, tensors) / len(batches)
-                    loss.backward()  # type: ignore[no-untyped-call]
-                total += loss.detach()
-        self._optimizer.step()
-        if self._world > 1:
-            dist.all_reduce(total)
-            total /= self._world
-        return total
-
-    def _shared_gradients(self, share: bool) -> contextlib.AbstractContextManager[Any]:
-        """Averages the gradients of all workers in the last backward pass of a step only."""
-        if share or not isinstance(self._model, DistributedDataParallel):
-            return contextlib.nullcontext()
-        return self._model.no_sync()
 
 
 def _prepared(stage: Stage, epoch: int, shares: Sequence[NDArray[np.intp]], threads: int) -> Iterator[list[Batch]]:

@@ -11,9 +11,10 @@ import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from grepr_core.pretraining.step import Batch
 from grepr_core.storage import Folder
 from pipelines.options import TrainingOptions
-from pipelines.pretraining.training import Batch, Stage, generator, train
+from pipelines.pretraining.training import Stage, generator, train
 
 OPTIONS = TrainingOptions(
     output="", epochs=3, batch=4, learning_rate=0.01, precision="fp32", num_workers=0, checkpoint_steps=2

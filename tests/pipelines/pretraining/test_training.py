@@ -20,9 +20,9 @@ from torch import nn
 
 from grepr_core.encoders.precision import has_bf16
 from grepr_core.errors import UserError
+from grepr_core.pretraining.batch_norm import RunningStatistics
 from grepr_core.storage import Folder
 from pipelines.options import TrainingOptions
-from pipelines.pretraining.batch_norm import RunningStatistics
 from pipelines.pretraining.training import learning_rate, train
 from pipelines.pretraining.training_log import read_history
 from pipelines.running import placement
