@@ -4,4 +4,4 @@ In come photographs. Out go scenes of distorted versions with the FSIMc of all p
 measures of whether an encoder learns from them, and a step of training; the loop is in ``pipelines.pretraining``.
 """
 
-__all__ = ["distortions", "group_contrast", "order_accuracy", "scenes", "step"]
+__all__ = ["batches", "distortions", "group_contrast", "order_accuracy", "scenes", "step"]

@@ -25,10 +25,9 @@ class RunningStatistics:
     def __init__(self, module: nn.Module) -> None:
         norms = [norm for norm in module.modules() if isinstance(norm, _BatchNorm) and norm.training]
         self._norms = [norm for norm in norms if norm.track_running_stats]
-        for norm in self._norms:
-            norm.momentum = None  # PyTorch then takes the mean of all forward passes since the last reset
         self._statistics = [b for norm in self._norms for b in (norm.running_mean, norm.running_var) if b is not None]
         self._counts = [norm.num_batches_tracked for norm in self._norms if norm.num_batches_tracked is not None]
+        self._passes = 0
 
     @contextlib.contextmanager
     def step(self) -> Iterator[None]:
@@ -37,9 +36,7 @@ class RunningStatistics:
             yield
             return
         before = torch.cat(self._statistics)
-        counts = [count.clone() for count in self._counts]
-        for norm in self._norms:
-            norm.reset_running_stats()
+        self._passes = 0
         yield
         mean = torch.cat(self._statistics)
         if dist.is_initialized():
@@ -48,5 +45,17 @@ class RunningStatistics:
         lengths = [len(tensor) for tensor in self._statistics]
         for tensor, part in zip(self._statistics, before.lerp(mean, MOMENTUM).split_with_sizes(lengths), strict=True):
             tensor.copy_(part)
-        for tensor, count in zip(self._counts, counts, strict=True):
-            tensor.copy_(count + 1)
+        if self._passes > 1:
+            for count in self._counts:
+                count.sub_(self._passes - 1)
+
+    def next_pass(self) -> None:
+        """Announces a forward pass of the step.
+
+        The k-th has the weight 1 / k in the mean so far, and the first takes the place of what was there. PyTorch
+        would take the mean by itself where a momentum is None, but it reads the count from the device, and waits for
+        the device, in every layer.
+        """
+        self._passes += 1
+        for norm in self._norms:
+            norm.momentum = 1 / self._passes

@@ -71,6 +71,7 @@ class GroupContrast(nn.Module):
         self._group_size = group_size
         self._temperature = temperature
         self._batch_norm = batch_norm
+        self._share: int | None = None
         self.train()
 
     def train(self, mode: bool = True) -> Self:
@@ -84,28 +85,57 @@ class GroupContrast(nn.Module):
         """Ranks the images of all workers and compares the groups.
 
         Args:
-            images: (n, 3, H, W) float32 RGB in [0, 1], as many on every worker.
+            images: (n, 3, H, W) float32 RGB in [0, 1], under ``torch.distributed`` as many on every worker and in every
+                batch.
 
         Returns:
             The loss and the pseudo-labels.
 
         Raises:
-            ValueError: Two groups cannot be had from so few images.
+            ValueError: Two groups cannot be had from so few images, or the workers' numbers of images differ.
         """
+        if _workers() > 1:
+            self._check_share(images)
         # Where normalisation does not depend on the batch, only the few images of the two groups need a gradient, and
         # are encoded again for it: a third of the arithmetic, and a fraction of the memory.
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.encoder.training):
             features = self.encoder(images)
         labels = _gathered(self.pseudo_labels(features.detach()))
         chosen = torch.cat(select_groups(labels, self._group_size))
-        place = chosen - _rank() * len(images)
-        here = ((place >= 0) & (place < len(images))).nonzero()[:, 0]
-        place = place[here]
-        projections = self.head(features[place] if self.encoder.training else self.encoder(images[place])).float()
-        rows = projections.new_zeros(len(chosen), projections.shape[1]).index_copy(0, here, projections)
-        rows = _summed(rows)
+        if _workers() > 1:
+            rows = self._rows_of_all(images, features, chosen)
+        else:
+            rows = self._projections(images, features, chosen)
         low, high = rows[: self._group_size], rows[self._group_size :]
         return GroupContrastStep(group_contrastive_loss(low, high, temperature=self._temperature), labels)
+
+    def _projections(self, images: Tensor, features: Tensor, place: Tensor) -> Tensor:
+        """Encodes some images for the loss, (N, projection size) float32."""
+        projections: Tensor = self.head(features[place] if self.encoder.training else self.encoder(images[place]))
+        return projections.float()
+
+    def _rows_of_all(self, images: Tensor, features: Tensor, chosen: Tensor) -> Tensor:
+        """Encodes the chosen images that are this worker's, perhaps none, and gives those of all workers."""
+        place = chosen - dist.get_rank() * len(images)
+        # Here the processor waits for the device once a step, since how many there are is known there alone. To encode
+        # a fixed number would spare the wait, but cost up to as many times the arithmetic as there are workers.
+        here = ((place >= 0) & (place < len(images))).nonzero()[:, 0]
+        projections = self._projections(images, features, place[here])
+        rows = projections.new_zeros(len(chosen), projections.shape[1]).index_copy(0, here, projections)
+        total: Tensor = _Sum.apply(rows)
+        return total
+
+    def _check_share(self, images: Tensor) -> None:
+        """Refuses a number of images that is not the same on all workers, who would wait for each other for ever."""
+        if self._share is None:
+            counts = _gathered(torch.tensor([len(images)], device=images.device)).tolist()
+            if len(set(counts)) > 1:
+                raise ValueError(f"the workers have {counts} images of a batch; each must have as many")
+            self._share = len(images)
+        if len(images) != self._share:
+            raise ValueError(
+                f"{len(images)} images of a batch after {self._share}; a worker must have as many in every batch"
+            )
 
     def pseudo_labels(self, features: Tensor) -> Tensor:
         """Gives the encoder's own opinion of images: sigmoid(10 (cos_good - cos_bad)).
@@ -139,25 +169,17 @@ def centre_crop(rgb: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
     return np.ascontiguousarray(rgb[top : top + side, left : left + side])
 
 
-def _rank() -> int:
-    return dist.get_rank() if dist.is_initialized() else 0
+def _workers() -> int:
+    return dist.get_world_size() if dist.is_initialized() else 1
 
 
 def _gathered(values: Tensor) -> Tensor:
     """Joins the workers' values (n,) to (workers * n,), without gradient."""
-    if not dist.is_initialized():
+    if _workers() == 1:
         return values
-    parts = [torch.empty_like(values) for _ in range(dist.get_world_size())]
+    parts = [torch.empty_like(values) for _ in range(_workers())]
     dist.all_gather(parts, values.contiguous())
     return torch.cat(parts)
-
-
-def _summed(rows: Tensor) -> Tensor:
-    """Adds up the rows of all workers, with gradient."""
-    if not dist.is_initialized():
-        return rows
-    total: Tensor = _Sum.apply(rows)
-    return total
 
 
 class _Sum(torch.autograd.Function):

@@ -69,6 +69,7 @@ class TrainingStep:
         total = torch.zeros((), device=self._device)
         with self._statistics.step():
             for number, batch in enumerate(batches, start=1):
+                self._statistics.next_pass()
                 tensors = tuple(tensor.to(self._device, non_blocking=True) for tensor in batch)
                 with self._shared_gradients(number == len(batches)):
                     with torch.autocast(self._device.type, self._dtype, enabled=self._dtype != torch.float32):

@@ -15,11 +15,11 @@ import queue
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections import deque
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator
+from concurrent.futures import Future
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import version
 from typing import Any
 
@@ -36,6 +36,7 @@ from torch import Tensor, nn
 
 from grepr_core.encoders.inference import resolve_device, resolve_dtype
 from grepr_core.errors import UserError
+from grepr_core.pretraining.batches import prepared_batches
 from grepr_core.pretraining.step import Batch, TrainingStep
 from grepr_core.storage import Folder, is_local
 from pipelines.options import TrainingOptions
@@ -54,8 +55,6 @@ log = logging.getLogger(__name__)
 FORMAT_VERSION = 1
 CHECKPOINTS_FOLDER = "checkpoints"
 RAY_FOLDER = "ray"
-#: Batches that are prepared while the model computes.
-BATCHES_AHEAD = 2
 
 
 class Stage(ABC):
@@ -413,9 +412,12 @@ class _Worker:
                 self._log.close()
 
     def _train_epoch(self, epoch: int) -> None:
-        shares = self._shares(epoch)[self._position.step :]
+        shares = (share.tolist() for share in self._shares(epoch)[self._position.step :])
         began = time.monotonic()
-        for batches in _prepared(self._stage, epoch, shares, self._threads):
+        ready = prepared_batches(
+            partial(self._stage.example, epoch), shares, threads=self._threads, pinned=self._device.type == "cuda"
+        )
+        for batches in ready:
             rate = learning_rate(self._position.total, self._options, self._steps)
             loss = self._step(batches, rate)
             self._position = replace(self._position, step=self._position.step + 1, total=self._position.total + 1)
@@ -444,22 +446,3 @@ class _Worker:
         batches = order[: self._steps * self._options.batch].reshape(self._steps, self._world, -1)
         mine = batches[:, self._rank]
         return list(mine.reshape(self._steps, -1, self._stage.micro_batch or mine.shape[1]))
-
-
-def _prepared(stage: Stage, epoch: int, shares: Sequence[NDArray[np.intp]], threads: int) -> Iterator[list[Batch]]:
-    """Prepares the micro-batches of each step in threads, some steps ahead of the model."""
-    pool = ThreadPoolExecutor(threads, thread_name_prefix="examples")
-    ahead: deque[list[list[Future[Batch]]]] = deque()
-
-    def collate(step: list[list[Future[Batch]]]) -> list[Batch]:
-        return [tuple(map(torch.stack, zip(*(f.result() for f in examples), strict=True))) for examples in step]
-
-    try:
-        for share in shares:
-            ahead.append([[pool.submit(stage.example, epoch, index) for index in part] for part in share.tolist()])
-            if len(ahead) > BATCHES_AHEAD:
-                yield collate(ahead.popleft())
-        while ahead:
-            yield collate(ahead.popleft())
-    finally:
-        pool.shutdown(cancel_futures=True)
