@@ -16,11 +16,9 @@ import torch
 from fsspec.implementations.memory import MemoryFileSystem
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from torch import nn
 
 from grepr_core.encoders.precision import has_bf16
 from grepr_core.errors import UserError
-from grepr_core.pretraining.batch_norm import RunningStatistics
 from grepr_core.storage import Folder
 from pipelines.options import TrainingOptions
 from pipelines.pretraining.training import learning_rate, train
@@ -195,18 +193,3 @@ def test_learning_rate_is_pytorchs_warm_up_and_cosine():
     for final in (1e-3, None):
         constant = replace(options, final_learning_rate=final, warmup_epochs=0)
         assert {learning_rate(step, constant, 10) for step in range(40)} == {1e-3}
-
-
-def test_running_statistics_take_the_mean_over_the_forward_passes_of_a_step():
-    norm = nn.BatchNorm1d(2).train()
-    statistics = RunningStatistics(nn.Sequential(norm, nn.BatchNorm1d(2).eval()))
-    mean, variance = torch.zeros(2), torch.ones(2)
-    for step in range(3):
-        parts = torch.randn(2, 5, 2, generator=torch.Generator().manual_seed(step)) * (step + 2) + step
-        with statistics.step():
-            for part in parts:
-                norm(part)
-        mean = 0.9 * mean + 0.1 * parts.mean(dim=1).mean(dim=0)
-        variance = 0.9 * variance + 0.1 * parts.var(dim=1, correction=1).mean(dim=0)
-    torch.testing.assert_close(norm.running_mean, mean)
-    torch.testing.assert_close(norm.running_var, variance)
