@@ -1,14 +1,10 @@
 import copy
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
 from grepr_core.encoders.high_level import HighLevelEncoder
 from grepr_core.pretraining.group_contrast import GroupContrast, centre_crop
@@ -164,36 +160,6 @@ def test_gradient_reaches_every_layer_under_autocast() -> None:
 def test_too_few_images_are_refused() -> None:
     with pytest.raises(ValueError, match="cannot be had from 3 images"):
         GroupContrast(encoder(), group_size=GROUP)(crops(3))
-
-
-def one_of_two(rank: int, folder: Path, images: Tensor) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
-    model = GroupContrast(encoder(), group_size=GROUP)
-    parallel = DistributedDataParallel(model)
-    step = parallel(images.chunk(2)[rank])
-    step.loss.backward()
-    torch.save((step.loss.detach(), step.pseudo_labels, gradients(model)), folder / f"{rank}.pt")
-    dist.destroy_process_group()
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("sorted_by_label", [False, True])
-def test_two_workers_give_the_gradient_of_one(tmp_path: Path, sorted_by_label: bool) -> None:
-    model = GroupContrast(encoder(), group_size=GROUP)
-    images = crops()
-    if sorted_by_label:
-        # The first worker has both groups, and the second nothing to learn from.
-        order = model(images).pseudo_labels.argsort()
-        images = images[torch.cat([order[:3], order[-3:], order[3:-3]])]
-    step = model(images)
-    step.loss.backward()
-    torch.multiprocessing.spawn(one_of_two, (tmp_path, images), nprocs=2)
-    for rank in range(2):
-        loss, labels, found = torch.load(tmp_path / f"{rank}.pt")
-        assert loss.item() == pytest.approx(step.loss.item(), rel=1e-5)
-        torch.testing.assert_close(labels, step.pseudo_labels, rtol=0, atol=1e-6)
-        assert_equal_gradients(found, gradients(model))
 
 
 @pytest.mark.parametrize(("width", "height"), [(100, 64), (64, 64), (91, 77)])
