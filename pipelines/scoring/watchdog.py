@@ -1,19 +1,21 @@
 """Ending a process that an image keeps busy for too long."""
 
-import faulthandler
 import os
+import signal
 import threading
 import time
 from collections.abc import Callable
 
 EXIT_CODE = 70
+#: Seconds between two looks at the clock, so that starting it wakes no thread.
+LOOK_SECONDS = 1.0
 
 
 class Watchdog:
     """Ends its process once it has been armed for too long: a decoder in an endless loop cannot be stopped otherwise.
 
-    A second clock, which needs no Python to run, ends the process in twice the time where native code holds the
-    interpreter's lock.
+    A second clock, the process's alarm, needs no Python to run; it ends the process in twice the time where native code
+    holds the interpreter's lock. There is one alarm in a process, and so one watchdog.
     """
 
     def __init__(self, seconds: float) -> None:
@@ -23,11 +25,8 @@ class Watchdog:
             seconds: That the process may stay armed.
         """
         self._seconds = seconds
-        self._changed = threading.Condition()
-        self._deadline: float | None = None
-        self._before_exit: Callable[[], object] = int  # which does nothing
-        # Kept open: the second clock writes where the process hung, to nowhere.
-        self._nowhere = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+        # Replaced as a whole, so that no lock is needed.
+        self._armed: tuple[float, Callable[[], object]] | None = None
         threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
 
     def arm(self, before_exit: Callable[[], object]) -> None:
@@ -36,27 +35,26 @@ class Watchdog:
         Args:
             before_exit: Called before the process is ended.
         """
-        with self._changed:
-            self._deadline = time.monotonic() + self._seconds
-            self._before_exit = before_exit
-            self._changed.notify()
-        faulthandler.dump_traceback_later(2 * self._seconds, exit=True, file=self._nowhere)
+        self._armed = time.monotonic() + self._seconds, before_exit
+        # Nobody handles the signal, so that it ends the process whoever holds the interpreter's lock.
+        signal.setitimer(signal.ITIMER_REAL, 2 * self._seconds)
 
     def disarm(self) -> None:
         """Stops the clock."""
-        with self._changed:
-            self._deadline = None
-        faulthandler.cancel_dump_traceback_later()
+        self._armed = None
+        signal.setitimer(signal.ITIMER_REAL, 0)
 
     def _watch(self) -> None:
-        with self._changed:
-            while True:
-                if self._deadline is None:
-                    self._changed.wait()
-                elif (left := self._deadline - time.monotonic()) > 0:
-                    self._changed.wait(left)
-                else:
+        # No longer than the process may stay armed, so that no deadline is missed that was set in between.
+        pause = longest = min(LOOK_SECONDS, self._seconds)
+        while True:
+            time.sleep(pause)
+            pause = longest
+            if (armed := self._armed) is not None:
+                deadline, before_exit = armed
+                if (left := deadline - time.monotonic()) <= 0:
                     try:
-                        self._before_exit()
+                        before_exit()
                     finally:
                         os._exit(EXIT_CODE)
+                pause = min(longest, left)
