@@ -3,10 +3,10 @@
 import itertools
 import os
 import random
+import stat
 import threading
 import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import obstore
@@ -128,18 +128,23 @@ class ImageReader:
         return Fetched(content, entry.etag)
 
     def _read_file(self, entry: Entry) -> Fetched:
-        path = Path(uri_to_path(entry.uri))
+        path = uri_to_path(entry.uri)
+        kind = os.stat(path).st_mode
         # A pipe or device would block or never end. Opening a folder, listed because it could not be walked, would say
         # no more than that it is one.
-        if path.is_dir():
+        if stat.S_ISDIR(kind):
             os.listdir(path)
-        elif path.exists() and not path.is_file():
+        elif not stat.S_ISREG(kind):
             return Fetched(Failure(Status.UNREADABLE, "not a regular file"))
-        with path.open("rb") as file:
+        with open(path, "rb") as file:
             status = os.fstat(file.fileno())
             start, end = _span(entry) or (0, self._limits.max_bytes + 1)
             file.seek(start)
-            content = file.read(end - start)
+            # Room for what is there, and only if that turns out to be more, for more: room for the limit takes the
+            # kernel longer than the reading.
+            content = file.read(min(end - start, status.st_size + 1))
+            if len(content) > status.st_size:
+                content += file.read(end - start - len(content))
         if len(content) > self._limits.max_bytes:
             raise _TooLargeError(status.st_size)
         return Fetched(content, file_etag(status))

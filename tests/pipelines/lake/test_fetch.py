@@ -2,6 +2,7 @@ import gc
 import os
 import threading
 import time
+import tracemalloc
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 from grepr_core.decoding.images import Failure, Limits
 from pipelines.lake.fetch import Fetcher
-from pipelines.lake.image_reader import Fetched
+from pipelines.lake.image_reader import Fetched, ImageReader
 from pipelines.lake.sources import Entry, Listing
 
 LIMITS = Limits(max_bytes=1000)
@@ -54,6 +55,24 @@ def test_every_failure_is_a_value(tmp_path: Path):
         *("read", "missing", "too_large", "unreadable", "unreadable", "read"),
         *("missing", "unreadable", "too_large", "read"),
     ]
+
+
+def test_no_room_is_made_for_the_largest_file_there_may_be(tmp_path: Path):
+    (tmp_path / "small.jpg").write_bytes(b"x" * 1000)
+    reader = ImageReader(limits=Limits(), timeout=10)
+    tracemalloc.start()
+    try:
+        assert len(reader.read(Entry(str(tmp_path / "small.jpg"))).content) == 1000  # type: ignore[arg-type]
+        assert tracemalloc.get_traced_memory()[1] < 2**20
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.skipif(not Path("/proc/version").exists(), reason="no file of unknown size")
+def test_a_file_of_unknown_size_is_read_to_its_end():
+    version = Path("/proc/version")
+    assert version.stat().st_size == 0
+    assert ImageReader(limits=Limits(), timeout=10).read(Entry(str(version))).content == version.read_bytes()
 
 
 def test_a_file_changed_since_it_was_listed_has_another_etag(tmp_path: Path):
