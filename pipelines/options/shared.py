@@ -158,6 +158,10 @@ class ScoringOptions(StoredOptions):
     workers: int | None = None
     """Processes; by default one a GPU, or else one a CPU core."""
 
+    processes_per_gpu: int = 1
+    """Processes that share a GPU and the CPU cores beside it; more than one where decoding keeps the GPU waiting, which
+    one process of Python does not do on all cores at once."""
+
     address: str | None = None
     """Ray cluster to use: 'auto' is that of this machine, HOST:PORT the address of its head; by default the one that
     runs this command as a job, or else Ray is started here and stopped at the end, as 'local' says."""
@@ -203,6 +207,10 @@ class ScoringOptions(StoredOptions):
                 raise ValueError(f"--{name.replace('_', '-')} must be at least 1")
         if self.workers is not None and self.workers < 1:
             raise ValueError("--workers must be at least 1")
+        if self.processes_per_gpu < 1:
+            raise ValueError("--processes-per-gpu must be at least 1")
+        if self.processes_per_gpu > 1 and self.device == "cpu":
+            raise ValueError("--processes-per-gpu needs a GPU; leave it or --device cpu out")
         if self.max_pixels is not None and self.max_pixels < self.min_side**2:
             raise ValueError(f"--max-pixels must be at least the square of --min-side, {self.min_side**2}")
         for name in ("timeout", "hang_timeout"):

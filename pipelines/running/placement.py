@@ -54,7 +54,7 @@ def missing(workers: Workers, started: int, free: list[Node]) -> str:
         A sentence.
     """
     most = max(free, key=lambda node: (node.gpus, node.cpus, node.memory), default=Node(0, 0, 0))
-    places = sum(node.places(workers.cpus, workers.gpus, workers.memory) for node in free)
+    places = sum(node.places(workers.cpus, workers.per_gpu, workers.memory) for node in free)
     return (
         f"{workers.count - started} of {workers.count} processes wait for a place: each needs "
         f"{Node(workers.cpus, workers.gpus, workers.memory)} on one node; places free now: {places} (the node with "

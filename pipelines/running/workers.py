@@ -15,6 +15,8 @@ log = logging.getLogger(__name__)
 WORKER_BYTES = 2 * 2**30
 #: CPU cores beside each GPU of a node that is not there yet, as the smallest GPU machines have them.
 CORES_A_GPU = 4
+#: Parts of a GPU that Ray deals out. What it is asked for it rounds down to whole ones.
+GPU_PARTS = 10_000
 
 
 @dataclass(frozen=True)
@@ -23,28 +25,35 @@ class Node:
 
     Attributes:
         cpus: CPU cores; none on a head that does no work.
-        gpus: GPUs.
+        gpus: GPUs, with a fraction where processes share one that is free in part.
         memory: Bytes, as Ray reckons them: what was free when Ray started there; 0 where Ray does not tell.
     """
 
     cpus: int
-    gpus: int
+    gpus: float
     memory: int
 
     @classmethod
     def from_resources(cls, resources: Mapping[str, float]) -> Self:
         """Takes what matters here from what Ray says that a node has, or has free."""
-        return cls(*(int(resources.get(name, 0)) for name in ("CPU", "GPU", "memory")))
+        return cls(int(resources.get("CPU", 0)), resources.get("GPU", 0), int(resources.get("memory", 0)))
 
-    def places(self, cpus: int, gpus: int, memory: int) -> int:
-        """Counts the processes of some size, in CPU cores of at least one, GPUs and bytes, that it holds at a time."""
+    def places(self, cpus: int, per_gpu: int, memory: int) -> int:
+        """Counts the processes of some size that it holds at a time.
+
+        Args:
+            cpus: CPU cores of each, at least one.
+            per_gpu: How many share a GPU; 0 where they take none.
+            memory: Bytes of each.
+        """
         most = self.cpus // cpus
-        if gpus:
-            most = min(most, self.gpus // gpus)
+        if per_gpu:
+            # In whole parts, for fractions of Ray's do not add up to one.
+            most = min(most, round(self.gpus * GPU_PARTS) // (GPU_PARTS // per_gpu))
         return min(most, self.memory // memory) if memory else most
 
     def __str__(self) -> str:
-        gpus = f", {_number(self.gpus, 'GPU')}" if self.gpus else ""
+        gpus = f", {self.gpus:.3g} GPU{'' if self.gpus == 1 else 's'}" if self.gpus else ""
         return f"{_number(self.cpus, 'CPU core')}{gpus}, {self.memory / 2**30:.1f} GiB"
 
 
@@ -56,19 +65,24 @@ class Workers:
         count: How many Ray is asked for at the start: those that have a place now, or where the cluster adds nodes for
             those that wait, all that are wanted.
         cpus: CPU cores of each; also its number of threads that compute.
-        gpus: GPUs of each, 0 or 1.
+        per_gpu: How many share a GPU, 1 for one of its own; 0 where they take none.
         memory: Bytes that each asks Ray for, by which Ray chooses its node; 0 where Ray does not tell what nodes have.
         most: How many there may be as nodes join; None for as many as have a place.
     """
 
     count: int
     cpus: int
-    gpus: int
+    per_gpu: int
     memory: int
     most: int | None = None
 
     @property
-    def request(self) -> dict[str, int]:
+    def gpus(self) -> float:
+        """GPUs of each. One that is shared is the same for all of its processes; Ray has none span two."""
+        return 1 / self.per_gpu if self.per_gpu > 1 else self.per_gpu
+
+    @property
+    def request(self) -> dict[str, float]:
         """What each asks Ray for, as ``ray.remote`` takes it."""
         return {"num_cpus": self.cpus, "num_gpus": self.gpus, "memory": self.memory}
 
@@ -80,7 +94,7 @@ class Workers:
 
     def places(self, nodes: Iterable[Node]) -> int:
         """Counts how many of them nodes hold, no more than there may be."""
-        found = sum(node.places(self.cpus, self.gpus, self.memory) for node in nodes)
+        found = sum(node.places(self.cpus, self.per_gpu, self.memory) for node in nodes)
         return found if self.most is None else min(found, self.most)
 
 
@@ -90,15 +104,16 @@ def plan_workers(
     device: str = "auto",
     requested: int | None = None,
     option: str = "--workers",
+    per_gpu: int = 1,
     autoscaling: bool = False,
     together: bool = False,
 ) -> Workers:
     """Divides a cluster among processes that score or train.
 
-    One process a GPU, which shares the cores of its node among its GPUs for decoding; without GPUs one process a core,
-    since a network scores more images a second with one thread on each of N than with N threads on one, and fewer with
-    more threads where memory is short. Threads times processes never exceed the cores of a node. The pool is the only
-    part of a pipeline that holds a CPU, so it may hold all.
+    One process a GPU, or as many as are asked for; they share the cores of their node for decoding. Without GPUs one
+    process a core, since a network scores more images a second with one thread on each of N than with N threads on one,
+    and fewer with more threads where memory is short. Threads times processes never exceed the cores of a node. The
+    pool is the only part of a pipeline that holds a CPU, so it may hold all.
 
     Where more processes are asked for than the nodes of a cluster hold, those that have a place begin, and the others
     when nodes join. A single machine has no others to wait for, so there too many are refused, and memory, which is an
@@ -109,6 +124,7 @@ def plan_workers(
         device: ``auto``, ``cpu`` or ``cuda``.
         requested: Number of processes asked for.
         option: By which they were, for the message.
+        per_gpu: Processes that share a GPU, where there are GPUs.
         autoscaling: Whether the cluster adds nodes for what it has not. Processes that wait for a node are its demand,
             which ends with them; those that have one begin without the others.
         together: Whether the processes can only begin together.
@@ -119,29 +135,38 @@ def plan_workers(
     Raises:
         UserError: The cluster has not what was asked for.
     """
-    gpus = int(device == "cuda" or (device == "auto" and any(node.gpus for node in nodes)))
-    usable = [node for node in nodes if node.cpus and (node.gpus or not gpus)]
+    on_gpus = device == "cuda" or (device == "auto" and any(node.gpus for node in nodes))
+    if per_gpu > 1 and not on_gpus:
+        raise UserError(f"--processes-per-gpu {per_gpu}: the Ray cluster has no GPU; leave it out or add a GPU node")
+    shared = per_gpu if on_gpus else 0
+    usable = [node for node in nodes if node.cpus and (node.gpus or not on_gpus)]
+    beside = [max(1, int(node.cpus / node.gpus)) for node in usable if node.gpus]
+    if per_gpu > 1 and beside and per_gpu > max(beside):
+        raise UserError(
+            f"--processes-per-gpu {per_gpu}: each needs a CPU core, and no node has more than {max(beside)} beside a "
+            f"GPU; ask for {max(beside)} or fewer"
+        )
     memory = _memory(usable)
-    limit = sum(node.places(1, gpus, 0) for node in usable)
-    if autoscaling and requested is not None and requested > _places(usable, 1, gpus, memory):
+    limit = sum(node.places(1, shared, 0) for node in usable)
+    if autoscaling and requested is not None and requested > _places(usable, 1, shared, memory):
         # Those that are there are the best guess at those that will come.
-        cpus = min([CORES_A_GPU, *(max(1, node.cpus // node.gpus) for node in usable)]) if gpus else 1
-        return Workers(requested, cpus, gpus, memory, requested)
+        cpus = max(1, min([CORES_A_GPU, *beside]) // per_gpu) if on_gpus else 1
+        return Workers(requested, cpus, shared, memory, requested)
     if not limit:
-        raise UserError(_nothing(nodes, device, gpus) + _growing(option))
+        raise UserError(_nothing(nodes, device, on_gpus) + _growing(option))
     fixed = together or len(nodes) == 1
     if fixed and requested is not None:
         if requested > limit:
-            what = "GPU" if gpus else "CPU core"
+            what = "CPU cores" if not on_gpus else "GPUs" if per_gpu == 1 else "shares of GPUs"
             raise UserError(
-                f"{option} {requested} needs as many {what}s, but Ray has {_number(limit, 'place')} for such a process "
+                f"{option} {requested} needs as many {what}, but Ray has {_number(limit, 'place')} for such a process "
                 f"(the largest node: {_largest(usable)}); ask for fewer{_growing(option)}"
             )
-        memory = next(size for size in _sizes(usable, memory) if _places(usable, 1, gpus, size) >= requested)
-    places = _places(usable, 1, gpus, memory)
+        memory = next(size for size in _sizes(usable, memory) if _places(usable, 1, shared, size) >= requested)
+    places = _places(usable, 1, shared, memory)
     count = min(places, requested or places)
-    cpus = next(n for n in range(_largest(usable).cpus, 0, -1) if _places(usable, n, gpus, memory) >= count)
-    return Workers(count, cpus, gpus, memory, requested)
+    cpus = next(n for n in range(_largest(usable).cpus, 0, -1) if _places(usable, n, shared, memory) >= count)
+    return Workers(count, cpus, shared, memory, requested)
 
 
 def cluster_workers(
@@ -149,6 +174,7 @@ def cluster_workers(
     requested: int | None,
     *,
     option: str = "--workers",
+    per_gpu: int = 1,
     autoscaling: bool = False,
     together: bool = False,
 ) -> Workers:
@@ -158,6 +184,7 @@ def cluster_workers(
         device=device,
         requested=requested,
         option=option,
+        per_gpu=per_gpu,
         autoscaling=autoscaling,
         together=together,
     )
@@ -172,8 +199,8 @@ def cluster_nodes() -> list[Node]:
     return [Node.from_resources(node["Resources"]) for node in nodes if node["Alive"]]
 
 
-def _places(nodes: Sequence[Node], cpus: int, gpus: int, memory: int) -> int:
-    return sum(node.places(cpus, gpus, memory) for node in nodes)
+def _places(nodes: Sequence[Node], cpus: int, per_gpu: int, memory: int) -> int:
+    return sum(node.places(cpus, per_gpu, memory) for node in nodes)
 
 
 def _memory(nodes: Sequence[Node]) -> int:
@@ -191,9 +218,9 @@ def _largest(nodes: Sequence[Node]) -> Node:
     return max(nodes, key=lambda node: (node.cpus, node.gpus, node.memory))
 
 
-def _nothing(nodes: Sequence[Node], device: str, gpus: int) -> str:
+def _nothing(nodes: Sequence[Node], device: str, on_gpus: bool) -> str:
     """Says why there is no place for any process."""
-    if not gpus or not any(node.cpus for node in nodes):
+    if not on_gpus or not any(node.cpus for node in nodes):
         return "the Ray cluster has no CPU to work on; add a worker node"
     if any(node.gpus for node in nodes):
         return "no node with a GPU has a CPU core for its processes; use --device cpu, or give these nodes cores"

@@ -13,9 +13,8 @@ from pipelines.options import ScoreOptions
 from pipelines.running.precision import recorded_precision
 from pipelines.running.run_lock import run_lock
 from pipelines.running.session import ray_session
-from pipelines.running.workers import cluster_workers
 from pipelines.scoring.current import settle
-from pipelines.scoring.score import open_manifest, score_manifest, scoring_model
+from pipelines.scoring.score import open_manifest, score_manifest, scoring_model, workers_for
 
 SAMPLE_FOLDER = "plan-sample"
 #: Images that every process scores: some seconds of work.
@@ -33,7 +32,7 @@ class Plan:
         sample: Images scored to find out.
         images_per_second: Of all processes here together, without their start.
         workers: Processes here.
-        unit: What one of them is: ``GPU``, or ``process`` of some CPU cores.
+        per_gpu: How many of them share a GPU; 0 where they take none.
         cpus: CPU cores of each.
         seconds: That all images take here.
         within: Seconds that they are to take.
@@ -44,7 +43,7 @@ class Plan:
     sample: int
     images_per_second: float
     workers: int
-    unit: str
+    per_gpu: int
     cpus: int
     seconds: float
     within: float
@@ -71,8 +70,9 @@ def run(options: ScoreOptions) -> Plan:
     with run_lock(output) as lock, ray_session(options.address):
         settle(output, lock)
         manifest = open_manifest(options, output)
-        workers = cluster_workers(options.device, options.workers, autoscaling=options.autoscaling)
-        images = min(manifest.images, workers.count * (IMAGES_A_GPU if workers.gpus else IMAGES_A_CPU))
+        workers = workers_for(options)
+        each = IMAGES_A_GPU // workers.per_gpu if workers.per_gpu else IMAGES_A_CPU
+        images = min(manifest.images, workers.count * each)
         sample.remove()
         try:
             chosen = write_manifest(
@@ -91,7 +91,7 @@ def run(options: ScoreOptions) -> Plan:
         sample=chosen.images,
         images_per_second=speed,
         workers=workers.count,
-        unit="GPU" if workers.gpus else "process",
+        per_gpu=workers.per_gpu,
         cpus=workers.cpus,
         seconds=seconds,
         within=options.within,
@@ -114,8 +114,11 @@ def _sample(manifest: Manifest, images: int) -> Iterator[Entry]:
 
 def to_text(plan: Plan) -> str:
     """Says a plan in sentences."""
-    one = "GPU" if plan.unit == "GPU" else f"process of {plan.cpus} CPU core{'s' if plan.cpus > 1 else ''}"
-    many = "GPUs" if plan.unit == "GPU" else one.replace("process", "processes", 1)
+    if plan.per_gpu == 1:
+        one, many = "GPU", "GPUs"
+    else:
+        size = f"1/{plan.per_gpu} GPU" if plan.per_gpu else f"{plan.cpus} CPU core{'s' if plan.cpus > 1 else ''}"
+        one, many = f"process of {size}", f"processes of {size}"
     return (
         f"{plan.images_per_second:.1f} images/s here with {plan.workers} {one if plan.workers == 1 else many}, by a "
         f"sample of {plan.sample} of {plan.images} images.\n"

@@ -96,7 +96,7 @@ class RunRecord:
     images_here: int
     wall_seconds: float
     images_per_second: float | None
-    workers: dict[str, int | None] | None
+    workers: dict[str, float | None] | None
     finished: str
     changed: int = 0
     unsettled: list[str] = field(default_factory=list)
@@ -307,7 +307,7 @@ def score_manifest(
             closing(Progress(manifest.images, before.images)) as shown,
             one_state(since, output_state(since)) if since is not None else nullcontext(),
         ):
-            workers = cluster_workers(options.device, options.workers, autoscaling=options.autoscaling)
+            workers = workers_for(options)
             precision = settle_precision(output, settings, workers)
             old = ray.put(OldScores.read(since, settings)) if since is not None else None
             job = _job(manifest, output, model, options, precision, workers, features, retry, old)
@@ -317,7 +317,7 @@ def score_manifest(
                 summary = ShardSummary(**row)
                 here += summary
                 shown.update(summary.images, summary.images - summary.counts.get(Status.SCORED, 0))
-            processes = {**asdict(workers), "ran": run.processes}
+            processes = {**asdict(workers), "gpus": workers.gpus, "ran": run.processes}
     record = _record(before + here, here, settings, options, processes, time.monotonic() - began)
     if record.images != manifest.images:
         raise RuntimeError(f"{record.images} rows for {manifest.images} images; this is a defect, please report it")
@@ -329,6 +329,13 @@ def score_manifest(
         notes.delete(name)
     write_record(output, record, earlier)
     return record
+
+
+def workers_for(options: ScoringOptions) -> Workers:
+    """Plans the processes that score on the Ray cluster that is connected."""
+    return cluster_workers(
+        options.device, options.workers, per_gpu=options.processes_per_gpu, autoscaling=options.autoscaling
+    )
 
 
 def _nothing() -> None:
@@ -359,7 +366,7 @@ def _record(
     here: ShardSummary,
     settings: dict[str, Any],
     options: ScoringOptions,
-    workers: dict[str, int | None] | None,
+    workers: dict[str, float | None] | None,
     wall_seconds: float,
 ) -> RunRecord:
     return RunRecord(

@@ -23,6 +23,7 @@ from pipelines.lake.sources import Entry
 from pipelines.running.precision import check_precision
 from pipelines.running.shard_files import shard_name
 from pipelines.running.shard_worker import ShardWorker
+from pipelines.running.workers import WORKER_BYTES
 from pipelines.scoring.crash_journal import CrashJournal, crash_journal
 from pipelines.scoring.kept_rows import KeptRows
 from pipelines.scoring.old_scores import OldScores
@@ -39,6 +40,10 @@ from pipelines.scoring.score_table import (
 from pipelines.scoring.watchdog import EXIT_CODE, Watchdog
 
 JOURNAL_FOLDER = "in-progress"
+#: What a process with a GPU reads ahead, in place of what :class:`~pipelines.lake.fetch.Fetcher` does by default:
+#: requests in flight for 3,000 images a second at 40 ms each; and bytes, for each of two shards, that leave most of
+#: what it asks Ray for to the model.
+GPU_FETCH = {"threads": 128, "ahead": 512, "ahead_bytes": WORKER_BYTES // 8}
 
 
 @dataclass(frozen=True)
@@ -52,7 +57,7 @@ class ScoringJob:
         model_id: Its hash, as the driver found it.
         device: ``cpu`` or ``cuda``.
         precision: ``fp32`` or ``bf16``, the same in all processes.
-        threads: CPU threads of the process that compute.
+        threads: CPU threads of the process that compute, or with a GPU decode.
         limits: Of the images.
         max_pixels: Area that images are seen at; None takes the bundle's.
         features: Whether features are written.
@@ -109,7 +114,9 @@ class ShardScorer(ShardWorker):
         from grepr_core.scoring.scorer import Scorer  # noqa: PLC0415
 
         check_precision(job.precision, job.device)
-        torch.set_num_threads(job.threads)
+        on_gpu = job.device == "cuda"
+        # As many threads decode there, and each would have as many again at work.
+        torch.set_num_threads(1 if on_gpu else job.threads)
         self._job = job
         bundle = load_bundle(job.model)
         if bundle.model_id != job.model_id:
@@ -124,7 +131,12 @@ class ShardScorer(ShardWorker):
             zero_shot=job.zero_shot,
             features=job.features,
         )
-        self._fetcher = Fetcher(limits=job.limits, timeout=job.timeout, storage_options=job.storage_options)
+        self._fetcher = Fetcher(
+            limits=job.limits,
+            timeout=job.timeout,
+            storage_options=job.storage_options,
+            **(GPU_FETCH if on_gpu else {}),
+        )
         self._watchdog = Watchdog(job.hang_timeout)
         self._model_turn = threading.Lock()
         self._since: OldScores | None = ray.get(job.since) if job.since is not None else None

@@ -54,6 +54,8 @@ def test_a_command_that_only_drives_waits_for_no_pytorch():
         (["score", "a"], "OUT"),
         (["score", "a", "b", "--workers", "0"], "--workers must be at least 1"),
         (["score", "a", "b", "--max-pixels", "9"], "--max-pixels"),
+        (["score", "a", "b", "--processes-per-gpu", "2", "--device", "cpu"], "--processes-per-gpu"),
+        (["score", "a", "b", "--processes-per-gpu", "0"], "--processes-per-gpu"),
         (["score", "a", "b", "--max-failed-fraction", "2"], "between 0 and 1"),
         (["score", "a", "b", "--storage-options", "[]"], "storage-options"),
         (["score", "a", "b", "--storage-options", "{"], "storage-options"),

@@ -32,3 +32,11 @@ def test_it_is_said_every_minute_until_all_have_a_place(
             clock[0] += 30
             watch.look(started)
     assert [message.partition(" wait")[0] for message in caplog.messages] == ["8 of 8 processes", "1 of 8 processes"]
+
+
+def test_shares_of_gpus_are_told_too():
+    free = [Node(9, 0.5, 64 * GIB), Node(1, 1, 64 * GIB)]
+    assert missing(Workers(8, 1, 4, 2 * GIB), 5, free) == (
+        "3 of 8 processes wait for a place: each needs 1 CPU core, 0.25 GPUs, 2.0 GiB on one node; places free now: 3 "
+        "(the node with most has 1 CPU core, 1 GPU, 64.0 GiB free)"
+    )

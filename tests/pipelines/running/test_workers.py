@@ -1,7 +1,7 @@
 import pytest
 
 from grepr_core.errors import UserError
-from pipelines.running.workers import WORKER_BYTES, Node, Workers, plan_workers
+from pipelines.running.workers import GPU_PARTS, WORKER_BYTES, Node, Workers, plan_workers
 
 GIB = 2**30
 HEAD = Node(0, 0, 8 * GIB)  # does no work
@@ -9,8 +9,8 @@ SMALL, LARGE, GPU = Node(8, 0, 32 * GIB), Node(32, 0, 45 * GIB), Node(16, 1, 45 
 UNLIKE = [Node(3, 0, 8 * GIB), Node(1, 1, 8 * GIB)]
 
 
-def planned(count: int, cpus: int, gpus: int, *, most: int | None = None, memory: float = 2) -> Workers:
-    return Workers(count, cpus, gpus, int(memory * GIB), most)
+def planned(count: int, cpus: int, per_gpu: int, *, most: int | None = None, memory: float = 2) -> Workers:
+    return Workers(count, cpus, per_gpu, int(memory * GIB), most)
 
 
 @pytest.mark.parametrize(
@@ -108,3 +108,55 @@ def test_each_process_asks_ray_for_its_memory_too():
     assert workers.request == {"num_cpus": 1, "num_gpus": 1, "memory": WORKER_BYTES}
     assert workers.bundle == {"CPU": 1.0, "GPU": 1.0, "memory": WORKER_BYTES}
     assert plan_workers(nodes=[Node(2, 0, 0)]).bundle == {"CPU": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("nodes", "device", "requested", "per_gpu", "expected"),
+    [
+        ([Node(16, 1, 64 * GIB)], "auto", None, 4, planned(4, 4, 4)),
+        ([Node(16, 1, 64 * GIB)], "auto", 3, 4, planned(3, 5, 4, most=3)),
+        ([Node(16, 2, 64 * GIB)], "cuda", None, 3, planned(6, 2, 3)),
+        ([Node(16, 1, 4 * GIB)], "auto", None, 4, planned(2, 8, 4)),  # short of memory
+        ([Node(64, 3, 128 * GIB)], "auto", None, 7, planned(21, 3, 7)),  # parts that do not add up to one
+        ([HEAD, LARGE, GPU, Node(4, 1, 8 * GIB)], "auto", None, 8, planned(12, 1, 8)),
+        ([GPU, GPU], "auto", 5, 2, planned(4, 8, 2, most=5)),
+    ],
+)
+def test_processes_share_gpus_and_the_cores_beside_them(
+    nodes: list[Node], device: str, requested: int | None, per_gpu: int, expected: Workers
+):
+    workers = plan_workers(nodes=nodes, device=device, requested=requested, per_gpu=per_gpu)
+    assert workers == expected
+    assert workers.count <= workers.places(nodes)
+    assert workers.request["num_gpus"] * per_gpu == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "expected"), [([HEAD], planned(8, 2, 2, most=8)), ([HEAD, GPU], planned(8, 2, 2, most=8))]
+)
+def test_a_cluster_grows_for_processes_that_share_gpus(nodes: list[Node], expected: Workers):
+    assert plan_workers(nodes=nodes, device="cuda", requested=8, per_gpu=2, autoscaling=True) == expected
+
+
+@pytest.mark.parametrize(
+    ("nodes", "requested", "per_gpu", "message"),
+    [
+        ([SMALL], None, 2, "--processes-per-gpu 2: the Ray cluster has no GPU; leave it out"),
+        ([Node(4, 1, 8 * GIB)], None, 5, "--processes-per-gpu 5: .* no node has more than 4 beside a GPU"),
+        ([Node(16, 1, 64 * GIB)], 3, 2, "--workers 3 needs as many shares of GPUs, but Ray has 2 places"),
+    ],
+)
+def test_gpus_that_cannot_be_shared_so_are_refused(
+    nodes: list[Node], requested: int | None, per_gpu: int, message: str
+):
+    with pytest.raises(UserError, match=message):
+        plan_workers(nodes=nodes, requested=requested, per_gpu=per_gpu)
+
+
+def test_of_a_gpu_that_is_free_in_part_as_many_have_a_place_as_fit():
+    for per_gpu in range(1, 33):
+        part = int(GPU_PARTS / per_gpu) / GPU_PARTS  # what Ray deals out
+        for taken in range(per_gpu + 1):
+            free = Node.from_resources({"CPU": 99.0, "GPU": 1 - taken * part, "memory": 99.0})
+            assert free.places(1, per_gpu, 0) == per_gpu - taken, (per_gpu, taken)
+    assert Node.from_resources({"CPU": 1.0, "GPU": 0.9}).places(1, 1, 0) == 0
