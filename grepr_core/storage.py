@@ -19,9 +19,11 @@ from fsspec.implementations.local import LocalFileSystem
 
 from grepr_core.errors import UserError
 from grepr_core.web.access import OWN_OPTIONS, WebAccess, for_reading, is_web, with_lower_scheme
-from grepr_core.web.file_system import register
 
-register()
+# In the place of fsspec's own, wherever a URL of the web turns up in this process. It brings aiohttp, so it is imported
+# when the first one does.
+for _scheme in ("http", "https"):
+    fsspec.register_implementation(_scheme, "grepr_core.web.file_system.WebFileSystem", clobber=True)
 
 #: Which of the package's extras brings the driver of a scheme.
 _EXTRAS = {"gs": "gcs", "gcs": "gcs", "az": "azure", "abfs": "azure", "abfss": "azure"}

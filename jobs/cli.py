@@ -39,7 +39,7 @@ from pipelines.options import (
 from pipelines.running.run_files import HIGH_WEIGHTS_FILE, LOW_WEIGHTS_FILE
 
 if TYPE_CHECKING:
-    from pipelines.scoring.score import RunRecord
+    from pipelines.scoring.run_record import RunRecord
 
 #: Variable that tells Python to be in UTF-8 mode.
 _UTF8_MODE = "PYTHONUTF8"
@@ -188,13 +188,15 @@ def _evaluate(options: EvaluateOptions) -> int:
 
 
 def _model(options: ModelOptions) -> int:
-    from grepr_core.bundles.bundle import load_bundle, model_card
-
     match options.action:
         case ModelShowOptions() as show:
-            card = model_card(load_bundle(show.bundle))
+            from grepr_core.bundles.bundle_files import BundleFiles
+
+            card = BundleFiles.read(show.bundle).card()
             _print(json.dumps(card, indent=2, ensure_ascii=False) if show.json else _as_lines(card))
         case ModelVerifyOptions() as verify:
+            from grepr_core.bundles.bundle import load_bundle
+
             _print(f"{verify.bundle}: intact, model id {load_bundle(verify.bundle).model_id}")
         case ModelBuildOptions() | ModelImportOptions() as make:
             from pipelines.models.bundles import build, import_published

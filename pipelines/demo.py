@@ -15,7 +15,7 @@ from grepr_core.pretraining.distortions import distort
 from grepr_core.storage import Folder
 from pipelines.options import DemoOptions, ReportOptions, ScoreOptions
 from pipelines.reporting.report import run as write_report
-from pipelines.scoring.score import RunRecord
+from pipelines.scoring.run_record import RunRecord
 from pipelines.scoring.score import run as score
 from pipelines.scoring.score_table import read_scores
 

@@ -11,7 +11,7 @@ import pyarrow as pa
 from grepr_core.bundles.bundle import load_bundle
 from grepr_core.storage import Folder
 from pipelines.lake.manifest import image_id
-from pipelines.scoring.score import RunRecord
+from pipelines.scoring.run_record import RunRecord
 from pipelines.scoring.score_table import ShardSummary, count_statuses, schema, write_shard
 
 Place = TypeVar("Place", str, Path)

@@ -180,30 +180,13 @@ def _deserialise(files: BundleFiles) -> Bundle:
             arrays["covariance"].astype(np.float64),
             config["pristine"]["patches"],
         )
-    regressor = None
-    if REGRESSOR_FILE in contents:
-        regressor = Regressor.from_arrays(load_arrays(contents[REGRESSOR_FILE]))
     return Bundle(
         **vars(files.header),
         high=high,
         low=low,
         pristine=pristine,
-        regressor=regressor,
+        regressor=files.regressor,
         # Older bundles name none of these.
         half_weights=config.get("half_weights", False),
         distance=config.get("pristine", {}).get("distance", "corrected"),
     )
-
-
-def model_card(bundle: Bundle) -> dict[str, Any]:
-    """Gives what a person should know of a model, as JSON's types.
-
-    Args:
-        bundle: The model.
-
-    Returns:
-        Name, identity, parts, scale, and the card that the bundle carries.
-    """
-    config: dict[str, Any] = json.loads(_serialise(bundle)[CONFIG_FILE])
-    card = config.pop("card")
-    return {"model_id": bundle.model_id, **config, "regressor": bundle.regressor is not None, **card}

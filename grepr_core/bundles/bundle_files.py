@@ -12,9 +12,12 @@ from dataclasses import dataclass, field
 from importlib.resources import files
 from typing import Any, Self
 
+from safetensors.numpy import load as load_arrays
+
 from grepr_core.decoding.view import AtMost, Lattice, View, view_from_json
 from grepr_core.encoders.precision import Precision
 from grepr_core.errors import UserError
+from grepr_core.regression.regressor import Regressor
 from grepr_core.storage import Folder, absolute
 
 FORMAT_VERSION = 2
@@ -86,6 +89,21 @@ class BundleFiles:
         """Whether there is a way from features to a score; see :attr:`grepr_core.bundles.bundle.Bundle.has_score`."""
         zero_shot_low = "low" in self.config and "pristine" in self.config
         return REGRESSOR_FILE in self.contents or zero_shot_low or self.config.get("high", {}).get("kind") == OPEN_CLIP
+
+    @property
+    def regressor(self) -> Regressor | None:
+        """From features to quality; None where the model has none."""
+        content = self.contents.get(REGRESSOR_FILE)
+        return None if content is None else Regressor.from_arrays(load_arrays(content))
+
+    def card(self) -> dict[str, Any]:
+        """Gives what a person should know of the model, as JSON's types.
+
+        Returns:
+            Name, identity, parts, scale, and the card that the bundle carries.
+        """
+        parts = {key: value for key, value in self.config.items() if key != "card"}
+        return {"model_id": self.model_id, **parts, "regressor": REGRESSOR_FILE in self.contents, **self.config["card"]}
 
     @classmethod
     def read(cls, name_or_url: str) -> Self:

@@ -27,7 +27,7 @@ from grepr_core.decoding.jpegxl import open_jpegxl
 from grepr_core.decoding.kinds import WORDS, cut_short, is_cut, signature, what_else
 from grepr_core.decoding.png import open_png
 from grepr_core.decoding.refusal import CutShort, Refusal, TooMuchMemory
-from grepr_core.decoding.resize import resize
+from grepr_core.decoding.resize import Resize, resize
 from grepr_core.decoding.tiff import open_tiff
 from grepr_core.decoding.view import FULL_SIZE, View
 
@@ -129,7 +129,9 @@ class Failure:
     height: int | None = None
 
 
-def decode(encoded: bytes, *, limits: Limits = Limits(), view: View = FULL_SIZE) -> Photo | Failure:
+def decode(
+    encoded: bytes, *, limits: Limits = Limits(), view: View = FULL_SIZE, scale: Resize = resize
+) -> Photo | Failure:
     """Decodes an image: the first frame, turned upright, over white where transparent, converted to sRGB.
 
     Safe to call from several threads. The same bytes always give the same pixels.
@@ -144,6 +146,7 @@ def decode(encoded: bytes, *, limits: Limits = Limits(), view: View = FULL_SIZE)
         encoded: Content of the file.
         limits: What to refuse.
         view: What is seen of the image, and how large; by default all of it, as large as it is.
+        scale: What scales it.
 
     Returns:
         The image; or why it cannot be decoded. Files that end too early count as unreadable.
@@ -151,13 +154,13 @@ def decode(encoded: bytes, *, limits: Limits = Limits(), view: View = FULL_SIZE)
     if len(encoded) > limits.max_bytes:
         return Failure(Status.TOO_LARGE, f"{len(encoded):,} bytes, the limit is {limits.max_bytes:,}")
     if signature(encoded) == "JPEG":
-        return _decode_jpeg(encoded, limits, view)
+        return _decode_jpeg(encoded, limits, view, scale)
     size: tuple[int, int] | tuple[None, None] = (None, None)
     try:
         image = _open(encoded, limits)
         width, height = _upright_size(image)
         size = (width, height) if max(width, height) <= MAX_SIDE else (None, None)
-        return _refusal(width, height, limits) or _decode(image, view)
+        return _refusal(width, height, limits) or _decode(image, view, scale)
     except UnidentifiedImageError:
         return Failure(Status.UNREADABLE, what_else(encoded))
     except TooMuchMemory as refusal:
@@ -234,7 +237,7 @@ def _open(encoded: bytes, limits: Limits) -> Image.Image:
     return image
 
 
-def _decode_jpeg(encoded: bytes, limits: Limits, view: View) -> Photo | Failure:
+def _decode_jpeg(encoded: bytes, limits: Limits, view: View, scale: Resize) -> Photo | Failure:
     size: tuple[int, int] | tuple[None, None] = (None, None)
     try:
         jpeg = read_jpeg(encoded)
@@ -246,7 +249,8 @@ def _decode_jpeg(encoded: bytes, limits: Limits, view: View) -> Photo | Failure:
         seen = view.size(jpeg.width, jpeg.height)
         eighths = scale_for(jpeg, (DRAFT_MARGIN * seen[0], DRAFT_MARGIN * seen[1]))
         pixels = decode_jpeg(jpeg, eighths=eighths)
-        return Photo(_finished(pixels, _JPEG_MODES[jpeg.components], seen, jpeg.profile, orientation), width, height)
+        scaled = scale(pixels, *seen)
+        return Photo(_finished(scaled, _JPEG_MODES[jpeg.components], jpeg.profile, orientation), width, height)
     except JpegError as error:
         return Failure(Status.UNREADABLE, str(error), *size)
     except MemoryError:
@@ -255,7 +259,7 @@ def _decode_jpeg(encoded: bytes, limits: Limits, view: View) -> Photo | Failure:
         return Failure(Status.UNREADABLE, _damage(encoded, error), *size)
 
 
-def _decode(image: Image.Image, view: View) -> Photo:
+def _decode(image: Image.Image, view: View, scale: Resize) -> Photo:
     image.load()
     width, height = image.size  # Pillow has by now turned a TIFF upright.
     profile = image.info.get("icc_profile")
@@ -265,18 +269,15 @@ def _decode(image: Image.Image, view: View) -> Photo:
     # Scaling takes a copy of the pixels, so what is far larger is averaged first.
     block = int(min(image.width / seen[0], image.height / seen[1]) / REDUCING_GAP)
     pixels = _to_array(image.reduce(block) if block > 1 else image)
-    rgb = _finished(pixels, image.mode, seen, profile, orientation)
+    rgb = _finished(scale(pixels, *seen), image.mode, profile, orientation)
     return Photo(rgb, height, width) if orientation >= 5 else Photo(rgb, width, height)
 
 
-def _finished(
-    pixels: NDArray[np.uint8], mode: str, seen: tuple[int, int], profile: bytes | None, orientation: int
-) -> NDArray[np.uint8]:
-    """Scales (H, W, C) pixels of an L, RGB or CMYK image, converts them to sRGB and turns them upright."""
-    pixels = resize(pixels, *seen)
+def _finished(pixels: NDArray[np.uint8], mode: str, profile: bytes | None, orientation: int) -> NDArray[np.uint8]:
+    """Converts (H, W, C) pixels of an L, RGB or CMYK image to sRGB and turns them upright."""
     if mode != "RGB" or profile:
-        scaled = Image.frombuffer(mode, seen, pixels, "raw", mode, 0, 1)
-        pixels = _to_array(_to_srgb(scaled, profile))
+        image = Image.frombuffer(mode, pixels.shape[1::-1], pixels, "raw", mode, 0, 1)
+        pixels = _to_array(_to_srgb(image, profile))
     return _upright(pixels, orientation)
 
 

@@ -4,4 +4,4 @@ In come URLs, that a table from anywhere may name, and storage options. Out go h
 a refusal of hosts that are not to be asked, and fsspec's file system of the web within these bounds.
 """
 
-__all__ = ["access", "file_system"]
+__all__ = ["access"]

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import aiohttp
-import fsspec
 from fsspec.implementations.http import HTTPFileSystem
 
 from grepr_core.web.access import ALLOW_LINK_LOCAL, HEADERS_FOR, LinkLocalError, WebAccess, is_link_local, refusal
@@ -81,9 +80,3 @@ def _open_socket(address: aiohttp.AddrInfoType) -> socket.socket:
     if is_link_local(str(place[0])):
         raise _RefusedError("link-local")
     return socket.socket(family, kind, protocol)
-
-
-def register() -> None:
-    """Puts this in the place of fsspec's own, wherever an URL of the web turns up in this process."""
-    for scheme in ("http", "https"):
-        fsspec.register_implementation(scheme, WebFileSystem, clobber=True)

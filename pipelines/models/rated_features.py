@@ -26,7 +26,8 @@ from grepr_core.web.access import for_reading, with_lower_scheme
 from pipelines.lake.manifest import MANIFEST_FOLDER, write_manifest
 from pipelines.lake.sources import Entry, path_to_uri, uri_to_path
 from pipelines.options import LARGEST_SHARD, ScoringOptions
-from pipelines.scoring.score import RunRecord, score_manifest
+from pipelines.scoring.run_record import RunRecord
+from pipelines.scoring.score import score_manifest
 from pipelines.scoring.score_table import read_scores
 
 log = logging.getLogger(__name__)

@@ -14,7 +14,7 @@ from markupsafe import Markup
 from pipelines.reporting.comparison import Comparison
 from pipelines.reporting.statistics import Statistics
 from pipelines.reporting.thumbnails import Thumbnail
-from pipelines.scoring.score import RunRecord
+from pipelines.scoring.run_record import RunRecord
 
 
 @dataclass(frozen=True)
@@ -126,6 +126,8 @@ def render(report: Report) -> str:
 
 def visible(text: str) -> str:
     """Replaces characters that are not seen but act (line ends, controls, marks of direction) by their numbers."""
+    if text.isascii() and text.isprintable():  # nearly all are, and some are pictures of 30 kB
+        return text
     return "".join(
         f"⟨U+{ord(c):04X}⟩" if unicodedata.category(c) in ("Cc", "Cf", "Zl", "Zp", "Cs") else c for c in text
     )

@@ -9,7 +9,7 @@ from typing import Any, Self
 
 import duckdb
 
-from grepr_core.bundles.bundle import Bundle, load_bundle, model_card
+from grepr_core.bundles.bundle_files import BundleFiles
 from grepr_core.errors import UserError, without_secrets
 from grepr_core.storage import Folder, absolute
 from grepr_core.web.access import for_reading
@@ -21,11 +21,10 @@ from pipelines.reporting.database import load_scores, open_database
 from pipelines.reporting.page import Report, Step, format_percent, format_score, render
 from pipelines.reporting.statistics import QUANTILES, ShownPhoto, Statistics, compute
 from pipelines.reporting.thumbnails import Thumbnail, make_thumbnails
-from pipelines.running.run_files import RUN_FILE
 from pipelines.running.settings import SETTINGS_FILE, changes
 from pipelines.scoring.current import current_folder, one_state, output_state
 from pipelines.scoring.old_scores import OF_THE_IMAGES
-from pipelines.scoring.score import DEFAULTS, RunRecord
+from pipelines.scoring.run_record import DEFAULTS, RunRecord, read_record
 from pipelines.stores.object_store import STORE_ERRORS
 
 #: Photographs shown: the worst, the best, of each tenth, and of those that rose and fell most.
@@ -69,7 +68,7 @@ class _Run:
 
     @classmethod
     def read(cls, output: Folder) -> Self:
-        record = output.read_record(RUN_FILE, RunRecord) if output.exists(RUN_FILE) else None
+        record = read_record(output)
         if record is not None:
             return cls(output, record, record.settings)
         return cls(output, None, output.read_json(SETTINGS_FILE) if output.exists(SETTINGS_FILE) else {})
@@ -141,15 +140,15 @@ def _shown(statistics: Statistics, comparison: Comparison | None) -> list[ShownP
 
 
 def _report(options: ReportOptions, this: _Run, statistics: Statistics, thumbnails: Mapping[str, Thumbnail]) -> Report:
-    bundle, notes = _bundle(this, statistics)
+    model, notes = _model(this, statistics)
     source = without_secrets(str(this.settings.get("source", this.output.url)))
     chart = None
     if statistics.histogram is not None:
         median = statistics.overall.quantiles[len(QUANTILES) // 2]
         words = f"Histogram of {statistics.scored:,} scores, median {median:.2f}"
         chart = charts.distribution(statistics.histogram, statistics.tenths, median, words)
-    level = bundle.regressor.interval.level if bundle and bundle.regressor and bundle.regressor.interval else None
-    intervals = f"meant to hold {100 * level:.0f} % of ratings" if level else None
+    interval = model.regressor.interval if model and model.regressor else None
+    intervals = f"meant to hold {100 * interval.level:.0f} % of ratings" if interval else None
     return Report(
         title=options.title or f"Photo quality of {posixpath.basename(source.rstrip('/')) or source}",
         source=source,
@@ -160,8 +159,8 @@ def _report(options: ReportOptions, this: _Run, statistics: Statistics, thumbnai
         run=this.record,
         expected=None if this.record else this.settings.get("images"),
         model_name=this.settings.get("model"),
-        card=model_card(bundle) if bundle else None,
-        scale=bundle.scale if bundle else None,
+        card=model.card() if model else None,
+        scale=model.header.scale if model else None,
         intervals=intervals,
         notes=notes,
         distribution_chart=chart,
@@ -169,17 +168,17 @@ def _report(options: ReportOptions, this: _Run, statistics: Statistics, thumbnai
     )
 
 
-def _bundle(this: _Run, statistics: Statistics) -> tuple[Bundle | None, list[str]]:
-    """Loads the model that scored, for its card; or says why it cannot be had."""
+def _model(this: _Run, statistics: Statistics) -> tuple[BundleFiles | None, list[str]]:
+    """Reads the model that scored, for its card; or says why it cannot be had."""
     if this.model is None:
         return None, []
     try:
-        bundle = load_bundle(this.model)
+        model = BundleFiles.read(this.model)
     except CARD_ERRORS as error:
         return None, [f"The model card is missing: {error}"]
-    if [bundle.model_id] != statistics.model_ids:
-        return None, [f"The model card is missing: {this.model} is another model by now ({bundle.model_id})."]
-    return bundle, []
+    if [model.model_id] != statistics.model_ids:
+        return None, [f"The model card is missing: {this.model} is another model by now ({model.model_id})."]
+    return model, []
 
 
 def _steps(record: RunRecord | None) -> list[Step]:

@@ -9,6 +9,7 @@ from typing import Any
 from PIL import Image
 
 from grepr_core.decoding.images import Failure, Limits, Photo, decode
+from grepr_core.decoding.resize import resize_with_pillow
 from grepr_core.decoding.view import AtMost
 from pipelines.lake.fetch import Fetcher
 from pipelines.lake.image_reader import Fetched
@@ -84,7 +85,7 @@ def _thumbnail(fetched: Fetched, scored_etag: str | None) -> Thumbnail:
     if isinstance(fetched.content, Failure):
         image = fetched.content
     else:  # at twice the size, so that the scaling below sees enough
-        image = decode(fetched.content, limits=LIMITS, view=AtMost((2 * SIDE) ** 2))
+        image = decode(fetched.content, limits=LIMITS, view=AtMost((2 * SIDE) ** 2), scale=resize_with_pillow)
     if isinstance(image, Failure):
         return Thumbnail(note=f"not shown: {image.error}")
     content, width, height = _encode(image)

@@ -19,7 +19,7 @@ from pipelines.running.run_files import RUN_FILE
 from pipelines.running.settings import SETTINGS_FILE
 from pipelines.running.shard_pool import ShardError
 from pipelines.scoring import score
-from pipelines.scoring.score import RunRecord
+from pipelines.scoring.run_record import RunRecord
 
 log = logging.getLogger(__name__)
 

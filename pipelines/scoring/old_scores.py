@@ -13,7 +13,6 @@ from functools import lru_cache
 from typing import Any, Self
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
 
@@ -176,7 +175,7 @@ def _path_hashes(images: pa.Table) -> NDArray[np.uint64]:
     """Gives the hashes of paths with members; 0 where there is no path."""
     paths, members = images["path"].to_pylist(), images["member"].to_pylist()
     keys = np.array(["" if p is None else f"{p}\0{m or ''}" for p, m in zip(paths, members, strict=True)], object)
-    hashes: NDArray[np.uint64] = np.where(keys == "", 0, pd.util.hash_array(keys, categorize=False))
+    hashes: NDArray[np.uint64] = np.where(keys == "", 0, _hashes(keys))
     return hashes
 
 
@@ -190,8 +189,15 @@ def _versions(etags: pa.ChunkedArray) -> tuple[NDArray[np.uint64], NDArray[np.bo
     values = np.array(etags.to_pylist(), dtype=object)
     known = np.array([value is not None for value in values], bool)
     hashes = np.zeros(len(values), np.uint64)
-    hashes[known] = pd.util.hash_array(values[known], categorize=False)
+    hashes[known] = _hashes(values[known])
     return hashes, known
+
+
+def _hashes(values: NDArray[np.object_]) -> NDArray[np.uint64]:
+    # Only who takes over old scores is to wait for it.
+    from pandas.util import hash_array  # noqa: PLC0415
+
+    return hash_array(values, categorize=False)
 
 
 @lru_cache(maxsize=8)

@@ -16,16 +16,8 @@ from pipelines.running.run_files import RUN_FILE
 from pipelines.running.run_lock import RunLock, run_lock
 from pipelines.running.settings import SETTINGS_FILE
 from pipelines.scoring.current import UPDATE_FOLDER, settle
-from pipelines.scoring.score import (
-    RunRecord,
-    check_finished,
-    open_manifest,
-    read_record,
-    score_listed,
-    score_manifest,
-    scoring_model,
-    write_record,
-)
+from pipelines.scoring.run_record import RunRecord, read_record, write_record
+from pipelines.scoring.score import check_finished, open_manifest, score_listed, score_manifest, scoring_model
 from pipelines.scoring.score_table import SCORES_FOLDER
 
 log = logging.getLogger(__name__)

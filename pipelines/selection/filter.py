@@ -26,11 +26,8 @@ from pipelines.options import FilterOptions
 from pipelines.running.progress import Progress
 from pipelines.running.run_files import FILTER_FILE, LOCK_FILE
 from pipelines.running.run_lock import RunLock, run_lock
-from pipelines.running.session import ray_session
 from pipelines.running.settings import changes, option_defaults
 from pipelines.running.shard_files import finished_shards, read_footers
-from pipelines.running.shard_pool import ShardRun
-from pipelines.running.workers import cluster_workers
 from pipelines.scoring.current import one_state
 from pipelines.scoring.score_table import SCORES_FOLDER, read_shard, read_table
 from pipelines.selection.copies import IMAGES_FOLDER, Copier, NameCheck
@@ -276,6 +273,11 @@ def _write_images(
     options: FilterOptions, source: ScoresFolder, decision: Decision, output: Folder, lock: RunLock
 ) -> WrittenShard:
     """Writes the images of those shards that are not done."""
+    # Most selections are rows alone, which need no Ray: a second and a half of imports.
+    from pipelines.running.session import ray_session  # noqa: PLC0415
+    from pipelines.running.shard_pool import ShardRun  # noqa: PLC0415
+    from pipelines.running.workers import cluster_workers  # noqa: PLC0415
+
     work = output.child(WORK_FOLDER)
     lists = work.child(WRITTEN_FOLDER)
     done = finished_shards(lists)

@@ -47,6 +47,16 @@ def test_a_command_that_only_drives_waits_for_no_pytorch():
     assert done.returncode == 0, done.stderr
 
 
+def test_commands_on_what_is_there_wait_for_no_pytorch_and_no_ray():
+    program = (
+        "import sys, grepr_core.bundles.bundle_files, pipelines.lake.manifest, pipelines.selection.filter\n"
+        "import pipelines.reporting.report\n"
+        "sys.exit(str({'torch', 'ray', 'pandas', 'aiohttp'} & sys.modules.keys() or ''))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.stderr.strip() == ""
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from grepr_core.bundles.bundle import Bundle, load_bundle, model_card, save_bundle
+from grepr_core.bundles.bundle import Bundle, load_bundle, save_bundle
 from grepr_core.bundles.bundle_files import BundleFiles, BundleHeader, built_in_bundles
 from grepr_core.decoding.view import FULL_SIZE, AtMost
 from grepr_core.encoders.low_level import LowLevelEncoder
@@ -194,6 +194,6 @@ def test_encoders_come_back_ready_for_use(saved: Path):
 
 def test_the_built_in_bundle():
     assert "grepr-lite" in built_in_bundles()
-    card = model_card(load_bundle("grepr-lite"))
+    card = BundleFiles.read("grepr-lite").card()
     assert card["training"]["ratings"] == 800
     assert {"description", "limits", "ratings_from", "evaluation"} <= card.keys()

@@ -14,6 +14,7 @@ import tifffile
 from PIL import Image, ImageCms, ImageFile, PngImagePlugin
 
 from grepr_core.decoding.images import Failure, Limits, Photo, Status, decode
+from grepr_core.decoding.resize import resize, resize_with_pillow
 from grepr_core.decoding.view import AtMost, Lattice
 from tests import odd_files as odd
 from tests.odd_files import OddFile, encode, odd_files, picture
@@ -419,6 +420,14 @@ def test_a_lattice_scales_up_and_down(large: Image.Image, size: tuple[int, int],
     assert seen.rgb.shape == (shape[1], shape[0], 3)
     assert seen.rgb.flags.c_contiguous
     assert psnr(seen.rgb, np.asarray(source.resize(shape, Image.Resampling.BICUBIC))) > 32
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_pillow_scales_alike(large: Image.Image, channels: int):
+    pixels = np.dstack([np.asarray(large), np.asarray(large.convert("L"))])[..., :channels]
+    ours, theirs = (scale(pixels, 300, 210).astype(int) for scale in (resize, resize_with_pillow))
+    assert ours.shape == theirs.shape == (210, 300, channels)
+    assert abs(ours - theirs).max() <= 1
 
 
 def test_scaling_in_the_decoder_does_not_stretch():

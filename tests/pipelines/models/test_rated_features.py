@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from grepr_core.bundles.bundle import load_bundle, model_card
+from grepr_core.bundles.bundle import load_bundle
 from grepr_core.errors import UserError
 from grepr_core.pretraining.distortions import distort
 from grepr_core.regression.metrics import srocc
@@ -142,7 +142,7 @@ def test_fitting_makes_a_bundle_that_knows_the_ratings(rated: Path, tmp_path: Pa
     assert bundle.name == "noise-meter"
     assert bundle.model_id == result.bundle.model_id != load_bundle("grepr-lite").model_id
     assert bundle.scale == (1, 5)
-    assert model_card(bundle)["training"]["ratings"] == 45
+    assert bundle.card["training"]["ratings"] == 45
     assert [point.labels for point in result.learning_curve] == [25, 36]
     assert result.learning_curve[-1].srocc.median > 0.7
     assert result.outlook == []  # two points carry none

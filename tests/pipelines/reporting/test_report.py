@@ -2,6 +2,7 @@
 
 import base64
 import io
+import sys
 import tarfile
 from dataclasses import replace
 from html import unescape
@@ -65,6 +66,13 @@ def test_a_thumbnail_is_small_upright_and_bare(tmp_path: Path):
     assert found[-150:].mean() < 15
     assert thumbnail.note is None
     assert b"serial" not in base64.b64decode(thumbnail.data_uri.partition("base64,")[2])
+
+
+def test_a_thumbnail_of_a_large_photograph_waits_for_no_pytorch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "a.jpg").write_bytes(jpeg(photo(0, (400, 300)).resize((1200, 900))))
+    monkeypatch.setitem(sys.modules, "torch", None)
+    (thumbnail,) = make_thumbnails([shown(str(tmp_path / "a.jpg"))], None, {}).values()
+    assert picture(thumbnail).size == (320, 240)
 
 
 def test_noise_stays_within_the_bytes(tmp_path: Path):

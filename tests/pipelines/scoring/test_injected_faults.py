@@ -18,7 +18,8 @@ from grepr_core.storage import Folder
 from pipelines.options import ScoreOptions
 from pipelines.running import shard_files
 from pipelines.running.shard_pool import ShardError
-from pipelines.scoring.score import RunRecord, run
+from pipelines.scoring.run_record import RunRecord
+from pipelines.scoring.score import run
 from tests.lake import check_invariants, make_lake
 from tests.pipelines.scoring.in_this_process import in_this_process
 

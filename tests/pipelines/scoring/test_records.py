@@ -14,7 +14,7 @@ from pipelines.options import ScoreOptions
 from pipelines.running.shard_files import BrokenShard, shard_name
 from pipelines.scoring import score as scoring
 from pipelines.scoring import update
-from pipelines.scoring.score import RunRecord
+from pipelines.scoring.run_record import RunRecord
 from pipelines.scoring.score_table import read_scores, read_summary
 from tests.lake import run_here
 from tests.pipelines.scoring.without_ray import ALL, interrupted_after, without_ray
