@@ -5,7 +5,6 @@ from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import expit
 from torch import Tensor
 
 from grepr_core.zero_shot.gaussian import Encoder, Gaussian, corrected_distance, patch_statistics
@@ -49,8 +48,7 @@ def low_level_score(distance: Score) -> Score:
     Returns:
         Quality, higher is better: in (0, 0.5] for distances from 0 up; a little above 0.5 for corrected ones below 0.
     """
-    score: Score = expit(-distance / DISTANCE_SCALE)
-    return score
+    return _sigmoid(-distance / DISTANCE_SCALE)
 
 
 def high_level_score(cos_good: Score, cos_bad: Score, *, slope: float = COSINE_SLOPE) -> Score:
@@ -64,8 +62,7 @@ def high_level_score(cos_good: Score, cos_bad: Score, *, slope: float = COSINE_S
     Returns:
         Quality in (0, 1), higher is better; 0.5 for equal cosines.
     """
-    score: Score = expit(slope * (cos_good - cos_bad))
-    return score
+    return _sigmoid(slope * (cos_good - cos_bad))
 
 
 def combined_score(low: Score, high: Score) -> Score:
@@ -79,3 +76,11 @@ def combined_score(low: Score, high: Score) -> Score:
         Quality in (0, 2), higher is better.
     """
     return low + high
+
+
+def _sigmoid(value: Score) -> Score:
+    # Most models score without, and would wait a fifth of a second for SciPy.
+    from scipy.special import expit  # noqa: PLC0415
+
+    result: Score = expit(value)
+    return result

@@ -5,10 +5,12 @@ import logging
 import os
 import re
 import sys
+from collections.abc import Iterator
 
 import psutil
 import ray
 from ray._common.utils import get_default_system_temp_dir
+from ray._private import node
 
 from grepr_core.errors import Unavailable, UserError
 from pipelines.running.cores import available_cores
@@ -38,15 +40,16 @@ def start_ray() -> None:
     for attempt in range(1, ATTEMPTS + 1):
         before = psutil.Process().children()
         try:
-            ray.init(
-                address="local",  # not a cluster that happens to run on this machine
-                num_cpus=available_cores(),
-                include_dashboard=False,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-                object_store_memory=_object_store_bytes(),
-                _temp_dir=folder,
-            )
+            with _without_watchers():
+                ray.init(
+                    address="local",  # not a cluster that happens to run on this machine
+                    num_cpus=available_cores(),
+                    include_dashboard=False,
+                    log_to_driver=False,
+                    logging_level=logging.ERROR,
+                    object_store_memory=_object_store_bytes(),
+                    _temp_dir=folder,
+                )
             return
         except Exception as error:
             if not _TOO_SLOW.search(str(error)):
@@ -59,6 +62,34 @@ def start_ray() -> None:
                     f"command goes on when it is less so. Ray says: {error}"
                 ) from error
             log.warning("Ray did not start in time; %s; trying again (%d of %d)", load, attempt + 1, ATTEMPTS)
+
+
+class _Node(node.Node):
+    """Ray on one machine for one command, without what nobody looks at.
+
+    Without a dashboard, Ray starts the dashboard's process all the same, waits for it, and has it do nothing. The
+    monitor adds nodes, and the log monitor follows logs for a driver that wants them. The three take 4 s of CPU time to
+    start, as much as scoring 100 photographs. No option leaves them out.
+    """
+
+    def start_api_server(self, **options: object) -> None:
+        self._webui_url = None
+
+    def start_monitor(self) -> None:
+        pass
+
+    def start_log_monitor(self) -> None:
+        pass
+
+
+@contextlib.contextmanager
+def _without_watchers() -> Iterator[None]:
+    usual = node.Node
+    node.Node = _Node  # type: ignore[misc]
+    try:
+        yield
+    finally:
+        node.Node = usual  # type: ignore[misc]
 
 
 def session_folder() -> str | None:

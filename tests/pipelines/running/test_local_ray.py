@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import ray
+from ray._private.node import Node
 
 from grepr_core.errors import Unavailable, UserError
 from pipelines.running import local_ray
@@ -50,6 +52,17 @@ def test_a_start_that_takes_too_long_is_tried_again(init: Starts, caplog: pytest
     assert all(call["address"] == "local" for call in calls)
     assert "trying again (2 of 3)" in caplog.text
     assert "trying again (3 of 3)" in caplog.text
+
+
+def test_what_nobody_looks_at_is_not_started(monkeypatch: pytest.MonkeyPatch):
+    made: list[type[Node]] = []
+    monkeypatch.setattr("ray.init", lambda **_: made.append(ray._private.node.Node))
+    start_ray()
+    (kind,) = made
+    assert issubclass(kind, Node)
+    for name in ("start_api_server", "start_monitor", "start_log_monitor"):  # as Ray names them
+        assert getattr(kind, name) is not getattr(Node, name)
+    assert ray._private.node.Node is Node
 
 
 def test_a_machine_that_is_too_busy_is_told_in_words(init: Starts):
