@@ -11,30 +11,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from unittest import mock
 
-import numpy as np
 import pyarrow as pa
-import skimage.data
-from PIL import Image
 
 from grepr_core.storage import Folder
 from jobs.cli import main
 from pipelines.scoring.score_table import read_scores
-
-
-def photo(seed: int, size: tuple[int, int] = (160, 120)) -> Image.Image:
-    """A crop of a real photograph, another one for every seed."""
-    rng = np.random.default_rng(seed)
-    pixels = (skimage.data.astronaut, skimage.data.chelsea, skimage.data.coffee)[seed % 3]()
-    width, height = size
-    y = int(rng.integers(pixels.shape[0] - height + 1))
-    x = int(rng.integers(pixels.shape[1] - width + 1))
-    return Image.fromarray(pixels[y : y + height, x : x + width])
-
-
-def jpeg(image: Image.Image, quality: int = 90) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=quality)
-    return buffer.getvalue()
+from tests.made_photos import jpeg, photo
 
 
 def make_lake(folder: Path, n: int) -> Path:

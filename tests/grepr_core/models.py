@@ -10,7 +10,7 @@ from grepr_core.encoders.low_level import LowLevelEncoder
 from grepr_core.regression.regressor import Regressor
 from grepr_core.zero_shot.gaussian import patch_statistics
 from grepr_core.zero_shot.patches import patch_batches
-from tests.lake import photo
+from tests.made_photos import photo
 
 TOWER = TowerConfig(
     architecture="tiny",

@@ -12,7 +12,7 @@ from grepr_core.encoders.precision import Precision
 from grepr_core.scoring.image_score import ImageScore
 from grepr_core.scoring.scorer import Scorer
 from tests.grepr_core.models import full_bundle
-from tests.lake import jpeg, photo
+from tests.made_photos import jpeg, photo
 
 pytestmark = [
     pytest.mark.gpu,
