@@ -51,7 +51,7 @@ def main(arguments: list[str] | None = None) -> int:
     """
     began = time.monotonic()
     options = _parser().parse_args(arguments)
-    faulthandler.dump_traceback_later(options.minutes * 60 + GRACE, exit=True)
+    faulthandler.dump_traceback_later(options.minutes * 60 + GRACE, exit=True, file=sys.__stderr__)
     try:
         device = resolve_device(options.device)
         with tempfile.TemporaryDirectory() as temporary:

@@ -201,7 +201,9 @@ class Utilisation:
         self.mean: float | None = None
 
     def __enter__(self) -> Self:
-        query = ["nvidia-smi", "--query-gpu=utilization.gpu", "--format=csv,noheader,nounits", "--loop-ms=200"]
+        first = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")[0] or "0"
+        query = ["nvidia-smi", f"--id={first}", "--query-gpu=utilization.gpu", "--format=csv,noheader,nounits"]
+        query += ["--loop-ms=200"]
         if self._on_gpu:
             try:
                 self._asked = subprocess.Popen(query, stdout=subprocess.PIPE, text=True)

@@ -15,7 +15,12 @@ from grepr_core.encoders.precision import Precision
 from grepr_core.scoring.networks import Networks
 
 BATCHES = (32, 1, 8, 64)
-WAYS = ("as scored",)
+#: Of :class:`Networks`: as PyTorch has it; activations and sums within convolutions; as scored, replayed as well.
+WAYS = {
+    "replayed": {"fused": True, "replayed": True},
+    "fused": {"fused": True, "replayed": False},
+    "plain": {"fused": False, "replayed": False},
+}
 TABLE, RATES_TABLE, L4_TABLE = "forward pass", "rates", "an L4, by calculation"
 
 
@@ -100,7 +105,7 @@ class Forward:
     def _networks(self, precision: Precision, way: str) -> Networks:
         setting = self._setting
         torch.backends.cudnn.allow_tf32 = False  # as the scorer has it
-        return Networks(setting.bundle, setting.device, TYPES[precision], zero_shot=False, features=True)
+        return Networks(setting.bundle, setting.device, TYPES[precision], zero_shot=False, features=True, **WAYS[way])
 
     def _images(self, batch: int) -> Tensor:
         contents = next(iter(self._setting.contents.values()))

@@ -30,8 +30,8 @@ def make_photographs(folder: Path, *, quick: bool, seed: int = 0) -> dict[str, l
         Their paths, by kind.
     """
     random = np.random.default_rng(seed)
-    canvas = make_canvas((1500, 1125) if quick else (5200, 3900), random)
-    count, large, camera = (8, 2, (1200, 900)) if quick else (192, 32, (4000, 3000))
+    canvases = make_canvas((1500, 1125) if quick else (5200, 3900), random)
+    count, large, camera = (4, 1, (1200, 900)) if quick else (192, 32, (4000, 3000))
     sizes = {
         SQUARE: [(512, 512)] * count,
         FLICKR: [flickr_size(random) for _ in range(count)],
@@ -44,7 +44,7 @@ def make_photographs(folder: Path, *, quick: bool, seed: int = 0) -> dict[str, l
             within.mkdir(parents=True)
             kinds[kind] = [within / f"{i:04d}.jpg" for i in range(len(wanted))]
             seeds = random.integers(2**32, size=len(wanted)).tolist()
-            list(pool.map(_writer(canvas), kinds[kind], wanted, seeds))
+            list(pool.map(_writer(canvases), kinds[kind], wanted, seeds))
     return kinds
 
 
@@ -62,7 +62,7 @@ def flickr_size(random: np.random.Generator) -> Size:
     return (short, long) if random.random() < 0.3 else (long, short)
 
 
-def make_canvas(size: Size, random: np.random.Generator) -> NDArray[np.uint8]:
+def make_canvas(size: Size, random: np.random.Generator) -> list[NDArray[np.uint8]]:
     """Makes what photographs are cut from: noise of equal strength in every octave, coloured, and shapes with edges.
 
     Amplitudes that fall as 1/f are what photographs have, at any scale; so a crop of any size looks like one.
@@ -72,7 +72,7 @@ def make_canvas(size: Size, random: np.random.Generator) -> NDArray[np.uint8]:
         random: Decides it.
 
     Returns:
-        (H, W, 3) uint8.
+        Twice (H, W, 3) uint8, with little and with much of the noise.
     """
     shapes = Image.new("RGB", size, (110, 120, 130))
     draw = ImageDraw.Draw(shapes)
@@ -84,7 +84,7 @@ def make_canvas(size: Size, random: np.random.Generator) -> NDArray[np.uint8]:
     light, warm, green = (_octaves(size, random) for _ in range(3))
     channels = (light + 0.4 * warm, light - 0.1 * warm + 0.3 * green, light - 0.5 * warm)
     noise = np.stack(channels, axis=2)
-    return np.clip(np.asarray(shapes) + 14 * noise, 0, 255).astype(np.uint8)
+    return [np.clip(np.asarray(shapes) + strength * noise, 0, 255).astype(np.uint8) for strength in (1.5, 16)]
 
 
 def _octaves(size: Size, random: np.random.Generator) -> NDArray[np.float32]:
@@ -96,22 +96,23 @@ def _octaves(size: Size, random: np.random.Generator) -> NDArray[np.float32]:
     return total
 
 
-def _writer(canvas: NDArray[np.uint8]) -> Callable[[Path, Size, int], None]:
+def _writer(canvases: list[NDArray[np.uint8]]) -> Callable[[Path, Size, int], None]:
     """Gives what cuts a photograph, at times turns it, blurs it, flattens it or compresses it hard, and writes it."""
 
     def write(path: Path, size: Size, seed: int) -> None:
         random = np.random.default_rng(seed)
         width, height = size
-        turned = canvas if width <= canvas.shape[1] and height <= canvas.shape[0] else canvas.transpose(1, 0, 2)
-        top = int(random.integers(turned.shape[0] - height + 1))
-        left = int(random.integers(turned.shape[1] - width + 1))
-        image = Image.fromarray(turned[top : top + height, left : left + width])
+        tall = height > canvases[0].shape[0]
+        turned = [canvas.transpose(1, 0, 2) if tall else canvas for canvas in canvases]
+        top, left = (int(random.integers(turned[0].shape[axis] - size[1 - axis] + 1)) for axis in (0, 1))
+        smooth, rough = (Image.fromarray(canvas[top : top + height, left : left + width]) for canvas in turned)
+        image = Image.blend(smooth, rough, random.uniform(0, 1))
         if random.random() < 0.5:
-            image = image.filter(ImageFilter.GaussianBlur(random.uniform(0.3, 3)))
+            image = image.filter(ImageFilter.GaussianBlur(random.exponential(2.5)))
         if random.random() < 0.5:
-            share, level = random.uniform(0.3, 0.9), random.uniform(20, 160)
+            share, level = random.uniform(0.2, 1.8), random.uniform(20, 200)
             image = image.point(lambda value: value * share + level * (1 - share))
-        quality = int(random.integers(20, 90)) if random.random() < 0.3 else 90
+        quality = int(random.integers(4, 60)) if random.random() < 0.3 else 90
         image.save(path, "JPEG", quality=quality, subsampling="4:2:0")
 
     return write

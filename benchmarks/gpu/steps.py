@@ -97,7 +97,7 @@ class Setting:
         for _ in range(1 if self.quick else WARM_UP):
             run()
         calls = max(1, int(seconds / ROUNDS / self._time(run, 1)))
-        return statistics.median(self._time(run, calls) for _ in range(ROUNDS))
+        return statistics.median(self._time(run, calls) for _ in range(1 if self.quick else ROUNDS))
 
     def _time(self, run: Callable[[], object], calls: int) -> float:
         self.wait()
