@@ -19,10 +19,13 @@ from grepr_core.encoders.statistics import MapStatistics
 from tests.grepr_core.models import full_bundle
 
 pytest.importorskip("triton")
-pytestmark = pytest.mark.skipif(
-    not torch.cuda.is_available() and os.environ.get("TRITON_INTERPRET") != "1",
-    reason="there is neither a GPU nor TRITON_INTERPRET=1",
-)
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(
+        not torch.cuda.is_available() and os.environ.get("TRITON_INTERPRET") != "1",
+        reason="there is neither a GPU nor TRITON_INTERPRET=1",
+    ),
+]
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 TOLERANCES = {torch.float32: 1e-5, torch.bfloat16: 2e-2}
 
