@@ -51,13 +51,14 @@ class Scene:
     levels: tuple[int, ...]
 
 
-def make_scene(photo: NDArray[np.uint8], recipe: SceneRecipe, *, key: int) -> Scene:
+def make_scene(photo: NDArray[np.uint8], recipe: SceneRecipe, *, key: int, device: torch.device | str = "cpu") -> Scene:
     """Distorts a photograph and compares its versions.
 
     Args:
         photo: (H, W, 3) sRGB.
         recipe: How.
         key: Which photograph this is; decides, with the recipe's seed, all that is drawn.
+        device: Where the versions are compared; they are made on the CPU.
 
     Returns:
         The scene, D = ``recipe.versions``.
@@ -72,8 +73,8 @@ def make_scene(photo: NDArray[np.uint8], recipe: SceneRecipe, *, key: int) -> Sc
             kinds.append(kind)
             levels.append(level)
     stacked = np.stack(versions)
-    pixels = torch.from_numpy(stacked).permute(0, 3, 1, 2).float() / 255
-    return Scene(stacked, fsim_matrix(pixels).numpy(), tuple(kinds), tuple(levels))
+    pixels = torch.from_numpy(stacked).to(device).permute(0, 3, 1, 2).float() / 255
+    return Scene(stacked, fsim_matrix(pixels).cpu().numpy(), tuple(kinds), tuple(levels))
 
 
 def _cropped(photo: NDArray[np.uint8], side: int, rng: np.random.Generator) -> NDArray[np.uint8]:

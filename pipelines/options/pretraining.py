@@ -111,7 +111,7 @@ class TrainingOptions(RunOptions):
     """Arithmetic of the model; auto goes on as the output was begun, or takes bf16 where all machines have it."""
 
     device: Device = "auto"
-    """Where the model is trained; auto takes GPUs where there are any."""
+    """Where the model is trained, and scenes are compared; auto takes GPUs where there are any."""
 
     num_workers: int | None = None
     """Processes that train; by default one a GPU, or, where there is none, 0: this process, with all cores."""

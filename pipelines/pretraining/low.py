@@ -119,4 +119,5 @@ def run(options: PretrainLowOptions) -> TrainingRecord:
     """
     probe = open_probe(options.ratings, options.ratings_images, dict(options.storage_options))
     recipe = SceneRecipe(options.kinds, options.levels, options.scene_side, options.seed)
-    return train(LowLevelStage(make_scenes(options, recipe), options, probe), options)
+    store = make_scenes(options, recipe, device=options.device)
+    return train(LowLevelStage(store, options, probe), options)

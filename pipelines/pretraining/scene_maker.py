@@ -6,9 +6,9 @@ when its file is there: resuming costs one listing, and one small request a fini
 
 import logging
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 import torch
@@ -38,13 +38,17 @@ from pipelines.running.session import ray_session
 from pipelines.running.shard_files import finished_shards
 from pipelines.running.shard_pool import ShardRun
 from pipelines.running.shard_worker import ShardWorker
-from pipelines.running.workers import cluster_workers
+from pipelines.running.workers import Node, cluster_nodes, cluster_workers, cores_beside_a_gpu, plan_workers
 
 log = logging.getLogger(__name__)
 
 SCENES_FOLDER = "scenes"
 #: Scenes in a file; nine versions of 384 x 384 pixels are 4 MB.
 SHARD_SIZE = 32
+#: Three fifths of the work can be done by a GPU, so that a process with one does that of 2.5 without.
+GPU_GAIN = 2.5
+#: Processes that share a GPU at most: each takes half a gigabyte of it before it has compared anything.
+MOST_A_GPU = 32
 #: Reasons shown of images that cannot be used.
 SHOWN = 5
 
@@ -58,12 +62,14 @@ class SceneJob:
         output: Folder of the scenes.
         recipe: How scenes are made.
         options: Of the command.
+        device: Where versions are compared, ``cpu`` or ``cuda``.
     """
 
     manifest: Manifest
     output: Folder
     recipe: SceneRecipe
     options: PhotosOptions
+    device: str = "cpu"
 
 
 class SceneMaker(ShardWorker):
@@ -79,6 +85,8 @@ class SceneMaker(ShardWorker):
             job: What to do.
         """
         torch.set_num_threads(1)
+        # For the whole process: convolutions would round to 10 bits.
+        torch.backends.cudnn.allow_tf32 = False
         self._job = job
         self._limits = Limits(min_side=self.least_side)
         storage_options = for_reading(job.options.storage_options, job.manifest.source)
@@ -103,7 +111,7 @@ class SceneMaker(ShardWorker):
 
     def make(self, photo: NDArray[np.uint8], recipe: SceneRecipe, key: int) -> Scene:
         """Makes the scene of a photograph; see :func:`~grepr_core.pretraining.scenes.make_scene`."""
-        return make_scene(photo, recipe, key=key)
+        return make_scene(photo, recipe, key=key, device=self._job.device)
 
     def _decode(self, content: bytes) -> Photo | Failure:
         return decode(content, limits=self._limits, view=AtMost(self._job.options.max_pixels))
@@ -115,6 +123,7 @@ def make_scenes(
     maker: type[SceneMaker] = SceneMaker,
     *,
     name: str = SCENES_FOLDER,
+    device: str = "cpu",
 ) -> SceneStore:
     """Makes the scenes of a source, or goes on where an earlier run of the same command ended.
 
@@ -123,6 +132,7 @@ def make_scenes(
         recipe: How scenes are made.
         maker: What makes them.
         name: Of the folder.
+        device: ``auto`` and ``cuda`` have GPUs compare versions where that pays, ``cpu`` has not.
 
     Returns:
         The scenes, in the folder of that name below the output.
@@ -145,7 +155,7 @@ def make_scenes(
     if not scenes.exists(INDEX_FILE):
         done = [read_summary(scenes, shard) for shard in finished_shards(scenes)]
         todo = sorted(set(range(manifest.shards)) - {summary.shard for summary in done})
-        done += _work_through(maker, SceneJob(manifest, scenes, recipe, options), todo, done)
+        done += _work_through(maker, SceneJob(manifest, scenes, recipe, options, device), todo, done)
         _report(done)
         write_index(scenes, recipe, manifest.source, done)
     store = SceneStore(scenes)
@@ -167,13 +177,37 @@ def _work_through(
         ray_session(job.options.address),
         closing(Progress(job.manifest.images, before, what="preparing")) as shown,
     ):
-        # Distorting and comparing is work for CPUs.
-        workers = cluster_workers("cpu", job.options.workers, autoscaling=job.options.autoscaling)
+        options = job.options
+        # A cluster that adds nodes adds those with CPUs for this.
+        per_gpu = 0 if options.autoscaling else processes_per_gpu(cluster_nodes(), job.device, options.workers)
+        workers = cluster_workers(
+            "cuda" if per_gpu else "cpu", options.workers, per_gpu=per_gpu or 1, autoscaling=options.autoscaling
+        )
+        job = replace(job, device="cuda" if workers.gpus else "cpu")
         for row in ShardRun(maker, job, np.array(todo), workers):
             summaries.append(ScenesSummary(**row))
             failed = len(summaries[-1].failures)
             shown.update(summaries[-1].scenes + failed, failed)
     return summaries
+
+
+def processes_per_gpu(nodes: Sequence[Node], device: str, requested: int | None) -> int:
+    """Says how many processes share a GPU: as many as there are cores beside it, for making versions is work for CPUs.
+
+    Args:
+        nodes: Of the cluster.
+        device: See :func:`make_scenes`.
+        requested: Number of processes asked for.
+
+    Returns:
+        The number; 0 where it is faster to take the cores of all nodes and no GPU.
+    """
+    beside = cores_beside_a_gpu(node for node in nodes if node.cpus)
+    if device == "cpu" or not 0 < beside <= MOST_A_GPU:
+        return 0
+    with_gpus = plan_workers(nodes=nodes, device="cuda", per_gpu=beside).count
+    without = plan_workers(nodes=nodes, device="cpu").count
+    return beside if GPU_GAIN * with_gpus >= min(without, requested or without) else 0
 
 
 def _report(summaries: list[ScenesSummary]) -> None:

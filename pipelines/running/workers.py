@@ -1,6 +1,7 @@
 """How many processes, threads and GPUs the machines of a Ray cluster carry."""
 
 import logging
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
@@ -140,17 +141,17 @@ def plan_workers(
         raise UserError(f"--processes-per-gpu {per_gpu}: the Ray cluster has no GPU; leave it out or add a GPU node")
     shared = per_gpu if on_gpus else 0
     usable = [node for node in nodes if node.cpus and (node.gpus or not on_gpus)]
-    beside = [max(1, int(node.cpus / node.gpus)) for node in usable if node.gpus]
-    if per_gpu > 1 and beside and per_gpu > max(beside):
+    if per_gpu > 1 and (beside := cores_beside_a_gpu(usable)) and per_gpu > beside:
         raise UserError(
-            f"--processes-per-gpu {per_gpu}: each needs a CPU core, and no node has more than {max(beside)} beside a "
-            f"GPU; ask for {max(beside)} or fewer"
+            f"--processes-per-gpu {per_gpu}: each needs a CPU core, and no node has more than {beside} beside a GPU; "
+            f"ask for {beside} or fewer"
         )
     memory = _memory(usable)
     limit = sum(node.places(1, shared, 0) for node in usable)
     if autoscaling and requested is not None and requested > _places(usable, 1, shared, memory):
         # Those that are there are the best guess at those that will come.
-        cpus = max(1, min([CORES_A_GPU, *beside]) // per_gpu) if on_gpus else 1
+        beside = min([CORES_A_GPU, *(int(node.cpus / node.gpus) for node in usable)]) if on_gpus else 1
+        cpus = max(1, beside // per_gpu)
         return Workers(requested, cpus, shared, memory, requested)
     if not limit:
         raise UserError(_nothing(nodes, device, on_gpus) + _growing(option))
@@ -197,6 +198,11 @@ def cluster_nodes() -> list[Node]:
     """Lists the nodes of the Ray cluster that is connected, with all that they have, be it in use or not."""
     nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
     return [Node.from_resources(node["Resources"]) for node in nodes if node["Alive"]]
+
+
+def cores_beside_a_gpu(nodes: Iterable[Node]) -> int:
+    """Counts the CPU cores beside each GPU, rounded up, on the node that has most; 0 where no node has a GPU."""
+    return max((math.ceil(node.cpus / node.gpus) for node in nodes if node.gpus), default=0)
 
 
 def _places(nodes: Sequence[Node], cpus: int, per_gpu: int, memory: int) -> int:

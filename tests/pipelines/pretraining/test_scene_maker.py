@@ -9,6 +9,7 @@ from unittest import mock
 
 import numpy as np
 import pytest
+import torch
 
 from grepr_core.errors import UserError
 from grepr_core.pretraining import distortions
@@ -16,10 +17,11 @@ from grepr_core.pretraining.scenes import SceneRecipe, make_scene
 from grepr_core.storage import Folder
 from grepr_core.zero_shot import patches
 from pipelines.options import SceneOptions, pretraining
-from pipelines.pretraining.scene_maker import SCENES_FOLDER, make_scenes
+from pipelines.pretraining.scene_maker import MOST_A_GPU, SCENES_FOLDER, make_scenes, processes_per_gpu
 from pipelines.pretraining.scene_store import INDEX_FILE, SceneStore
 from pipelines.running.shard_files import finished_shards
 from pipelines.running.shard_pool import ShardRun
+from pipelines.running.workers import Node, plan_workers
 from tests.lake import make_lake
 
 RECIPE = SceneRecipe(kinds=2, levels=1, side=96)
@@ -98,3 +100,43 @@ def test_interrupted_in_the_middle_it_goes_on(lake: Path, tmp_path: Path):
     assert len(make_scenes(options, recipe)) == 39
     for shard, written in done.items():
         assert (tmp_path / SCENES_FOLDER / f"shard={shard:06d}.parquet").stat().st_mtime_ns == written
+
+
+GIB = 2**30
+HEAD, CPUS, GPU = Node(0, 0, 8 * GIB), Node(32, 0, 64 * GIB), Node(16, 1, 64 * GIB)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "device", "requested", "expected"),
+    [
+        ([GPU], "auto", None, 16),
+        ([GPU], "cuda", 3, 16),
+        ([GPU], "cpu", None, 0),
+        ([CPUS], "auto", None, 0),
+        ([CPUS], "cuda", None, 0),  # training says that there is none
+        ([Node(16, 3, 64 * GIB)], "auto", 16, 6),  # every core has a share
+        ([HEAD, CPUS, GPU, GPU], "auto", None, 32 // 2),
+        ([HEAD, *[CPUS] * 4, GPU], "auto", None, 0),  # most cores have none beside them
+        ([HEAD, *[CPUS] * 4, GPU], "auto", 16, 16),
+        ([Node(2 * MOST_A_GPU, 1, 512 * GIB)], "auto", None, 0),
+        ([Node(0, 1, 8 * GIB), CPUS], "auto", None, 0),
+    ],
+)
+def test_gpus_compare_versions_where_that_pays(nodes: list[Node], device: str, requested: int | None, expected: int):
+    found = processes_per_gpu(nodes, device, requested)
+    assert found == expected
+    if found and len(nodes) == 1:
+        workers = plan_workers(nodes=nodes, device="cuda", requested=requested, per_gpu=found)
+        assert workers.count == requested or workers.count == nodes[0].cpus
+
+
+def test_versions_are_compared_on_the_device_that_is_asked_for():
+    photo = np.random.default_rng(0).integers(0, 256, (96, 100, 3), np.uint8)
+    on_cpu = make_scene(photo, RECIPE, key=7)
+    # "meta" has no values, so that nothing but the comparison can be there.
+    with mock.patch("grepr_core.pretraining.scenes.fsim_matrix", return_value=torch.eye(3)) as compare:
+        elsewhere = make_scene(photo, RECIPE, key=7, device="meta")
+    (pixels,) = compare.call_args.args
+    assert (pixels.device.type, pixels.dtype, pixels.shape) == ("meta", torch.float32, (3, 3, 96, 96))
+    np.testing.assert_array_equal(elsewhere.versions, on_cpu.versions)
+    np.testing.assert_array_equal(elsewhere.similarity, np.eye(3))
