@@ -164,7 +164,7 @@ class Feeding:
             "of forward alone": speed / forward if forward else None,
             "GPU busy": utilisation.mean,
             "cores used": sum(run.cpu / run.seconds for run in runs),
-            "seconds an image": {
+            "an image takes": {
                 step: f"{1e3 * sum(run.steps[step] for run in runs) / sum(run.images for run in runs):.3g} ms"
                 for step in runs[0].steps
             },

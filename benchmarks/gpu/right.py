@@ -135,7 +135,7 @@ class Right:
     def tests(self, seconds: float) -> Row:
         """Runs the tests that are marked so."""
         if not self._setting.on_gpu:
-            raise NotHere("there is none")
+            raise NotHere("PyTorch sees no GPU")
         if importlib.util.find_spec("pytest") is None:
             raise NotHere("pytest is not installed")
         if missing := [path for path in TESTS if not path.exists()]:
