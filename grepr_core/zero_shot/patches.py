@@ -37,7 +37,7 @@ def patch_batches(image: Tensor, *, stride: int = STRIDE, batch_size: int = 64) 
         (top, left) for top in range(0, height - tall + 1, stride) for left in range(0, width - wide + 1, stride)
     ]
     pixels = image.permute(1, 2, 0)
-    # Of 81 patches, 41 and 40 take 3 % less time than 64 and 17. Copying them takes less than 1 %, views gain nothing.
+    # Of 81 patches, 41 and 40 take 3 % less time than 64 and 17. Views could save what copying takes, 0.3 %.
     equal = math.ceil(len(corners) / math.ceil(len(corners) / batch_size))
     for first in range(0, len(corners), equal):
         batch = corners[first : first + equal]
