@@ -14,7 +14,7 @@ from pipelines.running import precision
 from pipelines.running.placement import _free_nodes, missing
 from pipelines.running.precision import has_bf16, shared_precision
 from pipelines.running.workers import WORKER_BYTES, cluster_workers
-from tests.lake import check_invariants, grepr, make_lake, run_grepr
+from tests.lake import SMALL, check_invariants, grepr, make_lake, run_grepr
 
 pytestmark = pytest.mark.slow
 
@@ -28,7 +28,7 @@ def test_a_run_begins_when_the_first_node_comes(tmp_path: Path):
         assert code == 2
         assert "has no CPU to work on; add a worker node, or" in err
         assert "--workers N --autoscaling" in err
-        process = grepr("score", lake, tmp_path / "out", *where, "--workers", "2", "--autoscaling")
+        process = grepr("score", lake, tmp_path / "out", *where, "--workers", "2", "--autoscaling", *SMALL)
         deadline = time.monotonic() + 120
         # What an autoscaler adds nodes for.
         while not get_cluster_status(cluster.address).resource_demands.ray_task_actor_demand:

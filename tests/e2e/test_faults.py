@@ -17,7 +17,7 @@ from grepr_core.storage import Folder
 from pipelines.lake.manifest import write_manifest
 from pipelines.lake.sources import Entry
 from tests.fault_proxy import KINDS, FaultProxy, fault_proxy
-from tests.lake import jpeg, make_lake, photo, run_here, scores
+from tests.lake import SMALL, jpeg, make_lake, photo, run_here, scores
 from tests.s3_server import ALL, s3_server
 
 pytestmark = [pytest.mark.slow, pytest.mark.s3, pytest.mark.timeout(600)]
@@ -25,7 +25,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.s3, pytest.mark.timeout(600)]
 PHOTOS = 150
 ONLY = "GET /lake/photos/"
 #: One process starts sooner than two.
-ONE = ("--workers", "1")
+ONE = ("--workers", "1", *SMALL)
 
 
 @pytest.fixture(scope="module", params=ALL or ["s3rver" if shutil.which("s3rver") else "moto"])

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.lake.manifest import find_manifest
-from tests.lake import check_invariants, make_lake, run_here, scores
+from tests.lake import SMALL, check_invariants, make_lake, run_here, scores
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("warm_process")]
 
@@ -14,13 +14,15 @@ pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("warm_process")]
 def test_a_night_costs_what_has_changed(tmp_path: Path):
     lake = make_lake(tmp_path / "photos", 60)
     (lake / "0007.jpg").write_text("not an image")
-    code, _, err = run_here("score", lake, tmp_path / "monday", "--workers", "1")
+    code, _, err = run_here("score", lake, tmp_path / "monday", "--workers", "1", *SMALL)
     assert code == 0, err
     before = scores(tmp_path / "monday")
     (lake / "0003.jpg").unlink()
     (lake / "0004.jpg").write_bytes((lake / "0005.jpg").read_bytes())
     (lake / "new.jpg").write_bytes((lake / "0005.jpg").read_bytes())
-    code, _, err = run_here("score", lake, tmp_path / "tuesday", "--since", tmp_path / "monday", "--workers", "1")
+    code, _, err = run_here(
+        "score", lake, tmp_path / "tuesday", "--since", tmp_path / "monday", "--workers", "1", *SMALL
+    )
     assert code == 0, err
     after = check_invariants(tmp_path / "tuesday")
     assert json.loads((tmp_path / "tuesday/run.json").read_text())["images_here"] == 2
@@ -38,7 +40,7 @@ def test_a_night_costs_what_has_changed(tmp_path: Path):
 
 def test_an_output_is_brought_up_to_date_in_place(tmp_path: Path):
     lake, out = make_lake(tmp_path / "photos", 40), tmp_path / "out"
-    command = ("score", lake, out, "--features", "--shard-size", "8", "--workers", "1")
+    command = ("score", lake, out, "--features", "--shard-size", "8", "--workers", "1", *SMALL)
     assert run_here(*command)[0] == 0
     before = scores(out)
     (lake / "0003.jpg").unlink()
@@ -61,7 +63,7 @@ def test_an_output_is_brought_up_to_date_in_place(tmp_path: Path):
 
 def test_a_plan_is_made_from_a_sample_that_leaves_nothing_behind(tmp_path: Path):
     lake = make_lake(tmp_path / "photos", 100)
-    code, out, err = run_here("score", lake, tmp_path / "out", "--shard-size", "8", "--plan", "--within", "1s")
+    code, out, err = run_here("score", lake, tmp_path / "out", "--shard-size", "8", "--plan", "--within", "1s", *SMALL)
     assert code == 0, err
     assert "images/s here" in out
     assert "of 100 images" in out
@@ -76,14 +78,14 @@ def test_only_passing_failures_are_retried(tmp_path: Path):
     (lake / "0003.jpg").unlink()
     (lake / "0003.jpg").symlink_to("nowhere")
     (lake / "0004.jpg").write_text("not an image")
-    code, out, _ = run_here("score", lake, tmp_path / "out", "--features", "--workers", "1")
+    code, out, _ = run_here("score", lake, tmp_path / "out", "--features", "--workers", "1", *SMALL)
     assert code == 0
     assert "1 missing" in out
     before = scores(tmp_path / "out")
     (lake / "0003.jpg").unlink()
     (lake / "0003.jpg").write_bytes(hidden)
     (lake / "0004.jpg").write_bytes(hidden)
-    code, out, err = run_here("score", lake, tmp_path / "out", "--features", "--retry-failed", "--workers", "1")
+    code, out, err = run_here("score", lake, tmp_path / "out", "--features", "--retry-failed", "--workers", "1", *SMALL)
     assert code == 0, err
     after = check_invariants(tmp_path / "out")
     statuses = after["status"].to_pylist()

@@ -14,7 +14,7 @@ import s3fs
 
 from grepr_core.storage import Folder
 from pipelines.scoring.score_table import read_scores
-from tests.lake import jpeg, photo, run_here
+from tests.lake import SMALL, jpeg, photo, run_here
 from tests.s3_server import ALL, s3_server
 
 pytestmark = [pytest.mark.slow, pytest.mark.s3, pytest.mark.timeout(600)]
@@ -42,7 +42,7 @@ def lake(store: dict[str, str]) -> s3fs.S3FileSystem:
 
 @pytest.fixture(scope="module")
 def undisturbed(lake: s3fs.S3FileSystem) -> pa.Table:
-    code, out, err = run_here("score", "s3://lake/photos", "s3://scores/all")
+    code, out, err = run_here("score", "s3://lake/photos", "s3://scores/all", *SMALL)
     assert code == 0, err
     assert "121 images: 120 scored, 1 unreadable" in out
     return read_scores(Folder("s3://scores/all"))
@@ -64,7 +64,7 @@ def test_objects_that_vanish_after_the_listing_are_missing(lake: s3fs.S3FileSyst
     code, _, err = run_here("manifest", "s3://lake/photos/1", tmp_path / "manifest")
     assert code == 0, err
     lake.rm_file("lake/photos/1/0001 ü.jpg")
-    code, out, err = run_here("score", tmp_path / "manifest", tmp_path / "out", "--workers", "1")
+    code, out, err = run_here("score", tmp_path / "manifest", tmp_path / "out", "--workers", "1", *SMALL)
     assert code == 0, err
     assert "40 images: 1 missing, 39 scored" in out
 

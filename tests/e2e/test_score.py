@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.lake import check_invariants, grepr, make_lake, run_grepr, run_here, scores
+from tests.lake import SMALL, check_invariants, grepr, make_lake, run_grepr, run_here, scores
 from tests.pipelines.scoring.in_this_process import in_this_process
 
 FAULTS = Path(__file__).parent.parent / "faults"
@@ -45,7 +45,7 @@ def lake(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def undisturbed(lake: Path) -> Path:
     output = lake.parent / "undisturbed"
-    code, out, err = run_grepr("score", lake, output, "--shard-size", "8")
+    code, out, err = run_grepr("score", lake, output, "--shard-size", "8", *SMALL)
     assert code == 0, err
     assert f"{PHOTOS} images: {PHOTOS} scored" in out
     return output
@@ -65,7 +65,7 @@ def test_a_run_tells_what_it_did(undisturbed: Path):
 def test_a_run_that_is_stopped_in_the_middle_goes_on(
     lake: Path, undisturbed: Path, tmp_path: Path, how: signal.Signals
 ):
-    command = ("score", lake, tmp_path / "out", "--shard-size", "8")
+    command = ("score", lake, tmp_path / "out", "--shard-size", "8", *SMALL)
     hold = tmp_path / "hold"
     # Clocks that disagree do no harm.
     faults = {"PYTHONPATH": str(FAULTS), "GREPR_TEST_CLOCK_SKEW": "1", "GREPR_TEST_HOLD": str(hold)}
@@ -102,7 +102,7 @@ def test_a_run_that_is_stopped_in_the_middle_goes_on(
 
 def test_the_same_command_on_a_finished_run_does_nothing(lake: Path, undisturbed: Path):
     written = {path: path.stat().st_mtime_ns for path in undisturbed.rglob("*")}
-    code, out, err = run_here("score", lake, undisturbed, "--shard-size", "8")
+    code, out, err = run_here("score", lake, undisturbed, "--shard-size", "8", *SMALL)
     assert code == 0
     assert "finished already" in err
     assert f"{PHOTOS} scored" in out
@@ -117,7 +117,7 @@ def test_other_options_on_the_same_output_are_refused(lake: Path, undisturbed: P
 
 
 def test_one_worker_or_two_and_any_order_give_the_same_rows(lake: Path, undisturbed: Path, tmp_path: Path):
-    code, _, err = run_here("score", lake, tmp_path / "out", "--shard-size", "8", "--workers", "1")
+    code, _, err = run_here("score", lake, tmp_path / "out", "--shard-size", "8", *SMALL, "--workers", "1")
     assert code == 0, err
     assert scores(tmp_path / "out").equals(scores(undisturbed))
 
@@ -129,13 +129,13 @@ def test_a_full_disk_ends_with_one_line_and_damages_nothing(lake: Path, undistur
         pytest.skip("mounting a small file system takes root")
     try:
         with in_this_process():
-            code, _, err = run_here("score", lake, tmp_path / "out", "--shard-size", "8", "--workers", "1")
+            code, _, err = run_here("score", lake, tmp_path / "out", "--shard-size", "8", *SMALL, "--workers", "1")
         assert code == 1
         assert "No space left on device" in err
         assert "Traceback" not in err
         assert not (tmp_path / "out/run.json").exists()
         subprocess.run(["mount", "-o", "remount,size=50m", tmp_path / "out"], check=True)
-        code, _, err = run_here("score", lake, tmp_path / "out", "--shard-size", "8", "--workers", "1")
+        code, _, err = run_here("score", lake, tmp_path / "out", "--shard-size", "8", *SMALL, "--workers", "1")
         assert code == 0, err
         assert check_invariants(tmp_path / "out").equals(scores(undisturbed))
     finally:

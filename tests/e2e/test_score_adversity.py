@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.test_score import FAULTS, wait_for_shards
-from tests.lake import check_invariants, make_lake, run_grepr, run_here
+from tests.lake import SMALL, check_invariants, make_lake, run_grepr, run_here
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -19,7 +19,7 @@ def test_images_that_kill_or_keep_the_process_cost_a_row_each(tmp_path: Path):
     }
     for name, (content, _) in expected.items():
         (lake / name).write_bytes(content)
-    options = ("--hang-timeout", "5", "--workers", "1", "--max-failed-fraction", "1")
+    options = ("--hang-timeout", "5", "--workers", "1", "--max-failed-fraction", "1", *SMALL)
     code, _, err = run_grepr("score", lake, tmp_path / "out", *options, env={"PYTHONPATH": str(FAULTS)})
     assert code == 0, err
     table = check_invariants(tmp_path / "out")
@@ -38,7 +38,7 @@ def test_files_deleted_while_scoring_cost_their_own_rows(tmp_path: Path):
         for i in range(100, 160):
             (lake / f"{i:04d}.jpg").unlink()
 
-    options = ("--shard-size", "8", "--max-failed-fraction", "1", "--workers", "1")
+    options = ("--shard-size", "8", "--max-failed-fraction", "1", "--workers", "1", *SMALL)
     with ThreadPoolExecutor(1) as pool:
         deleted = pool.submit(delete_some)
         code, _, err = run_here("score", lake, tmp_path / "out", *options)

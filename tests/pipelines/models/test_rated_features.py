@@ -14,7 +14,7 @@ from grepr_core.scoring.scorer import Scorer
 from pipelines.models import evaluate, fit
 from pipelines.models.rated_features import image_uri, rated_features, read_ratings
 from pipelines.options import EvaluateOptions, FitOptions
-from tests.lake import jpeg, photo
+from tests.lake import SMALL_VIEW, jpeg, photo
 
 
 @pytest.fixture(scope="module")
@@ -135,7 +135,11 @@ def test_an_image_has_one_uri_however_it_is_spelled(images: str, image: str, uri
 @pytest.mark.usefixtures("warm_process")
 def test_fitting_makes_a_bundle_that_knows_the_ratings(rated: Path, tmp_path: Path):
     options = FitOptions(
-        ratings=f"{rated}/ratings.csv", images=str(rated), output=str(tmp_path / "noise-meter"), workers=1
+        ratings=f"{rated}/ratings.csv",
+        images=str(rated),
+        output=str(tmp_path / "noise-meter"),
+        workers=1,
+        max_pixels=SMALL_VIEW,
     )
     result = fit.run(options)
     bundle = load_bundle(str(tmp_path / "noise-meter"))
@@ -174,7 +178,11 @@ def test_ratings_are_weighed_by_their_noise(rated: Path, tmp_path: Path):
     correlation = {}
     for name in ("told", "untold"):
         options = FitOptions(
-            ratings=str(tmp_path / f"{name}.csv"), images=str(rated), output=str(tmp_path / name), workers=1
+            ratings=str(tmp_path / f"{name}.csv"),
+            images=str(rated),
+            output=str(tmp_path / name),
+            workers=1,
+            max_pixels=SMALL_VIEW,
         )
         assert fit.run(options).bundle.card["training"]["weighed_by_noise"] == (name == "told")
         scores = [score.score for score in Scorer(load_bundle(options.output), device="cpu").score(contents)]
@@ -194,7 +202,11 @@ def test_too_few_ratings_to_fit_or_to_cross_validate(rated: Path, tmp_path: Path
     alike = ratings.assign(mos=[1] * 59 + [2]).drop(columns="split")
     alike.to_csv(tmp_path / "alike.csv", index=False)
     options = FitOptions(
-        ratings=str(tmp_path / "alike.csv"), images=str(rated), output=str(tmp_path / "alike"), workers=1
+        ratings=str(tmp_path / "alike.csv"),
+        images=str(rated),
+        output=str(tmp_path / "alike"),
+        workers=1,
+        max_pixels=SMALL_VIEW,
     )
     result = fit.run(options)
     assert result.learning_curve == result.outlook == []
@@ -206,7 +218,13 @@ def test_too_few_ratings_to_fit_or_to_cross_validate(rated: Path, tmp_path: Path
 @pytest.mark.usefixtures("warm_process")
 def test_evaluating_draws_from_train_and_tests_on_the_rest(rated: Path):
     options = EvaluateOptions(
-        ratings=f"{rated}/ratings.csv", images=str(rated), labels="20,45", splits=4, zero_shot=False, workers=1
+        ratings=f"{rated}/ratings.csv",
+        images=str(rated),
+        labels="20,45",
+        splits=4,
+        zero_shot=False,
+        workers=1,
+        max_pixels=SMALL_VIEW,
     )
     evaluation = evaluate.run(options)
     assert evaluation.test_images == 15
@@ -233,11 +251,15 @@ def test_rated_images_that_are_not_there_are_named(rated: Path, tmp_path: Path):
     rows = "\n".join(f"{i:03d}.jpg,{i}" for i in range(0, 60, 2))
     ratings = read_ratings(ratings_file(tmp_path, f"image,mos\n{rows}\nnowhere.jpg,3\n"))
     bundle = load_bundle("grepr-lite")
-    base = FitOptions(ratings="", images=str(rated), output="", max_failed_fraction=0.01, workers=1)
+    base = FitOptions(
+        ratings="", images=str(rated), output="", max_failed_fraction=0.01, workers=1, max_pixels=SMALL_VIEW
+    )
     message = r"1 of 31 rated images could not be scored: .*ratings\.csv, line 32: .*nowhere\.jpg: missing.*--images"
     with pytest.raises(UserError, match=message):
         rated_features(ratings, str(rated), bundle, base)
-    lenient = FitOptions(ratings="", images=str(rated), output="", max_failed_fraction=0.1, workers=1)
+    lenient = FitOptions(
+        ratings="", images=str(rated), output="", max_failed_fraction=0.1, workers=1, max_pixels=SMALL_VIEW
+    )
     features = rated_features(ratings, str(rated), bundle, lenient)
     assert len(features.mos) == len(features.features) == 30
     assert 3 not in features.mos

@@ -29,7 +29,7 @@ from pipelines.rating.journal import Photo, RatingJournal
 from pipelines.rating.label import fit_command, plan
 from pipelines.rating.page import make_app
 from pipelines.scoring.score import run as score
-from tests.lake import grepr, jpeg, photo
+from tests.lake import SMALL_VIEW, grepr, jpeg, photo
 
 PHOTOS = 30
 TOKEN = "secret"
@@ -48,7 +48,15 @@ def lake(tmp_path_factory: pytest.TempPathFactory, warm_process: None) -> Path:
     for i in range(PHOTOS):
         (folder / "photos" / (f"sub/{i:02d}.jpg" if i % 2 else f"{i:02d}.jpg")).write_bytes(noisy(i))
     (folder / "photos/broken.jpg").write_bytes(b"not an image")
-    score(ScoreOptions(source=str(folder / "photos"), output=str(folder / "scores"), features=True, workers=1))
+    score(
+        ScoreOptions(
+            source=str(folder / "photos"),
+            output=str(folder / "scores"),
+            features=True,
+            workers=1,
+            max_pixels=SMALL_VIEW,
+        )
+    )
     return folder
 
 
@@ -75,7 +83,7 @@ def fit_by(command: str, output: Path) -> fit.FitResult:
     words = shlex.split(command)
     assert words[:2] == ["grepr", "fit"]
     assert words[3] == "--images"
-    return fit.run(FitOptions(ratings=words[2], images=words[4], output=str(output), workers=1))
+    return fit.run(FitOptions(ratings=words[2], images=words[4], output=str(output), workers=1, max_pixels=SMALL_VIEW))
 
 
 @pytest.mark.slow

@@ -20,7 +20,7 @@ from pipelines.running import shard_files
 from pipelines.running.shard_pool import ShardError
 from pipelines.scoring.run_record import RunRecord
 from pipelines.scoring.score import run
-from tests.lake import check_invariants, make_lake
+from tests.lake import SMALL_VIEW, check_invariants, make_lake
 from tests.pipelines.scoring.in_this_process import in_this_process
 
 IMAGES, SHARD = 12, 3
@@ -54,7 +54,7 @@ def failing(function: Callable[..., Any], calls: range, error: Exception) -> Cal
 
 
 def score(lake: Path, output: Path) -> RunRecord:
-    record = run(ScoreOptions(source=str(lake), output=str(output), shard_size=SHARD, workers=2))
+    record = run(ScoreOptions(source=str(lake), output=str(output), shard_size=SHARD, workers=2, max_pixels=SMALL_VIEW))
     check_invariants(output)
     return record
 
@@ -102,7 +102,11 @@ def test_what_fails_once_costs_nothing(where: Callable[..., Any], lake: Path, tm
 def test_a_manifest_that_cannot_be_read_once_costs_nothing(lake: Path, tmp_path: Path):
     score(lake, tmp_path / "first")
     with manifest_reads(TimeoutError("silence"), range(1)):
-        record = run(ScoreOptions(source=str(tmp_path / "first/manifest"), output=str(tmp_path / "out"), workers=2))
+        record = run(
+            ScoreOptions(
+                source=str(tmp_path / "first/manifest"), output=str(tmp_path / "out"), workers=2, max_pixels=SMALL_VIEW
+            )
+        )
     assert record.counts == {"scored": IMAGES}
 
 
@@ -134,7 +138,7 @@ def test_where_no_process_can_start_the_cause_is_told(lake: Path, tmp_path: Path
     ],
 )
 def test_an_exception_of_the_model_is_a_row(error: Exception, reason: str, lake: Path, tmp_path: Path):
-    view = load_bundle("grepr-lite").view
+    view = load_bundle("grepr-lite").view.at(SMALL_VIEW)
     culprit, encode = decode((lake / "0005.jpg").read_bytes(), view=view).rgb, Scorer._encode
 
     def encode_or_raise(scorer: Scorer, photos: Any) -> Any:

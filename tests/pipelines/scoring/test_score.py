@@ -21,7 +21,7 @@ from pipelines.options import ManifestOptions, ScoreOptions
 from pipelines.scoring.score import _record, _settings, run
 from pipelines.scoring.score_table import ShardSummary, read_scores
 from tests.grepr_core.models import full_bundle
-from tests.lake import check_invariants, jpeg, make_lake, photo
+from tests.lake import SMALL_VIEW, check_invariants, jpeg, make_lake, photo
 from tests.pipelines.scoring.in_this_process import in_this_process
 
 
@@ -54,7 +54,11 @@ def test_a_model_with_both_paths_fills_every_column(lake: Path, tmp_path: Path):
 @pytest.mark.usefixtures("pool_in_this_process")
 def test_a_manifest_is_a_source(lake: Path, tmp_path: Path):
     manifest = make_manifest(ManifestOptions(source=str(lake), manifest=str(tmp_path / "manifest")))
-    record = run(ScoreOptions(source=f"file://{tmp_path}/manifest", output=f"file://{tmp_path}/out", workers=1))
+    record = run(
+        ScoreOptions(
+            source=f"file://{tmp_path}/manifest", output=f"file://{tmp_path}/out", workers=1, max_pixels=SMALL_VIEW
+        )
+    )
     assert record.images == manifest.images == 70
     assert not (tmp_path / "out/manifest").exists()
     assert len(read_scores(Folder(str(tmp_path / "out")))) == 70
@@ -67,7 +71,7 @@ def test_notes_of_processes_that_died_are_cleared_away(lake: Path, tmp_path: Pat
     (notes / "shard=000000.json").write_text('{"image": null, "deaths": {}}')
     (notes / "shard=000099.json").write_text('{"image": null, "deaths": {}}')
     (notes / ".shard=000001.json.abc").touch()
-    run(ScoreOptions(source=str(lake), output=str(tmp_path / "out"), workers=1))
+    run(ScoreOptions(source=str(lake), output=str(tmp_path / "out"), workers=1, max_pixels=SMALL_VIEW))
     check_invariants(tmp_path / "out")
 
 
