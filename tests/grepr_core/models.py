@@ -28,11 +28,15 @@ def to_tensor(rgb: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(np.array(rgb)).permute(2, 0, 1).float() / 255
 
 
-def full_bundle(*, regressor: bool = True) -> Bundle:
+def small_tower() -> HighLevelEncoder:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(1)
         high = HighLevelEncoder(TOWER)
         high.text_features.copy_(torch.nn.functional.normalize(torch.randn(2, 32), dim=1))
+    return high.eval()
+
+
+def full_bundle(*, regressor: bool = True) -> Bundle:
     low = LowLevelEncoder(seed=2)
     patches = (to_tensor(np.asarray(photo(i, (300, 290)))) for i in range(3))
     with torch.inference_mode():
@@ -40,4 +44,4 @@ def full_bundle(*, regressor: bool = True) -> Bundle:
     rng = np.random.default_rng(3)
     size = 32 + 128
     ridge = Regressor(rng.normal(size=size), rng.uniform(0.5, 2, size), rng.normal(size=size) / 40, 0.5, 1.0)
-    return Bundle("full", high.eval(), low, pristine, ridge if regressor else None, view=AtMost(1024 * 1024))
+    return Bundle("full", small_tower(), low, pristine, ridge if regressor else None, view=AtMost(1024 * 1024))

@@ -24,7 +24,7 @@ from jobs.exit_codes import DONE
 from pipelines.options import SubmitOptions
 from pipelines.scoring.score_table import read_scores
 from tests.jobs.documented import PAGES, ROOT, blocks, commands
-from tests.lake import make_lake, run_here
+from tests.lake import SMALL, make_lake, run_here
 from tests.s3_server import s3_server
 
 DOCS = ROOT / "docs"
@@ -76,11 +76,16 @@ def scored(home: Path) -> None:
 
 
 def run_all(home: Path, shown: Iterable[list[str]]) -> Counter[str]:
-    """Runs commands, but for those that wait for a person; gives how many there were of each."""
+    """Runs commands, but for those that wait for a person; gives how many there were of each.
+
+    Those that score see photographs small.
+    """
     ran: Counter[str] = Counter()
     for arguments in shown:
         if arguments[0] != "label":  # its page is tested in a browser
-            code, _, err = run_here(*(str(home / "Pictures") if word == "~/Pictures" else word for word in arguments))
+            words = [str(home / "Pictures") if word == "~/Pictures" else word for word in arguments]
+            view = SMALL if arguments[0] in ("score", "nightly", "fit", "evaluate") else ()
+            code, _, err = run_here(*words, *view)
             assert code == DONE, (arguments, err)
             ran[arguments[0]] += 1
     return ran

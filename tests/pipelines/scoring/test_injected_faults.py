@@ -10,8 +10,10 @@ from unittest import mock
 import numpy as np
 import pytest
 
-from grepr_core.bundles.bundle import load_bundle
+from grepr_core.bundles.bundle import Bundle
+from grepr_core.bundles.bundle_files import BundleFiles
 from grepr_core.decoding.images import decode
+from grepr_core.decoding.view import FULL_SIZE
 from grepr_core.errors import UserError
 from grepr_core.scoring.scorer import Scorer
 from grepr_core.storage import Folder
@@ -20,10 +22,12 @@ from pipelines.running import shard_files
 from pipelines.running.shard_pool import ShardError
 from pipelines.scoring.run_record import RunRecord
 from pipelines.scoring.score import run
-from tests.lake import SMALL_VIEW, check_invariants, make_lake
+from tests.grepr_core.models import small_tower
+from tests.lake import check_invariants, make_lake
 from tests.pipelines.scoring.in_this_process import in_this_process
 
 IMAGES, SHARD = 12, 3
+MODEL = Bundle("small", small_tower(), view=FULL_SIZE, model_id=BundleFiles.read("grepr-lite").header.model_id)
 #: The calls that fail, counted from 0.
 ONCE, ALWAYS = range(2, 3), range(2, 10**6)
 
@@ -35,9 +39,8 @@ def lake(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def one_model() -> Iterator[None]:
-    """The model is read once for all runs."""
-    bundle = load_bundle("grepr-lite")
-    with in_this_process(processes=2), mock.patch("grepr_core.bundles.bundle.load_bundle", return_value=bundle):
+    """A small model in place of the one that ships."""
+    with in_this_process(processes=2), mock.patch("grepr_core.bundles.bundle.load_bundle", return_value=MODEL):
         yield
 
 
@@ -54,7 +57,7 @@ def failing(function: Callable[..., Any], calls: range, error: Exception) -> Cal
 
 
 def score(lake: Path, output: Path) -> RunRecord:
-    record = run(ScoreOptions(source=str(lake), output=str(output), shard_size=SHARD, workers=2, max_pixels=SMALL_VIEW))
+    record = run(ScoreOptions(source=str(lake), output=str(output), shard_size=SHARD, workers=2))
     check_invariants(output)
     return record
 
@@ -83,8 +86,7 @@ def manifest_reads(error: Exception, calls: range) -> Any:
 
 
 def models(error: Exception, calls: range) -> Any:
-    bundle = load_bundle("grepr-lite")
-    return mock.patch("grepr_core.bundles.bundle.load_bundle", failing(lambda _: bundle, calls, error))
+    return mock.patch("grepr_core.bundles.bundle.load_bundle", failing(lambda _: MODEL, calls, error))
 
 
 def encodes(error: Exception, calls: range) -> Any:
@@ -102,11 +104,7 @@ def test_what_fails_once_costs_nothing(where: Callable[..., Any], lake: Path, tm
 def test_a_manifest_that_cannot_be_read_once_costs_nothing(lake: Path, tmp_path: Path):
     score(lake, tmp_path / "first")
     with manifest_reads(TimeoutError("silence"), range(1)):
-        record = run(
-            ScoreOptions(
-                source=str(tmp_path / "first/manifest"), output=str(tmp_path / "out"), workers=2, max_pixels=SMALL_VIEW
-            )
-        )
+        record = run(ScoreOptions(source=str(tmp_path / "first/manifest"), output=str(tmp_path / "out"), workers=2))
     assert record.counts == {"scored": IMAGES}
 
 
@@ -138,8 +136,7 @@ def test_where_no_process_can_start_the_cause_is_told(lake: Path, tmp_path: Path
     ],
 )
 def test_an_exception_of_the_model_is_a_row(error: Exception, reason: str, lake: Path, tmp_path: Path):
-    view = load_bundle("grepr-lite").view.at(SMALL_VIEW)
-    culprit, encode = decode((lake / "0005.jpg").read_bytes(), view=view).rgb, Scorer._encode
+    culprit, encode = decode((lake / "0005.jpg").read_bytes()).rgb, Scorer._encode
 
     def encode_or_raise(scorer: Scorer, photos: Any) -> Any:
         if any(np.array_equal(photo.rgb, culprit) for photo in photos):
