@@ -9,6 +9,7 @@ import tarfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import psutil
 import pytest
@@ -17,13 +18,14 @@ import s3fs
 from grepr_core.storage import Folder
 from pipelines.scoring.score_table import read_scores
 from tests.cut_proxy import cut_proxy
-from tests.lake import grepr, jpeg, photo, run_grepr
+from tests.e2e.test_score import FAULTS
+from tests.lake import SMALL, grepr, jpeg, photo, run_grepr
 from tests.ray_cluster import RayCluster, ray_cluster
 from tests.s3_server import s3_server
 
 pytestmark = [pytest.mark.slow, pytest.mark.s3]
 
-SCORE = ("score", "s3://lake/photos", "s3://results/killed", "--shard-size", "4", "--workers", "2")
+SCORE = ("score", "s3://lake/photos", "s3://results/killed", "--shard-size", "4", "--workers", "2", *SMALL)
 
 
 @pytest.fixture(scope="module")
@@ -44,9 +46,16 @@ def lake(store: dict[str, str]) -> s3fs.S3FileSystem:
 
 
 @pytest.fixture(scope="module")
-def cluster(store: dict[str, str]) -> Iterator[RayCluster]:
+def hold(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """While this file exists, jobs decode no image."""
+    return tmp_path_factory.mktemp("faults") / "hold"
+
+
+@pytest.fixture(scope="module")
+def cluster(store: dict[str, str], hold: Path) -> Iterator[RayCluster]:
     # The credentials are here and not there.
     environment = {name: value for name, value in os.environ.items() if name not in store}
+    environment |= {"PYTHONPATH": str(FAULTS), "GREPR_TEST_HOLD": str(hold)}
     with ray_cluster(4, environment) as cluster:
         yield cluster
 
@@ -81,8 +90,9 @@ def wait(process: subprocess.Popen[str], happened: Callable[[], bool], otherwise
 
 
 @pytest.fixture(scope="module")
-def killed(cluster: RayCluster, lake: s3fs.S3FileSystem, submit: tuple[str, ...]) -> Ended:
+def killed(cluster: RayCluster, lake: s3fs.S3FileSystem, submit: tuple[str, ...], hold: Path) -> Ended:
     """The first job: who submits it leaves, who follows it has a bad connection, and its process is killed."""
+    hold.touch()
     left = grepr(*submit, "first", "--", *SCORE)
     wait(left, lambda: cluster.has_job_log("first"), "the job did not begin")
     left.send_signal(signal.SIGINT)
@@ -98,10 +108,13 @@ def killed(cluster: RayCluster, lake: s3fs.S3FileSystem, submit: tuple[str, ...]
             seen = max(proxy.connections, 1)  # the first asks whether there is a server at all, and does so once
             wait(process, lambda seen=seen: proxy.connections > seen, "it did not connect")
             proxy.cut()
+        hold.unlink()
         wait(process, lambda: len(lake.glob("results/killed/scores/*.parquet")) > 3, "no shard was finished in time")
+        hold.touch()
         proxy.cut()
         driver().kill()
         out, err = process.communicate(timeout=60)
+        hold.unlink()
     return Ended(process.returncode, out, err)
 
 
@@ -129,7 +142,7 @@ def test_it_is_submitted_again_under_another_id(
 
 def test_its_rows_are_those_of_an_undisturbed_run(lake: s3fs.S3FileSystem):
     # Without --address the Ray that runs here is left alone.
-    code, _, err = run_grepr("score", "s3://lake/photos", "s3://results/undisturbed")
+    code, _, err = run_grepr("score", "s3://lake/photos", "s3://results/undisturbed", *SMALL)
     assert code == 0, err
     assert read_scores(Folder("s3://results/killed")).equals(read_scores(Folder("s3://results/undisturbed")))
 
