@@ -1,8 +1,12 @@
 """Networks on a GPU with activations and sums beside their convolutions, by kernels of their own.
 
 PyTorch adds a convolution's bias, activates, pads and takes statistics in kernels of their own each, which together
-move more memory than the convolutions do. Here a pointwise convolution is a matrix product that adds the bias itself; a
-depthwise one activates what it reads and what it writes; all else is one pass after its convolution.
+move more memory than the convolutions do: of grepr-lite in bfloat16 some 700 MB a photograph of 512 x 512 pixels by
+count, 257 with the kernels used here, of which the convolutions alone are 169. ``torch.compile`` would do likewise, but
+for each of many shapes anew, and brings PyTorch's compiler into every process.
+
+A pointwise convolution is a matrix product that adds the bias itself; a depthwise one activates what it reads and what
+it writes; all else is one pass after its convolution.
 """
 
 import functools
