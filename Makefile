@@ -4,9 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed-$(shell cksum < pyproject.toml | cut -d' ' -f1)
 
-.PHONY: install demo test test-fast lint bench bench-parts clean
-
-install: $(INSTALLED)  ## all that the others need
+.PHONY: demo test test-fast lint bench bench-parts clean
 
 demo: $(INSTALLED)  ## score a small lake of sample photos
 	$(BIN)/grepr demo demo
@@ -38,6 +36,5 @@ clean:
 $(INSTALLED): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	# Of 20,000 modules that come along few are ever imported, and those are compiled then.
-	$(BIN)/python -m pip install --quiet --no-compile --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	touch $@

@@ -123,7 +123,8 @@ class Feeding:
             raise NotHere("only a GPU is waited for")
         contents = [content for kind in self._setting.contents.values() for content in kind[:128]]
         scorer = self._scorer(THREADS)
-        scorer.score(contents)
+        for _ in range(2):  # after which all shapes are recorded
+            scorer.score(contents)
         torch.cuda.set_sync_debug_mode("warn")
         try:
             counts = synchronisations_of(lambda: scorer.score(contents))

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from benchmarks.gpu.limit import L4, Rates, layers_of, least_seconds, measured_rates
 from benchmarks.gpu.report import Row
-from benchmarks.gpu.steps import TYPES, Setting, Step
+from benchmarks.gpu.steps import TYPES, NotHere, Setting, Step
 from grepr_core.decoding.images import Photo, decode
 from grepr_core.encoders.precision import Precision
 from grepr_core.scoring.networks import Networks
@@ -62,6 +62,8 @@ class Forward:
     def speed(self, precision: Precision, batch: int, way: str, seconds: float) -> Row:
         """Times one way of computing it."""
         setting = self._setting
+        if precision not in self._rates:
+            raise NotHere("there was no time for the rates of the card")
         images = self._images(batch)
         if setting.on_gpu:
             torch.cuda.empty_cache()
@@ -91,7 +93,8 @@ class Forward:
         """Reckons what an L4 would do, if it reached as much of its limit as this card does of its own."""
         if precision != "bf16" and self._setting.on_gpu:
             return
-        share = self._setting.measured[f"share {precision}"]
+        if (share := self._setting.measured.get(f"share {precision}")) is None:
+            raise NotHere("there was no time for this card's own")
         for batch in self._batches:
             layers = layers_of(self._setting.bundle, TYPES["bf16"], (batch, 512, 512))
             limit = batch / least_seconds(layers, L4)

@@ -79,15 +79,15 @@ class Right:
         return Step(TABLE, name, wants, lambda _: [self.scores(precision, batch)], least=2)
 
     def scores(self, precision: Precision, batch: int) -> Row:
-        """Compares scores and features, and two runs with each other."""
+        """Compares scores and features, and runs with each other: of the first, the last has its batches replayed."""
         scorer = self._setting.scorer(precision, batch_pixels=batch * PIXELS)
-        first, second = (scorer.score(self._contents) for _ in range(2))
+        first, _, last = (scorer.score(self._contents) for _ in range(3))
         row = {
             "precision": precision,
             "batch": batch,
             **agreement(self._setting.bundle, precision, first, self.expected, "score", ranks=True),
             "features": features_difference(self._setting.bundle, first, self.expected),
-            "twice the same": all(same(one, other) for one, other in zip(first, second, strict=True)),
+            "twice the same": all(same(one, other) for one, other in zip(first, last, strict=True)),
         }
         near = precision != "fp32" or row["features"] <= LARGEST_FEATURES
         return row | {"right": row["right"] and row["twice the same"] and near}

@@ -27,11 +27,12 @@ class Transfer(Protocol):
             (N, 3, H, W) uint8 on the device, channels-last.
         """
 
-    def download(self, tensors: Sequence[Tensor]) -> Callable[[], list[Tensor]]:
+    def download(self, tensors: Sequence[Tensor], *, keeping: Tensor) -> Callable[[], list[Tensor]]:
         """Brings results to the host.
 
         Args:
             tensors: On the device, perhaps still to be computed.
+            keeping: What they are computed from, whose memory must not be used again before.
 
         Returns:
             A function that waits for them and gives them, on the CPU.
@@ -49,7 +50,7 @@ class HostTransfer:
         # (N, H, W, 3) in memory is what PyTorch calls channels-last, so the permuted view needs no copy.
         return (pixels[0][None] if len(pixels) == 1 else torch.stack(pixels)).permute(0, 3, 1, 2)
 
-    def download(self, tensors: Sequence[Tensor]) -> Callable[[], list[Tensor]]:
+    def download(self, tensors: Sequence[Tensor], *, keeping: Tensor) -> Callable[[], list[Tensor]]:
         """See :meth:`Transfer.download`."""
         return lambda: list(tensors)
 
@@ -74,17 +75,15 @@ class CudaTransfer:
 
     def upload(self, photos: Sequence[Photo]) -> Tensor:
         """See :meth:`Transfer.upload`."""
-        computing = torch.cuda.current_stream(self._device)
         arrays = [photo.rgb for photo in photos]
         staged = torch.empty((len(arrays), *arrays[0].shape), dtype=torch.uint8, pin_memory=True)
         np.stack(arrays, out=staged.numpy())
         with torch.cuda.stream(self._copies):
             pixels = staged.to(self._device, non_blocking=True)
-        computing.wait_stream(self._copies)
-        pixels.record_stream(computing)
+        torch.cuda.current_stream(self._device).wait_stream(self._copies)
         return pixels.permute(0, 3, 1, 2)
 
-    def download(self, tensors: Sequence[Tensor]) -> Callable[[], list[Tensor]]:
+    def download(self, tensors: Sequence[Tensor], *, keeping: Tensor) -> Callable[[], list[Tensor]]:
         """See :meth:`Transfer.download`."""
         copies = [torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True) for tensor in tensors]
         for copy, tensor in zip(copies, tensors, strict=True):
@@ -92,9 +91,12 @@ class CudaTransfer:
         # Blocking lets the thread sleep while it waits; otherwise it would spin on a core that could decode.
         done = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
         done.record(torch.cuda.current_stream(self._device))
+        # It belongs to the stream of copies, which would otherwise put the next batch there while this one is computed.
+        kept = [keeping]
 
         def wait() -> list[Tensor]:
             done.synchronize()
+            kept.clear()
             return copies
 
         return wait

@@ -107,6 +107,9 @@ class Convolution(FusedConvolution):
     def _finished(self, maps: Tensor, bias: Tensor | None, added: Tensor | None) -> Tensor:
         if bias is None and added is None and self.activation == "none":
             return maps
+        # The kernels take for granted what convolutions give as a rule.
+        maps = maps.contiguous(memory_format=torch.channels_last)
+        added = added if added is None else added.contiguous(memory_format=torch.channels_last)
         return kernels.finish(maps, bias, added, _CEILINGS[self.activation])
 
 

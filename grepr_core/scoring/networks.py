@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from grepr_core.bundles.bundle import Bundle
-from grepr_core.encoders.graphs import Replayed
+from grepr_core.encoders.graphs import Encode, Replayed
 from grepr_core.encoders.high_level import HighLevelEncoder
 from grepr_core.encoders.inference import optimise_for_inference
 from grepr_core.encoders.low_level import LowLevelEncoder
@@ -62,7 +62,7 @@ class Networks:
         self._features = features
         self._patches_at_once = GPU_PATCHES if device.type == "cuda" else CPU_PATCHES
         # Patches keep a GPU busy for longer than it takes to launch their operations.
-        self._encode = (
+        self._encode: Encode = (
             Replayed(self._forward) if replayed and device.type == "cuda" and not zero_shot else self._forward
         )
 
@@ -74,10 +74,14 @@ class Networks:
             images: (N, 3, H, W) uint8 sRGB on the device, channels-last; H and W at least 32.
 
         Returns:
-            Their features. A GPU may still be computing them, and the next call may overwrite them there: what reads
-            them has to be asked of the same stream before.
+            Their features. A GPU may still be computing them.
         """
         return Encoded(*self._encode(images))
+
+    def forget(self) -> None:
+        """Gives back the memory that is kept for batches to come."""
+        if isinstance(self._encode, Replayed):
+            self._encode.forget()
 
     def _forward(self, images: Tensor) -> Encoded:
         images = images / 255

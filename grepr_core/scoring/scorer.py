@@ -210,7 +210,8 @@ class Scorer:
 
     def _encode(self, photos: Sequence[Photo]) -> Callable[[], list[Tensor]]:
         """Encodes photographs of one size; gives a function that waits for what :class:`Networks` give, on the CPU."""
-        return self._transfer.download(self._networks.encode(self._transfer.upload(photos)))
+        pixels = self._transfer.upload(photos)
+        return self._transfer.download(self._networks.encode(pixels), keeping=pixels)
 
     def _finish_next(
         self, under_way: "deque[_Batch]", scores: dict[int, ImageScore], *, last_try: bool = False
@@ -234,6 +235,8 @@ class Scorer:
             return
         while under_way:  # which frees their memory
             self._finish_next(under_way, scores)
+        if no_room:
+            self._networks.forget()
         part = math.ceil(len(batch.group) / 2) if no_room else 1
         for first in range(0, len(batch.group), part):
             free_memory(self._device)

@@ -17,6 +17,7 @@ class Encoder:
         self.ran: Counter[int] = Counter()
         self.replayed: Counter[int] = Counter()
         self.error: Exception | None = None
+        self.memory = torch.zeros(1000, dtype=torch.int64), torch.zeros(1000, dtype=torch.uint8)
 
     def __call__(self, images: Tensor) -> list[Tensor]:
         assert images.is_contiguous(memory_format=torch.channels_last)
@@ -26,10 +27,14 @@ class Encoder:
     def record(self, encode, images):
         if self.error:
             raise self.error
-        results = encode(images)
+        # Nothing is computed while it is recorded, and recordings use one memory for their results.
+        shapes = [result.shape for result in encode(images)]
+        results = [place[: shape.numel()].view(shape) for place, shape in zip(self.memory, shapes, strict=True)]
 
         def replay() -> None:
             self.replayed[len(images)] += 1
+            for place in self.memory:
+                place.zero_()
             for place, result in zip(results, self(images), strict=True):
                 place.copy_(result)
 
@@ -70,7 +75,7 @@ def test_results_are_those_of_the_function_however_often_and_in_what_order():
     for seed in range(4):
         for images, side in ((32, 4), (3, 6), (5, 4), (33, 4), (1, 8), (22, 6)):
             check(replayed, batch(images, side, seed))
-    assert encoder.replayed[32] == 7  # of 8 batches of that shape, all but the first
+    assert encoder.replayed[32] == 7  # of 8 batches of that shape, all but the first; once to compare
 
 
 def test_a_shape_is_recorded_when_it_is_met_again():
@@ -100,21 +105,41 @@ def test_where_nothing_can_be_recorded_it_is_computed_and_told(caplog: pytest.Lo
     assert not encoder.replayed
 
 
-def test_without_memory_recordings_are_forgotten_and_made_again():
+def test_what_is_replayed_as_something_else_is_not_used(caplog: pytest.LogCaptureFixture):
+    encoder = Encoder()
+
+    def record(encode, images):
+        results, _ = encoder.record(encode, images)
+        return results, lambda: [result.fill_(7) for result in results]
+
+    replayed = Replayed(encoder, record)
+    with caplog.at_level(logging.WARNING):
+        for seed in range(3):
+            check(replayed, batch(8, seed=seed))
+    assert "something else" in caplog.text
+
+
+def test_recordings_are_forgotten_and_made_again():
     encoder = Encoder()
     replayed = Replayed(encoder, encoder.record)
     for _ in range(2):
         replayed(batch(4))
-    encoder.error = torch.OutOfMemoryError("CUDA out of memory")
-    replayed(batch(8))
-    with pytest.raises(torch.OutOfMemoryError):
-        replayed(batch(8))
-    encoder.error = None
     before = encoder.replayed[4]
+    replayed.forget()
     check(replayed, batch(4, seed=1))
     assert encoder.replayed[4] == before  # it was the first of its kind again
-    check(replayed, batch(4, seed=2))
-    assert encoder.replayed[4] == before + 1
+    for seed in range(2):
+        check(replayed, batch(4, seed=seed))
+    assert encoder.replayed[4] == before + 2
+
+
+def test_without_memory_to_record_in_the_caller_hears_of_it():
+    encoder = Encoder()
+    replayed = Replayed(encoder, encoder.record)
+    replayed(batch(8))
+    encoder.error = torch.OutOfMemoryError("CUDA out of memory")
+    with pytest.raises(torch.OutOfMemoryError):
+        replayed(batch(8))
 
 
 def test_endless_shapes_are_not_kept():

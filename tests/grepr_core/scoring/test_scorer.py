@@ -258,7 +258,9 @@ def test_batches_under_way_are_bounded_and_keep_their_places():
         batches_in_flight = 1
         under_way = most = 0
 
-        def download(self, tensors: Sequence[torch.Tensor]) -> Callable[[], list[torch.Tensor]]:
+        def download(
+            self, tensors: Sequence[torch.Tensor], *, keeping: torch.Tensor
+        ) -> Callable[[], list[torch.Tensor]]:
             self.under_way += 1
             self.most = max(self.most, self.under_way)
 
