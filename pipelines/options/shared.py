@@ -159,8 +159,8 @@ class ScoringOptions(StoredOptions):
     """Processes; by default one a GPU, or else one a CPU core."""
 
     processes_per_gpu: int = 1
-    """Processes that share a GPU and the CPU cores beside it; more than one where decoding keeps the GPU waiting, which
-    one process of Python does not do on all cores at once."""
+    """Processes that share a GPU and the CPU cores beside it; more than one where a GPU waits for decoding, since the
+    threads of one process hold each other up."""
 
     address: str | None = None
     """Ray cluster to use: 'auto' is that of this machine, HOST:PORT the address of its head; by default the one that
