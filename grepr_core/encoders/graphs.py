@@ -32,16 +32,16 @@ Record = Callable[[Encode, Tensor], tuple[Sequence[Tensor], Callable[[], None]]]
 class Replayed:
     """A function of batches that is recorded for each shape it meets a second time."""
 
-    def __init__(self, encode: Encode, record: Record | None = None) -> None:
+    def __init__(self, encode: Encode, recorder: Callable[[], Record] | None = None) -> None:
         """Records nothing yet.
 
         Args:
             encode: The function; of an image it gives the same whatever else is in the batch.
-            record: By default on the current GPU.
+            recorder: Makes what records; by default for the current GPU.
         """
         self._encode = encode
-        self._given = record
-        self._record: Record | None = record or _GpuRecorder()
+        self._recorder = recorder or _GpuRecorder
+        self._record: Record | None = self._recorder()
         #: Shapes that were met once, when libraries choose their algorithms.
         self._met: set[torch.Size] = set()
         self._recordings: dict[torch.Size, tuple[Tensor, Sequence[Tensor], Callable[[], None]]] = {}
@@ -68,8 +68,8 @@ class Replayed:
         self._met.clear()
         self._recordings.clear()
         self._memory = None
-        if self._record is not None and self._given is None:
-            self._record = _GpuRecorder()
+        if self._record is not None:
+            self._record = self._recorder()
 
     def _run(self, part: Tensor, size: int) -> Sequence[Tensor]:
         shape = torch.Size((size, *part.shape[1:]))

@@ -71,7 +71,7 @@ def test_any_batch_is_covered_with_little_in_excess():
 
 def test_results_are_those_of_the_function_however_often_and_in_what_order():
     encoder = Encoder()
-    replayed = Replayed(encoder, encoder.record)
+    replayed = Replayed(encoder, lambda: encoder.record)
     for seed in range(4):
         for images, side in ((32, 4), (3, 6), (5, 4), (33, 4), (1, 8), (22, 6)):
             check(replayed, batch(images, side, seed))
@@ -80,7 +80,7 @@ def test_results_are_those_of_the_function_however_often_and_in_what_order():
 
 def test_a_shape_is_recorded_when_it_is_met_again():
     encoder = Encoder()
-    replayed = Replayed(encoder, encoder.record)
+    replayed = Replayed(encoder, lambda: encoder.record)
     for calls in range(1, 5):
         replayed(batch(8))
         assert encoder.replayed[8] == max(0, calls - 1)
@@ -88,7 +88,7 @@ def test_a_shape_is_recorded_when_it_is_met_again():
 
 def test_results_before_stay_apart_within_a_call():
     encoder = Encoder()
-    replayed = Replayed(encoder, encoder.record)
+    replayed = Replayed(encoder, lambda: encoder.record)
     for seed in range(3):
         check(replayed, batch(13, seed=seed))  # 8, 4 and 1
 
@@ -96,7 +96,7 @@ def test_results_before_stay_apart_within_a_call():
 def test_where_nothing_can_be_recorded_it_is_computed_and_told(caplog: pytest.LogCaptureFixture):
     encoder = Encoder()
     encoder.error = RuntimeError("operation not permitted when stream is capturing")
-    replayed = Replayed(encoder, encoder.record)
+    replayed = Replayed(encoder, lambda: encoder.record)
     with caplog.at_level(logging.WARNING):
         for seed in range(4):
             check(replayed, batch(5, seed=seed))
@@ -112,7 +112,7 @@ def test_what_is_replayed_as_something_else_is_not_used(caplog: pytest.LogCaptur
         results, _ = encoder.record(encode, images)
         return results, lambda: [result.fill_(7) for result in results]
 
-    replayed = Replayed(encoder, record)
+    replayed = Replayed(encoder, lambda: record)
     with caplog.at_level(logging.WARNING):
         for seed in range(3):
             check(replayed, batch(8, seed=seed))
@@ -121,7 +121,7 @@ def test_what_is_replayed_as_something_else_is_not_used(caplog: pytest.LogCaptur
 
 def test_recordings_are_forgotten_and_made_again():
     encoder = Encoder()
-    replayed = Replayed(encoder, encoder.record)
+    replayed = Replayed(encoder, lambda: encoder.record)
     for _ in range(2):
         replayed(batch(4))
     before = encoder.replayed[4]
@@ -135,7 +135,7 @@ def test_recordings_are_forgotten_and_made_again():
 
 def test_without_memory_to_record_in_the_caller_hears_of_it():
     encoder = Encoder()
-    replayed = Replayed(encoder, encoder.record)
+    replayed = Replayed(encoder, lambda: encoder.record)
     replayed(batch(8))
     encoder.error = torch.OutOfMemoryError("CUDA out of memory")
     with pytest.raises(torch.OutOfMemoryError):
@@ -144,7 +144,7 @@ def test_without_memory_to_record_in_the_caller_hears_of_it():
 
 def test_endless_shapes_are_not_kept():
     encoder = Encoder()
-    replayed = Replayed(encoder, encoder.record)
+    replayed = Replayed(encoder, lambda: encoder.record)
     for _ in range(2):
         for side in range(1, MOST_RECORDINGS + 10):
             check(replayed, batch(1, side))
