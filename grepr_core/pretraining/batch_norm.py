@@ -23,6 +23,7 @@ class RunningStatistics:
     """
 
     def __init__(self, module: nn.Module) -> None:
+        self._module = module
         norms = [norm for norm in module.modules() if isinstance(norm, _BatchNorm) and norm.training]
         self._norms = [norm for norm in norms if norm.track_running_stats]
         self._statistics = [b for norm in self._norms for b in (norm.running_mean, norm.running_var) if b is not None]
@@ -31,13 +32,17 @@ class RunningStatistics:
 
     @contextlib.contextmanager
     def step(self) -> Iterator[None]:
-        """Takes in the forward passes of one step, of all workers; all of them must enter and leave it."""
+        """Takes in the module's forward passes of one step, of all workers; all of them must enter and leave it."""
         if not self._norms:
             yield
             return
         before = torch.cat(self._statistics)
         self._passes = 0
-        yield
+        hook = self._module.register_forward_pre_hook(lambda *_: self._next_pass())
+        try:
+            yield
+        finally:
+            hook.remove()
         mean = torch.cat(self._statistics)
         if dist.is_initialized():
             dist.all_reduce(mean)
@@ -49,8 +54,8 @@ class RunningStatistics:
             for count in self._counts:
                 count.sub_(self._passes - 1)
 
-    def next_pass(self) -> None:
-        """Announces a forward pass of the step.
+    def _next_pass(self) -> None:
+        """Prepares for a forward pass of the step.
 
         The k-th has the weight 1 / k in the mean so far, and the first takes the place of what was there. PyTorch
         would take the mean by itself where a momentum is None, but it reads the count from the device, and waits for

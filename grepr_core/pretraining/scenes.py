@@ -19,7 +19,8 @@ class SceneRecipe:
     Attributes:
         kinds: Kinds of distortion a scene, drawn anew for each from all there are.
         levels: Levels of each kind, drawn likewise.
-        side: A longer side of a photograph is cropped to this many pixels, at a place drawn at random.
+        side: A longer side of a photograph is cropped to this many pixels, at a place drawn at random; 0 leaves the
+            photograph whole.
         seed: Of the draws.
     """
 
@@ -78,6 +79,8 @@ def make_scene(photo: NDArray[np.uint8], recipe: SceneRecipe, *, key: int, devic
 
 
 def _cropped(photo: NDArray[np.uint8], side: int, rng: np.random.Generator) -> NDArray[np.uint8]:
+    if not side:
+        return photo
     height, width, _ = photo.shape
     top = int(rng.integers(max(height - side, 0) + 1))
     left = int(rng.integers(max(width - side, 0) + 1))

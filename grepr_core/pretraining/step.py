@@ -69,7 +69,6 @@ class TrainingStep:
         total = torch.zeros((), device=self._device)
         with self._statistics.step():
             for number, batch in enumerate(batches, start=1):
-                self._statistics.next_pass()
                 tensors = tuple(tensor.to(self._device, non_blocking=True) for tensor in batch)
                 with self._shared_gradients(number == len(batches)):
                     with torch.autocast(self._device.type, self._dtype, enabled=self._dtype != torch.float32):
@@ -89,7 +88,7 @@ class TrainingStep:
         return self._model.no_sync()
 
 
-def low_level_loss(model: nn.Module, batch: Batch, *, temperature: float) -> Tensor:
+def low_level_loss(model: nn.Module, batch: Batch, *, temperature: float, separate_views: bool = False) -> Tensor:
     """Computes the quality-aware contrastive loss of some scenes.
 
     Args:
@@ -97,13 +96,24 @@ def low_level_loss(model: nn.Module, batch: Batch, *, temperature: float) -> Ten
         batch: Views (B, 2, D, 3, side, side) uint8 of B scenes, anchor and augmented, and the similarity of their
             versions, (B, D, D) float32.
         temperature: Of the loss.
+        separate_views: Whether anchors and augmented views pass through the model, and its batch normalisation, one
+            after the other, as in the authors' code, and not together.
 
     Returns:
         A scalar, float32.
     """
     views, similarity = batch
-    anchors, augmented = model(as_images(views.flatten(0, 2))).unflatten(0, views.shape[:3]).unbind(1)
+    if separate_views:
+        anchors, augmented = (_features(model, views[:, view]) for view in range(2))
+    else:
+        anchors, augmented = _features(model, views).unbind(1)
     return quality_aware_contrastive_loss(anchors, augmented, similarity, temperature=temperature)
+
+
+def _features(model: nn.Module, views: Tensor) -> Tensor:
+    """Encodes views (..., 3, side, side) uint8 in one forward pass, (..., C)."""
+    features: Tensor = model(as_images(views.flatten(0, -4)))
+    return features.reshape(*views.shape[:-3], -1)
 
 
 def high_level_loss(model: nn.Module, batch: Batch) -> Tensor:

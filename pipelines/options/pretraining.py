@@ -67,8 +67,9 @@ class SceneOptions(PhotosOptions):
     levels: int = 2
     """Levels of each kind, drawn from five."""
 
-    scene_side: int = 384
-    """Crop longer sides of photographs to this many pixels."""
+    scene_side: int | None = None
+    """Crop longer sides of photographs to this many pixels, 0 leaves photographs whole; by default 384, or 0 with
+    --recipe paper."""
 
     def __post_init__(self) -> None:
         """Checks ranges.
@@ -81,13 +82,16 @@ class SceneOptions(PhotosOptions):
             raise ValueError(f"--kinds must be between 1 and {MOST_KINDS}")
         if not 1 <= self.levels <= MOST_LEVELS:
             raise ValueError(f"--levels must be between 1 and {MOST_LEVELS}")
-        if self.scene_side < LEAST_SCENE_SIDE:
-            raise ValueError(f"--scene-side must be at least {LEAST_SCENE_SIDE}, the side of a patch")
+        if self.scene_side and self.scene_side < LEAST_SCENE_SIDE:
+            raise ValueError(f"--scene-side must be 0 or at least {LEAST_SCENE_SIDE}, the side of a patch")
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingOptions(RunOptions):
     """How a stage of pretraining is trained; shared by both."""
+
+    recipe: Literal["paper"] | None = None
+    """'paper' trains as the authors' code does, as far as options go; those that are given beside it count."""
 
     epochs: int = 15
     """Passes through the photographs."""
@@ -108,7 +112,8 @@ class TrainingOptions(RunOptions):
     """Of AdamW."""
 
     precision: Precision = "auto"
-    """Arithmetic of the model; auto goes on as the output was begun, or takes bf16 where all machines have it."""
+    """Arithmetic of the model; auto goes on as the output was begun, or takes bf16 where all machines have it, and is
+    fp32 with --recipe paper."""
 
     device: Device = "auto"
     """Where the model is trained, and scenes are compared; auto takes GPUs where there are any."""
@@ -133,12 +138,14 @@ class TrainingOptions(RunOptions):
     """Folder or URL that the ratings' paths start from."""
 
     def __post_init__(self) -> None:
-        """Checks ranges.
+        """Checks ranges, and takes from the recipe what is not given.
 
         Raises:
             ValueError: Names the option that is out of range.
         """
         super().__post_init__()
+        if self.recipe and self.precision == "auto":
+            object.__setattr__(self, "precision", "fp32")
         for name in ("epochs", "batch", "checkpoint_steps"):
             if getattr(self, name) < 1:
                 raise ValueError(f"--{name.replace('_', '-')} must be at least 1")
@@ -164,8 +171,12 @@ class PretrainLowOptions(SceneOptions, TrainingOptions):
     Example: grepr pretrain low ~/Pictures --output low-run/
     """
 
-    micro_batch: int = 4
-    """Scenes in a forward pass, which share statistics of batch normalisation; bounds the memory."""
+    micro_batch: int | None = None
+    """Scenes in a forward pass, which share statistics of batch normalisation; bounds the memory. By default 4, or the
+    whole batch with --recipe paper."""
+
+    separate_views: bool = False
+    """Normalise anchors and augmented views each by statistics of their own, as the authors' code does."""
 
     grid: int = 7
     """Fragments along each side of a crop."""
@@ -177,16 +188,33 @@ class PretrainLowOptions(SceneOptions, TrainingOptions):
     """Of mirroring the augmented view, for each axis."""
 
     validation_scenes: int | None = None
-    """Scenes held out to measure how often a stronger distortion scores lower; by default a twentieth, at most 64."""
+    """Scenes held out to measure how often a stronger distortion scores lower; by default a twentieth, at most 64, or
+    none with --recipe paper."""
+
+    @property
+    def scenes_a_pass(self) -> int:
+        """Scenes in a forward pass."""
+        return self.micro_batch or (self.batch if self.recipe else 4)
+
+    @property
+    def side(self) -> int:
+        """Pixels that longer sides of photographs are cropped to, 0 where they are not."""
+        return (0 if self.recipe else 384) if self.scene_side is None else self.scene_side
 
     def __post_init__(self) -> None:
-        """Checks ranges.
+        """Checks ranges, and takes from the recipe what is not given.
 
         Raises:
             ValueError: Names the option that is out of range.
         """
         super().__post_init__()
-        for name in ("micro_batch", "grid", "cell"):
+        if self.recipe:
+            object.__setattr__(self, "separate_views", True)
+            if self.validation_scenes is None:
+                object.__setattr__(self, "validation_scenes", 0)
+        if self.micro_batch is not None and self.micro_batch < 1:
+            raise ValueError("--micro-batch must be at least 1")
+        for name in ("grid", "cell"):
             if getattr(self, name) < 1:
                 raise ValueError(f"--{name.replace('_', '-')} must be at least 1")
         if not 0 <= self.flip_probability <= 1:

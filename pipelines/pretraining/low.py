@@ -54,15 +54,16 @@ class LowLevelStage(Stage):
         self._validation, self._training = sorted(order[:held_out]), sorted(order[held_out:])
         self.examples = len(self._training)
         self.images_per_example = 2 * store.recipe.versions
-        self.micro_batch = options.micro_batch
+        self.micro_batch = options.scenes_a_pass
 
     def settings(self) -> dict[str, Any]:
         """Gives the settings of the scenes, the loss and the fragments."""
         options = self._options
-        names = ("micro_batch", "temperature", "grid", "cell", "flip_probability")
+        names = ("temperature", "grid", "cell", "flip_probability", "separate_views")
         return {
             "scenes": asdict(self._store.recipe),
             "validation_scenes": len(self._validation),
+            "micro_batch": self.micro_batch,
             **{name: getattr(options, name) for name in names},
         }
 
@@ -86,7 +87,8 @@ class LowLevelStage(Stage):
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
         """Computes the quality-aware contrastive loss of some scenes."""
-        return low_level_loss(model, batch, temperature=self._options.temperature)
+        options = self._options
+        return low_level_loss(model, batch, temperature=options.temperature, separate_views=options.separate_views)
 
     def validate(self, module: nn.Module, dtype: torch.dtype) -> dict[str, float]:
         """Measures order accuracy on held-out scenes and, with ratings, the SROCC of the linear probe."""
@@ -118,6 +120,6 @@ def run(options: PretrainLowOptions) -> TrainingRecord:
         UserError: The photographs, the ratings or the output cannot be used, or the workers asked for cannot be had.
     """
     probe = open_probe(options.ratings, options.ratings_images, dict(options.storage_options))
-    recipe = SceneRecipe(options.kinds, options.levels, options.scene_side, options.seed)
+    recipe = SceneRecipe(options.kinds, options.levels, options.side, options.seed)
     store = make_scenes(options, recipe, device=options.device)
     return train(LowLevelStage(store, options, probe), options)

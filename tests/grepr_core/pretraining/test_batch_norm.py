@@ -13,14 +13,14 @@ def micro_batches(step: int, count: int) -> Tensor:
 
 def test_running_statistics_take_the_mean_over_the_forward_passes_of_a_step():
     norm = nn.BatchNorm1d(2).train()
-    statistics = RunningStatistics(nn.Sequential(norm, nn.BatchNorm1d(2).eval()))
+    module = nn.Sequential(norm, nn.BatchNorm1d(2).eval())
+    statistics = RunningStatistics(module)
     mean, variance = torch.zeros(2), torch.ones(2)
     for step in range(3):
         parts = micro_batches(step, 2)
         with statistics.step():
             for part in parts:
-                statistics.next_pass()
-                norm(part)
+                module(part)
         mean = 0.9 * mean + 0.1 * parts.mean(dim=1).mean(dim=0)
         variance = 0.9 * variance + 0.1 * parts.var(dim=1, correction=1).mean(dim=0)
     torch.testing.assert_close(norm.running_mean, mean)
@@ -38,7 +38,6 @@ def test_the_mean_is_that_of_pytorch_to_the_bit_and_steps_are_counted(passes: in
         reference.reset_running_stats()
         with statistics.step():
             for part in micro_batches(step, passes):
-                statistics.next_pass()
                 assert torch.equal(norm(part), reference(part))
         for buffer, old in zip((reference.running_mean, reference.running_var), before, strict=True):
             buffer.copy_(old.lerp(buffer, MOMENTUM))

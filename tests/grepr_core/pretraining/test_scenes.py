@@ -50,3 +50,9 @@ def test_key_and_seed_decide_all(picture: np.ndarray):
 
 def test_a_small_photograph_is_taken_whole(picture: np.ndarray):
     assert make_scene(picture, SceneRecipe(kinds=1, levels=1), key=0).versions.shape[1:3] == picture.shape[:2]
+
+
+def test_a_side_of_0_leaves_large_photographs_whole():
+    large = np.asarray(photo(2, (420, 400)))
+    scene = make_scene(large, SceneRecipe(kinds=1, levels=1, side=0), key=0)
+    np.testing.assert_array_equal(scene.versions[0], large)

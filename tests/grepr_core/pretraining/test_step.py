@@ -15,8 +15,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from grepr_core.encoders.high_level import HighLevelEncoder
 from grepr_core.encoders.low_level import LowLevelEncoder
+from grepr_core.pretraining.batch_norm import MOMENTUM
 from grepr_core.pretraining.group_contrast import GroupContrast
-from grepr_core.pretraining.step import Batch, TrainingStep, high_level_loss, low_level_loss
+from grepr_core.pretraining.losses import quality_aware_contrastive_loss
+from grepr_core.pretraining.step import Batch, TrainingStep, as_images, high_level_loss, low_level_loss
 from tests.grepr_core.models import TOWER
 
 aten = torch.ops.aten
@@ -108,13 +110,43 @@ def test_the_fake_sees_what_makes_a_processor_wait(waits: Waits):
     assert waits.seen == ["item", "item", "nonzero", "copy from cpu to meta", "new_tensor", "tensor"]
 
 
-def test_a_step_of_the_first_stage_never_waits(waits: Waits):
-    step = TrainingStep(
-        LowLevelEncoder().train().to("meta"), partial(low_level_loss, temperature=0.5), dtype=torch.float32
-    )
+@pytest.mark.parametrize("separate_views", [False, True])
+def test_a_step_of_the_first_stage_never_waits(waits: Waits, separate_views: bool):
+    loss = partial(low_level_loss, temperature=0.5, separate_views=separate_views)
+    step = TrainingStep(LowLevelEncoder().train().to("meta"), loss, dtype=torch.float32)
     with waits:
         assert step([scenes(), scenes()], 1e-3).is_meta
     assert waits.seen == []
+
+
+def test_separate_views_are_normalised_each_by_its_own_statistics():
+    views = torch.randint(256, (2, 2, 3, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    views[:, 1] //= 4  # Darker, so that statistics of both together are others.
+    similarity = torch.full((2, 3, 3), 0.5).diagonal_scatter(torch.ones(2, 3), dim1=1, dim2=2)
+
+    def encoder() -> LowLevelEncoder:
+        return LowLevelEncoder().train().to(memory_format=torch.channels_last)
+
+    def loss(separate_views: bool) -> Tensor:
+        return low_level_loss(encoder(), (views, similarity), temperature=0.5, separate_views=separate_views)
+
+    # As the authors' training has it: the anchors of all scenes first, then the augmented views.
+    reference = encoder()
+    anchors, augmented = (reference(as_images(views[:, view].flatten(0, 1))).unflatten(0, (2, 3)) for view in range(2))
+    expected = quality_aware_contrastive_loss(anchors, augmented, similarity, temperature=0.5)
+    torch.testing.assert_close(loss(separate_views=True), expected)
+    assert abs(loss(separate_views=False) - expected) > 1e-3
+
+
+def test_running_statistics_take_in_both_views_where_they_are_separate():
+    views = torch.randint(256, (2, 2, 3, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    model = LowLevelEncoder().train()
+    loss = partial(low_level_loss, temperature=0.5, separate_views=True)
+    TrainingStep(model, loss, dtype=torch.float32)([(views, torch.ones(2, 3, 3))], 1e-3)
+    maps = LowLevelEncoder().encoder.conv1(as_images(views.flatten(0, 2)))
+    # Both views have as many pixels, so the mean over both is that of their means.
+    torch.testing.assert_close(model.encoder.bn1.running_mean, MOMENTUM * maps.mean(dim=(0, 2, 3)))
+    assert model.encoder.bn1.num_batches_tracked == 1
 
 
 @pytest.mark.parametrize("batch_norm", ["eval", "train"])

@@ -105,6 +105,36 @@ def test_loss_compares_the_versions_of_each_scene_in_two_views(store: SceneStore
     torch.testing.assert_close(loss, torch.stack(expected).mean())
 
 
+def test_recipe_of_the_paper_is_the_authors_settings():
+    made = PretrainLowOptions(source="", output="", recipe="paper")
+    named = {name: getattr(made, name) for name in ("kinds", "levels", "grid", "cell", "epochs", "batch", "precision")}
+    assert named == {"kinds": 4, "levels": 2, "grid": 7, "cell": 32, "epochs": 15, "batch": 8, "precision": "fp32"}
+    rates = (made.learning_rate, made.final_learning_rate, made.warmup_epochs, made.weight_decay, made.temperature)
+    assert rates == (1e-4, 1e-6, 0, 0.05, 0.5)
+    assert (made.scenes_a_pass, made.side, made.validation_scenes, made.separate_views) == (8, 0, 0, True)
+    usual = PretrainLowOptions(source="", output="")
+    assert (usual.scenes_a_pass, usual.side, usual.validation_scenes, usual.separate_views) == (4, 384, None, False)
+
+
+def test_options_beside_the_recipe_count_even_at_their_usual_values():
+    given = {"micro_batch": 4, "scene_side": 384, "validation_scenes": 32, "precision": "bf16"}
+    made = PretrainLowOptions(source="", output="", recipe="paper", **given)
+    assert (made.scenes_a_pass, made.side, made.validation_scenes, made.precision) == (4, 384, 32, "bf16")
+    assert PretrainLowOptions(source="", output="", recipe="paper", batch=16).scenes_a_pass == 16
+
+
+def test_the_recipe_reaches_the_scenes_the_loss_and_the_settings(store: SceneStore):
+    stage = LowLevelStage(store, PretrainLowOptions(source="", output="", recipe="paper"))
+    assert stage.examples == 11
+    assert stage.settings() | {"micro_batch": 8, "separate_views": True} == stage.settings()
+    views, similarity = (tensor[None] for tensor in stage.example(0, 0))
+    passes = []
+    encoder = LowLevelEncoder()
+    encoder.register_forward_pre_hook(lambda _, images: passes.append(len(images[0])))
+    stage.loss(encoder, (views, similarity))
+    assert passes == [5, 5]
+
+
 def test_a_trained_encoder_loads_strictly_and_was_watched(store: SceneStore, rated: Path, tmp_path: Path):
     probe = open_probe(f"{rated}/ratings.csv", str(rated), {})
     assert len(probe.uris) == 25
