@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     import open_clip
 
 PROMPTS = ("a good photo.", "a bad photo.")
+#: CLIP's name of what its attention pool adds to each position.
+POSITIONS = "visual.attnpool.positional_embedding"
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,8 @@ class HighLevelEncoder(nn.Module):
 
     Args:
         tower: Shape and normalisation of the tower.
+        positions: Whether the attention pool has CLIP's positional embedding all the same, for images of the tower's
+            own size alone: to be trained as the authors' code does, not to score.
 
     Attributes:
         tower: As given.
@@ -67,7 +71,7 @@ class HighLevelEncoder(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, tower: TowerConfig) -> None:
+    def __init__(self, tower: TowerConfig, *, positions: bool = False) -> None:
         from open_clip.modified_resnet import ModifiedResNet
 
         super().__init__()
@@ -77,19 +81,25 @@ class HighLevelEncoder(nn.Module):
         self.feature_blocks = (tower.feature_size,)
         with torch.random.fork_rng(devices=[]):
             self.visual = ModifiedResNet(tower.layers, tower.feature_size, tower.heads, tower.image_size, tower.width)
-            self.visual.attnpool = AttentionPool(tower.width * 32, tower.heads, tower.feature_size)
+            self.visual.attnpool = AttentionPool(
+                tower.width * 32,
+                tower.heads,
+                tower.feature_size,
+                positions=(tower.image_size // 32) ** 2 if positions else None,
+            )
         self.register_buffer("text_features", torch.zeros(len(PROMPTS), tower.feature_size))
         # On the device once and for all: made anew for each batch, they would be waited for.
         for name in ("mean", "std"):
             self.register_buffer(name, torch.tensor(getattr(tower, name))[:, None, None], persistent=False)
 
     @classmethod
-    def from_state(cls, config: Mapping[str, Any], state: Mapping[str, Tensor]) -> Self:
+    def from_state(cls, config: Mapping[str, Any], state: Mapping[str, Tensor], *, positions: bool = False) -> Self:
         """Rebuilds an encoder from what ``config`` and ``state_dict`` gave.
 
         Args:
             config: As ``config`` returned it, possibly by way of JSON.
             state: As ``state_dict`` returned it, any floating point dtype.
+            positions: Whether it has the positional embedding.
 
         Returns:
             The encoder in evaluation mode, float32.
@@ -97,13 +107,18 @@ class HighLevelEncoder(nn.Module):
         Raises:
             RuntimeError: Keys are missing, unexpected or of another shape; the message names them.
         """
-        encoder = cls(from_record(TowerConfig, config))
+        encoder = cls(from_record(TowerConfig, config), positions=positions)
         encoder.load_state_dict(state, strict=True)
         return encoder.eval()
 
     def config(self) -> dict[str, Any]:
         """Describes the tower in JSON's types, for ``from_state``."""
         return asdict(self.tower)
+
+    def without_positions(self) -> Self:
+        """Copies the encoder as it scores: on the CPU, in evaluation mode, without positional embedding."""
+        state = {name: tensor for name, tensor in self.state_dict().items() if name != POSITIONS}
+        return self.from_state(self.config(), state)
 
     def forward(self, images: Tensor) -> Tensor:
         """Encodes images of any one size.
@@ -133,7 +148,7 @@ class HighLevelEncoder(nn.Module):
 
 
 class AttentionPool(nn.Module):
-    """CLIP's attention pool without its positional embedding.
+    """CLIP's attention pool, by default without its positional embedding.
 
     The mean over all positions attends to itself and to every position. As there is one query a head, it is
     cheaper to project that query than every key, q·(K x) = (Kᵀ q)·x, and the weighted sum of the tokens than
@@ -143,26 +158,30 @@ class AttentionPool(nn.Module):
         channels: Channels C of the feature map.
         heads: Attention heads; divides ``channels``.
         feature_size: Length D of the result.
+        positions: Positions H W of the only feature maps that it takes, each of which, as their mean, has an embedding
+            added; None for any number without.
     """
 
-    def __init__(self, channels: int, heads: int, feature_size: int) -> None:
+    def __init__(self, channels: int, heads: int, feature_size: int, *, positions: int | None = None) -> None:
         super().__init__()
         self.heads = heads
         self.q_proj = nn.Linear(channels, channels)
         self.k_proj = nn.Linear(channels, channels)
         self.v_proj = nn.Linear(channels, channels)
         self.c_proj = nn.Linear(channels, feature_size)
+        self.positional_embedding = None if positions is None else nn.Parameter(torch.zeros(positions + 1, channels))
         # It shifts all scores of a head alike, which the softmax takes out again.
         self.k_proj.bias.requires_grad_(False)
 
     def forward(self, maps: Tensor) -> Tensor:
         """Pools feature maps (N, C, H, W) into features (N, D)."""
         positions = maps.flatten(2).transpose(1, 2)
-        mean = positions.mean(dim=1, keepdim=True)
-        tokens = torch.cat([mean, positions], dim=1)
+        tokens = torch.cat([positions.mean(dim=1, keepdim=True), positions], dim=1)
+        if self.positional_embedding is not None:
+            tokens = tokens + self.positional_embedding
 
         channels = tokens.shape[-1]
-        query = self.q_proj(mean).view(-1, self.heads, channels // self.heads)
+        query = self.q_proj(tokens[:, :1]).view(-1, self.heads, channels // self.heads)
         key = self.k_proj.weight.view(self.heads, -1, channels)
         value = self.v_proj.weight.view(self.heads, -1, channels)
         # (N, heads, C): the heads are the queries of one attention over the bare tokens.
@@ -174,7 +193,7 @@ class AttentionPool(nn.Module):
 
 
 @torch.no_grad()
-def load_open_clip(architecture: str, pretrained: str | None = None) -> HighLevelEncoder:
+def load_open_clip(architecture: str, pretrained: str | None = None, *, positions: bool = False) -> HighLevelEncoder:
     """Takes the visual tower and the features of the prompts out of an open_clip model.
 
     Weights are loaded in float32, strictly, and without running code a checkpoint may carry.
@@ -186,6 +205,7 @@ def load_open_clip(architecture: str, pretrained: str | None = None) -> HighLeve
             archives say so themselves.
         pretrained: A tag such as ``openai``, or a local checkpoint: a state dict or training checkpoint of
             open_clip (.pt, .safetensors), or OpenAI's own archive (``RN50.pt``).
+        positions: Whether to keep the positional embedding, for training.
 
     Returns:
         The encoder in evaluation mode, float32, on the CPU.
@@ -215,9 +235,10 @@ def load_open_clip(architecture: str, pretrained: str | None = None) -> HighLeve
         std=list(visual.image_std),
     )
     state = {f"visual.{name}": tensor for name, tensor in visual.state_dict().items()}
-    del state["visual.attnpool.positional_embedding"]
+    if not positions:
+        del state[POSITIONS]
     state["text_features"] = model.encode_text(tokens, normalize=True)
-    return HighLevelEncoder.from_state(asdict(tower), state)
+    return HighLevelEncoder.from_state(asdict(tower), state, positions=positions)
 
 
 def brings_weights(architecture: str) -> bool:

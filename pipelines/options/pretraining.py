@@ -253,9 +253,13 @@ class PretrainHighOptions(PhotosOptions, TrainingOptions):
     frozen_head: bool = False
     """Leave the head at its random weights, as the authors' code does."""
 
-    batch_norm: Literal["eval", "train"] = "eval"
-    """Normalise by the statistics CLIP came with, or by those of each worker's batch, as the authors' code does. With
-    train, the result depends on the number of workers."""
+    batch_norm: Literal["eval", "train"] | None = None
+    """Normalise by the statistics CLIP came with (eval), or by those of each worker's batch, as the authors' code does
+    (train); by default eval, or train with --recipe paper. With train, the result depends on the number of workers."""
+
+    positional_embedding: bool = False
+    """Keep CLIP's positional embedding in training, as the authors' code does, for crops of CLIP's own size; scoring
+    drops it in any case."""
 
     learning_rate: float = 1e-6
     """Of Adam, after the warm-up."""
@@ -274,13 +278,21 @@ class PretrainHighOptions(PhotosOptions, TrainingOptions):
         """Photographs in each of the two groups."""
         return max(2, self.batch // 32) if self.group_size is None else self.group_size
 
+    @property
+    def normalisation(self) -> Literal["eval", "train"]:
+        """By which statistics batch normalisation works."""
+        return self.batch_norm or ("train" if self.recipe else "eval")
+
     def __post_init__(self) -> None:
-        """Checks ranges.
+        """Checks ranges, and takes from the recipe what is not given.
 
         Raises:
             ValueError: Names the option that is out of range.
         """
         super().__post_init__()
+        if self.recipe:
+            for name in ("frozen_head", "positional_embedding"):
+                object.__setattr__(self, name, True)
         if self.crop < 32:
             raise ValueError("--crop must be at least 32")
         if not 2 <= self.images_a_group <= self.batch // 2:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from grepr_core.decoding.images import Limits
 from grepr_core.encoders.high_level import HighLevelEncoder
 from grepr_core.encoders.inference import optimise_for_inference
+from grepr_core.errors import UserError
 from grepr_core.pretraining.group_contrast import GroupContrast, centre_crop
 from grepr_core.pretraining.scenes import Scene, SceneRecipe
 from grepr_core.pretraining.step import Batch, as_images, high_level_loss
@@ -66,9 +67,9 @@ class HighLevelStage(Stage):
         """Gives the settings of CLIP, the crops and the loss."""
         options = self._options
         names = ("architecture", "pretrained", "crop", "max_pixels", "temperature", "projection_size", "frozen_head")
-        return {name: getattr(options, name) for name in names} | {
+        return {name: getattr(options, name) for name in (*names, "positional_embedding")} | {
             "group_size": options.images_a_group,
-            "batch_norm": options.batch_norm,
+            "batch_norm": options.normalisation,
         }
 
     def build(self) -> nn.Module:
@@ -76,12 +77,16 @@ class HighLevelStage(Stage):
         options = self._options
         initial = Folder(options.output, options.storage_options).child(INITIAL_FOLDER)
         return GroupContrast(
-            HighLevelEncoder.from_state(initial.read_json(HIGH_CONFIG_FILE), load(initial.read(HIGH_WEIGHTS_FILE))),
+            HighLevelEncoder.from_state(
+                initial.read_json(HIGH_CONFIG_FILE),
+                load(initial.read(HIGH_WEIGHTS_FILE)),
+                positions=options.positional_embedding,
+            ),
             group_size=options.images_a_group,
             temperature=options.temperature,
             projection_size=options.projection_size,
             train_head=not options.frozen_head,
-            batch_norm=options.batch_norm,
+            batch_norm=options.normalisation,
             seed=options.seed,
         )
 
@@ -95,10 +100,13 @@ class HighLevelStage(Stage):
         return high_level_loss(model, batch)
 
     def validate(self, module: nn.Module, dtype: torch.dtype) -> dict[str, float]:
-        """Measures how far apart the pseudo-labels lie and, with ratings, the SROCC of the linear probe."""
+        """Measures how far apart the pseudo-labels lie and, with ratings, the SROCC of the linear probe.
+
+        Both by the encoder as it scores, without positional embedding.
+        """
         device = next(module.parameters()).device
         model = cast(GroupContrast, module)
-        encoder = optimise_for_inference(model.encoder, device, dtype)
+        encoder = optimise_for_inference(model.encoder.without_positions(), device, dtype)
         watched, labels = min(WATCHED, self.examples), []
         with torch.inference_mode():
             for start in range(0, watched, WATCHED_AT_ONCE):
@@ -112,8 +120,8 @@ class HighLevelStage(Stage):
         return {name: value for name, value in metrics.items() if value is not None}
 
     def save(self, module: nn.Module, output: Folder) -> None:
-        """Writes the encoder, without the head, as :meth:`HighLevelEncoder.from_state` takes it."""
-        _write_encoder(cast(GroupContrast, module).encoder, output)
+        """Writes the encoder as it scores, without the head, as :meth:`HighLevelEncoder.from_state` takes it."""
+        _write_encoder(cast(GroupContrast, module).encoder.without_positions(), output)
 
 
 def run(options: PretrainHighOptions) -> TrainingRecord:
@@ -138,12 +146,18 @@ def run(options: PretrainHighOptions) -> TrainingRecord:
 def _provide_initial(options: PretrainHighOptions) -> None:
     """Loads CLIP and leaves its tower for the workers, unless an earlier run of the same command has done so."""
     initial = Folder(options.output, options.storage_options).child(INITIAL_FOLDER)
-    settings = {"architecture": options.architecture, "pretrained": options.pretrained}
+    names = ("architecture", "pretrained", "positional_embedding")
+    settings = {name: getattr(options, name) for name in names}
     if initial.exists(HIGH_WEIGHTS_FILE):
         check_settings(initial, settings, defaults=option_defaults(PretrainHighOptions), holds="weights")
         return
     named = f"--architecture {options.architecture} --pretrained {options.pretrained}"
-    encoder = load_clip(options.architecture, options.pretrained, named=named)
+    encoder = load_clip(options.architecture, options.pretrained, named=named, positions=options.positional_embedding)
+    if options.positional_embedding and options.crop != encoder.tower.image_size:
+        raise UserError(
+            f"--positional-embedding, of --recipe paper too: that of {options.architecture} is for crops of "
+            f"{encoder.tower.image_size} pixels, not of --crop {options.crop}; leave one of the two out"
+        )
     initial.write_json(SETTINGS_FILE, settings)
     _write_encoder(encoder, initial)
 

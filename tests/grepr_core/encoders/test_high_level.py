@@ -54,6 +54,14 @@ def encoder(checkpoint: str) -> HighLevelEncoder:
     return load_open_clip("tiny", checkpoint)
 
 
+def test_with_positions_the_tower_is_clips_own_at_its_own_size(clip: open_clip.CLIP, checkpoint: str):
+    kept = load_open_clip("tiny", checkpoint, positions=True)
+    with torch.inference_mode():
+        torch.testing.assert_close(kept(photos()), clip.visual(normalised(photos())), rtol=1e-3, atol=1e-4)
+        assert not torch.allclose(kept(photos()), load_open_clip("tiny", checkpoint)(photos()), rtol=1e-2)
+    assert_same(kept.without_positions(), load_open_clip("tiny", checkpoint))
+
+
 def photos(height: int = 64, width: int = 64, count: int = 2) -> Tensor:
     return torch.rand(count, 3, height, width, generator=torch.Generator().manual_seed(1))
 

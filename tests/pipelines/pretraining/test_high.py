@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from grepr_core.encoders.high_level import HighLevelEncoder, load_open_clip
+from grepr_core.encoders.high_level import POSITIONS, HighLevelEncoder, load_open_clip
 from grepr_core.errors import UserError
 from grepr_core.pretraining.group_contrast import centre_crop
 from grepr_core.storage import Folder
@@ -157,6 +157,37 @@ def test_frozen_head_and_moving_statistics_reproduce_the_authors(options, tmp_pa
         assert torch.equal(after[name], before[name]), name
     for name in ("encoder.visual.bn1.running_mean", "encoder.visual.conv1.weight"):
         assert not torch.equal(after[name], before[name]), name
+
+
+def test_recipe_of_the_paper_is_the_authors_settings() -> None:
+    made = PretrainHighOptions(source="s", output="o", recipe="paper")
+    assert (made.frozen_head, made.normalisation, made.positional_embedding) == (True, "train", True)
+    assert (made.precision, made.crop, made.batch, made.images_a_group, made.epochs) == ("fp32", 224, 128, 4, 15)
+    assert (made.learning_rate, made.final_learning_rate, made.warmup_epochs) == (1e-6, None, 2.5)
+    assert (made.weight_decay, made.temperature, made.projection_size) == (0, 0.5, 128)
+    given = PretrainHighOptions(source="s", output="o", recipe="paper", batch_norm="eval", precision="bf16")
+    assert (given.normalisation, given.precision) == ("eval", "bf16")
+    assert PretrainHighOptions(source="s", output="o").normalisation == "eval"
+
+
+def test_positional_embedding_is_trained_and_left_out_of_the_result(options, tmp_path: Path) -> None:
+    made = options(tmp_path / "run", epochs=1, warmup_epochs=0.0, positional_embedding=True)
+    record = run(made)
+    assert record.settings["positional_embedding"] is True
+    stage = HighLevelStage(SceneStore(Folder(str(tmp_path / "run/crops"))), made)
+    before = stage.build().state_dict()["encoder." + POSITIONS]
+    newest = max((tmp_path / "run/checkpoints").glob("*.safetensors"))
+    assert not torch.equal(load_file(newest)["model.encoder." + POSITIONS], before)
+    assert POSITIONS not in tower(tmp_path / "run")
+    encoder = HighLevelEncoder.from_state(
+        json.loads((tmp_path / "run/high_level.json").read_text()), tower(tmp_path / "run")
+    )
+    assert encoder(torch.rand(1, 3, 40, 90)).isfinite().all()
+
+
+def test_positional_embedding_is_for_crops_of_clips_own_size(options, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="crops of 64 pixels, not of --crop 96"):
+        run(options(tmp_path / "run", crop=96, positional_embedding=True))
 
 
 def test_ratings_are_watched_and_change_nothing(options, tmp_path: Path) -> None:
