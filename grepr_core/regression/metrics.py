@@ -33,7 +33,7 @@ def srocc(predicted: Floats, mos: Floats) -> float:
 def plcc(predicted: Floats, mos: Floats) -> float:
     """Pearson's linear correlation, in [-1, 1], of the predictions as they are.
 
-    Papers often fit a curve first, which is ``plcc(logistic_fit(predicted, mos), mos)``.
+    Papers often fit a curve first, as :func:`plcc_logistic` does.
 
     Args:
         predicted: (N,) predicted quality.
@@ -46,6 +46,22 @@ def plcc(predicted: Floats, mos: Floats) -> float:
         ValueError: The lengths differ, are below 2, a value is not finite, or all predictions or ratings are equal.
     """
     return float(stats.pearsonr(*_varying(predicted, mos)).statistic)
+
+
+def plcc_logistic(predicted: Floats, mos: Floats) -> float:
+    """Pearson's linear correlation after :func:`logistic_fit` on these very ratings.
+
+    Args:
+        predicted: (N,) predicted quality.
+        mos: (N,) mean opinion scores.
+
+    Returns:
+        The correlation, in [0, 1] since the curve may fall.
+
+    Raises:
+        ValueError: The lengths differ, are below 2, a value is not finite, or all predictions or ratings are equal.
+    """
+    return plcc(logistic_fit(predicted, mos), mos)
 
 
 def krocc(predicted: Floats, mos: Floats) -> float:
@@ -141,6 +157,7 @@ class LabelBudgetResult:
         splits: Draws of that many.
         srocc: Spearman's rank correlation.
         plcc: Pearson's correlation, no curve fitted.
+        plcc_logistic: Pearson's correlation after :func:`logistic_fit` on the test images, as papers report it.
         krocc: Kendall's rank correlation.
         srocc_by_draw: Spearman's rank correlation of each draw. Draw i is the same at every number of labels.
     """
@@ -149,6 +166,7 @@ class LabelBudgetResult:
     splits: int
     srocc: Spread
     plcc: Spread
+    plcc_logistic: Spread
     krocc: Spread
     srocc_by_draw: tuple[float, ...]
 
@@ -219,9 +237,9 @@ def few_label_protocol(
             candidates, test = _split(len(mos), train, np.random.default_rng([seed, draw]))
             chosen = candidates[:labels]
             predicted = fit(*(part[chosen] for part in training))(features[test])
-            agreement.append([metric(predicted, mos[test]) for metric in (srocc, plcc, krocc)])
-        sroccs, plccs, kroccs = zip(*agreement, strict=True)
-        spreads = (Spread.of(sroccs), Spread.of(plccs), Spread.of(kroccs))
+            agreement.append([metric(predicted, mos[test]) for metric in (srocc, plcc, plcc_logistic, krocc)])
+        sroccs, plccs, fitted, kroccs = zip(*agreement, strict=True)
+        spreads = (Spread.of(sroccs), Spread.of(plccs), Spread.of(fitted), Spread.of(kroccs))
         results.append(LabelBudgetResult(labels, draws, *spreads, srocc_by_draw=sroccs))
     return results
 

@@ -9,7 +9,7 @@ from grepr_core.regression.metrics import LabelBudgetResult, Spread
 
 def curve(sroccs: dict[int, np.ndarray]) -> list[LabelBudgetResult]:
     return [
-        LabelBudgetResult(n, len(draws), *[Spread.of(draws.tolist())] * 3, srocc_by_draw=tuple(draws.tolist()))
+        LabelBudgetResult(n, len(draws), *[Spread.of(draws.tolist())] * 4, srocc_by_draw=tuple(draws.tolist()))
         for n, draws in sroccs.items()
     ]
 

@@ -5,7 +5,16 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from grepr_core.regression.metrics import Spread, few_label_protocol, krocc, logistic_fit, plcc, rmse, srocc
+from grepr_core.regression.metrics import (
+    Spread,
+    few_label_protocol,
+    krocc,
+    logistic_fit,
+    plcc,
+    plcc_logistic,
+    rmse,
+    srocc,
+)
 
 Array = NDArray[np.float64]
 
@@ -93,7 +102,7 @@ def test_logistic_relation_is_found(direction):
     predicted = 1000 * quality + 5
     fitted = logistic_fit(predicted, mos)
     assert rmse(fitted, mos) < 1e-4
-    assert abs(plcc(predicted, mos)) < 0.97 < plcc(fitted, mos)
+    assert abs(plcc(predicted, mos)) < 0.97 < plcc(fitted, mos) == plcc_logistic(predicted, mos)
 
 
 @pytest.mark.filterwarnings("error")
@@ -158,7 +167,8 @@ def test_protocol_gives_the_metrics_of_its_draws():
         return lambda others: others @ weights
 
     (result,) = few_label_protocol(features, mos, train, label_counts=(12,), splits=5, fit=fit)
-    for spread, metric in ((result.srocc, srocc), (result.plcc, plcc), (result.krocc, krocc)):
+    measured = (result.srocc, result.plcc, result.plcc_logistic, result.krocc)
+    for spread, metric in zip(measured, (srocc, plcc, plcc_logistic, krocc), strict=True):
         low, median, high = np.percentile([metric(p, mos[~train]) for p in predictions], [25, 50, 75])
         assert dataclasses.astuple(spread) == pytest.approx((median, low, high, 5))
     assert result.srocc_by_draw == tuple(srocc(p, mos[~train]) for p in predictions)

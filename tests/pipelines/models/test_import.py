@@ -134,6 +134,7 @@ def test_the_bundle_says_how_it_scores(bundle: Bundle):
     assert bundle.regressor is None
     assert bundle.pristine.count == 150
     assert set(bundle.card["sha256"]) == {"low", "high", "pristine"}
+    assert "fp16 on CUDA" in bundle.card["published_figures"]
 
 
 @pytest.mark.usefixtures("warm_process")
