@@ -286,7 +286,7 @@ def score_entries(
     with tempfile.TemporaryDirectory(prefix="grepr-") as temporary:
         output = Folder(temporary)
         manifest = write_manifest(entries, output.child(MANIFEST_FOLDER), source=source, largest_shard=LARGEST_SHARD)
-        record = score_manifest(manifest, output, bundle, options, features=True)
+        record = score_manifest(manifest, output, bundle, options, features="float32")
         return read_scores(output), record
 
 

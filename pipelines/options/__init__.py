@@ -23,7 +23,14 @@ from pipelines.options.pretraining import (
 )
 from pipelines.options.ratings import EvaluateOptions, FitOptions, LabelOptions
 from pipelines.options.results import FilterOptions, ReportOptions
-from pipelines.options.scoring import DemoOptions, LakeOptions, ManifestOptions, NightlyOptions, ScoreOptions
+from pipelines.options.scoring import (
+    DemoOptions,
+    FeaturesDtype,
+    LakeOptions,
+    ManifestOptions,
+    NightlyOptions,
+    ScoreOptions,
+)
 from pipelines.options.shared import (
     HAND_OVER,
     LARGEST_SHARD,
@@ -38,6 +45,7 @@ __all__ = [
     "LARGEST_SHARD",
     "DemoOptions",
     "EvaluateOptions",
+    "FeaturesDtype",
     "FilterOptions",
     "FitOptions",
     "LabelOptions",

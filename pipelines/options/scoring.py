@@ -1,11 +1,13 @@
 """The options of ``grepr manifest``, ``score``, ``nightly`` and ``demo``."""
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
 from pipelines.options.shared import Duration, ScoringOptions, SourceOptions
+
+FeaturesDtype = Literal["float16", "float32"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,8 +36,27 @@ class LakeOptions(SourceOptions, ScoringOptions):
     features: bool = False
     """Also write the features, so that a regressor can be fitted on them."""
 
+    features_dtype: FeaturesDtype = "float16"
+    """What --features are rounded to. float32 keeps all that the model gives, takes twice the room, and is what every
+    reader of Parquet knows."""
+
     retry_failed: bool = False
     """Redo the images that failed for reasons that may have passed: missing, denied, timeout, crashed."""
+
+    @property
+    def written_features(self) -> FeaturesDtype | None:
+        """What features are written as; None where they are not."""
+        return self.features_dtype if self.features else None
+
+    def __post_init__(self) -> None:
+        """Checks what does not go together.
+
+        Raises:
+            ValueError: Names the options.
+        """
+        super().__post_init__()
+        if self.features_dtype != "float16" and not self.features:
+            raise ValueError("--features-dtype is for --features; give both, or leave it out")
 
 
 @dataclass(frozen=True, kw_only=True)

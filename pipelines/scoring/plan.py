@@ -81,7 +81,9 @@ def run(options: ScoreOptions) -> Plan:
                 source=manifest.source,
                 largest_shard=max(1, images // (workers.count * SHARDS_A_WORKER)),
             )
-            record = score_manifest(chosen, sample, scoring_model(options.model), options, features=options.features)
+            record = score_manifest(
+                chosen, sample, scoring_model(options.model), options, features=options.written_features
+            )
         finally:
             sample.remove()
     speed = record.images_per_second or math.nan

@@ -27,7 +27,7 @@ from grepr_core.errors import UserError, without_secrets
 from grepr_core.storage import Folder, absolute
 from grepr_core.web.access import for_reading
 from pipelines.lake.manifest import MANIFEST_FILE, MANIFEST_FOLDER, Manifest, find_or_make_manifest, given_manifest
-from pipelines.options import LakeOptions, ScoreOptions, ScoringOptions
+from pipelines.options import FeaturesDtype, LakeOptions, ScoreOptions, ScoringOptions
 from pipelines.running.precision import recorded_precision, settle_precision
 from pipelines.running.progress import Progress
 from pipelines.running.run_files import RUN_FILE
@@ -102,7 +102,7 @@ def score_listed(options: ScoreOptions, output: Folder, model: BundleHeader, loc
         output,
         model,
         options,
-        features=options.features,
+        features=options.written_features,
         retry=options.retry_failed,
         since=Folder(options.since, options.storage_options) if options.since else None,
         lock=lock,
@@ -139,7 +139,7 @@ def check_finished(record: RunRecord, options: LakeOptions, output: Folder, mode
 def scored_otherwise(before: dict[str, Any], source: str, options: LakeOptions, model: BundleHeader) -> str:
     """Says which settings of a run, whatever its images, differ from those that a command has."""
     images = before.get("images"), before.get("manifest")
-    return changes(before, _settings(source, *images, model, options, options.features), DEFAULTS)
+    return changes(before, _settings(source, *images, model, options, options.written_features), DEFAULTS)
 
 
 def other_images(before: dict[str, Any], manifest: Manifest) -> str:
@@ -199,7 +199,7 @@ def score_manifest(
     model: BundleHeader,
     options: ScoringOptions,
     *,
-    features: bool = False,
+    features: FeaturesDtype | None = None,
     retry: bool = False,
     since: Folder | None = None,
     lock: RunLock | None = None,
@@ -211,7 +211,7 @@ def score_manifest(
         output: Where to.
         model: What ``options.model`` names.
         options: How images are scored.
-        features: Whether features are written.
+        features: What features are written as; None where they are not.
         retry: Whether failures that may have passed are tried again.
         since: Output of an earlier run, whose rows are taken over for images that have not changed.
         lock: On the output, where another command may come to it.
@@ -332,7 +332,7 @@ def _job(
     options: ScoringOptions,
     precision: Precision,
     workers: Workers,
-    features: bool,
+    features: FeaturesDtype | None,
     retry: bool,
     since: "ray.ObjectRef[OldScores] | None",
 ) -> ScoringJob:
@@ -366,7 +366,7 @@ def _settings(
     manifest: str | None,
     model: BundleHeader,
     options: ScoringOptions,
-    features: bool,
+    features: FeaturesDtype | None,
 ) -> dict[str, Any]:
     return {
         **source_settings(source),
@@ -377,7 +377,8 @@ def _settings(
         "precision": model.resolve_precision(options.precision),
         "max_pixels": options.max_pixels or model.view.pixels,
         "limits": asdict(_limits(options)),
-        "features": features,
+        "features": features is not None,
+        "features_dtype": features or "float16",
         "zero_shot": options.zero_shot,
         # An earlier version could decode on the GPU, which garbled photos now and then.
         "gpu_decode": False,

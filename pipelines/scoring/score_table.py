@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from grepr_core.decoding.images import Status
 from grepr_core.scoring.image_score import ImageScore
 from grepr_core.storage import Folder, from_record
+from pipelines.options import FeaturesDtype
 from pipelines.running.shard_files import (
     BrokenShard,
     add_footer,
@@ -31,11 +32,12 @@ SCORES_FOLDER = "scores"
 TRANSIENT = frozenset({Status.MISSING, Status.DENIED, Status.TIMEOUT, Status.CRASHED})
 
 
-def schema(feature_size: int | None = None) -> pa.Schema:
+def schema(feature_size: int | None = None, features_dtype: FeaturesDtype = "float16") -> pa.Schema:
     """Gives the schema of every scores file.
 
     Args:
         feature_size: Length of the feature vectors, where they are written.
+        features_dtype: What they are written as.
 
     Returns:
         The schema.
@@ -60,7 +62,7 @@ def schema(feature_size: int | None = None) -> pa.Schema:
         pa.field("model_id", pa.string(), nullable=False),
     ]
     if feature_size is not None:
-        fields.insert(-1, pa.field("features", pa.list_(pa.float16(), feature_size)))
+        fields.insert(-1, pa.field("features", pa.list_(pa.type_for_alias(features_dtype), feature_size)))
     return pa.schema(fields)
 
 
@@ -100,7 +102,12 @@ class ShardSummary:
 
 
 def make_table(
-    images: pa.Table, scores: "Sequence[ImageScore]", *, model_id: str, feature_size: int | None = None
+    images: pa.Table,
+    scores: "Sequence[ImageScore]",
+    *,
+    model_id: str,
+    feature_size: int | None = None,
+    features_dtype: FeaturesDtype = "float16",
 ) -> pa.Table:
     """Joins a shard's images with their scores.
 
@@ -109,14 +116,15 @@ def make_table(
         scores: One for each of its rows, in order.
         model_id: Of the bundle.
         feature_size: Length of the feature vectors, where they are written.
+        features_dtype: What they are written as.
 
     Returns:
         A table with :func:`schema`.
     """
     columns: dict[str, Any] = {"model_id": [model_id] * len(scores)}
     if feature_size is not None:
-        columns["features"] = _features_array([score.features for score in scores], feature_size)
-    wanted = schema(feature_size)
+        columns["features"] = _features_array([score.features for score in scores], feature_size, features_dtype)
+    wanted = schema(feature_size, features_dtype)
     for name in wanted.names:
         if name in images.column_names:
             columns[name] = images[name]
@@ -125,8 +133,8 @@ def make_table(
     return pa.table({name: columns[name] for name in wanted.names}, schema=wanted)
 
 
-def _features_array(features: Sequence[np.ndarray | None], size: int) -> pa.Array:
-    values = np.zeros((len(features), size), np.float16)
+def _features_array(features: Sequence[np.ndarray | None], size: int, dtype: FeaturesDtype) -> pa.Array:
+    values = np.zeros((len(features), size), dtype)
     missing = np.array([f is None for f in features], bool)
     for row, vector in zip(values, features, strict=True):
         row[:] = 0 if vector is None else vector
@@ -194,7 +202,10 @@ def read_shard(folder: Folder, shard: int, columns: Sequence[str] | None = None)
     """
     table = read_table(folder, shard, columns)
     features = table.schema.field("features").type if "features" in table.column_names else None
-    known = schema(None if features is None else features.list_size)
+    if features is None:
+        known = schema()
+    else:
+        known = schema(features.list_size, "float32" if features.value_type == pa.float32() else "float16")
     return fill_columns(table, known if columns is None else pa.schema([f for f in known if f.name in columns]))
 
 

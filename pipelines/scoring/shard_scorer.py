@@ -20,6 +20,7 @@ from pipelines.lake.fetch import Fetcher
 from pipelines.lake.image_reader import Fetched
 from pipelines.lake.manifest import ENTRY_COLUMNS, Manifest
 from pipelines.lake.sources import Entry
+from pipelines.options import FeaturesDtype
 from pipelines.running.precision import check_precision
 from pipelines.running.shard_files import shard_name
 from pipelines.running.shard_worker import ShardWorker
@@ -60,7 +61,7 @@ class ScoringJob:
         threads: CPU threads of the process that compute, or with a GPU decode.
         limits: Of the images.
         max_pixels: Area that images are seen at; None takes the bundle's.
-        features: Whether features are written.
+        features: What features are written as; None where they are not.
         zero_shot: Whether the low-level zero-shot score is given where the score does not depend on it.
         timeout: Seconds that reading one image may take.
         hang_timeout: Seconds that decoding and scoring one image may take before the process is given up.
@@ -79,7 +80,7 @@ class ScoringJob:
     threads: int
     limits: Limits
     max_pixels: int | None
-    features: bool
+    features: FeaturesDtype | None
     zero_shot: bool
     timeout: float
     hang_timeout: float
@@ -129,7 +130,7 @@ class ShardScorer(ShardWorker):
             max_pixels=job.max_pixels,
             decode_threads=job.threads,
             zero_shot=job.zero_shot,
-            features=job.features,
+            features=job.features is not None,
         )
         self._fetcher = Fetcher(
             limits=job.limits,
@@ -180,6 +181,7 @@ class ShardScorer(ShardWorker):
             scores,
             model_id=self._scorer.bundle.model_id,
             feature_size=self._scorer.feature_size if self._job.features else None,
+            features_dtype=self._job.features or "float16",
         )
         table = kept.joined_by(table)
         ended = time.time()

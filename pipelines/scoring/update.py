@@ -118,7 +118,7 @@ def _score_update(
         update,
         model,
         options,
-        features=options.features,
+        features=options.written_features,
         since=output,
         lock=lock,
     )

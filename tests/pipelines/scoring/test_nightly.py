@@ -39,7 +39,7 @@ def begin(scores: Path, day: int, **others: Any) -> Folder:
     """Leaves a night as the command leaves it when it ends before its time."""
     folder = Folder(f"{scores}/2026-03-{day:02d}")
     (options,) = night(scores / "nowhere", day)
-    settings = score._settings("/lake", 9, "digest", score.scoring_model("grepr-lite"), options, features=True)
+    settings = score._settings("/lake", 9, "digest", score.scoring_model("grepr-lite"), options, "float16")
     folder.write_json("settings.json", settings | others)
     return folder
 

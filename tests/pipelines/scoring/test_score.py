@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from grepr_core.bundles.bundle import save_bundle
@@ -18,7 +19,7 @@ from grepr_core.storage import Folder
 from pipelines.lake.manifest import Manifest
 from pipelines.lake.manifest import run as make_manifest
 from pipelines.options import ManifestOptions, ScoreOptions
-from pipelines.scoring.score import _record, _settings, run
+from pipelines.scoring.score import _record, _settings, run, scored_otherwise
 from pipelines.scoring.score_table import ShardSummary, read_scores
 from tests.grepr_core.models import full_bundle
 from tests.lake import SMALL_VIEW, check_invariants, jpeg, make_lake, photo
@@ -40,7 +41,7 @@ def lake(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_model_with_both_paths_fills_every_column(lake: Path, tmp_path: Path):
     save_bundle(full_bundle(), str(tmp_path / "model"))
     where = {"source": str(lake), "output": str(tmp_path / "out"), "model": str(tmp_path / "model")}
-    options = ScoreOptions(**where, features=True, zero_shot=True, workers=1)
+    options = ScoreOptions(**where, features=True, features_dtype="float32", zero_shot=True, workers=1)
     record = run(options)
     table = check_invariants(tmp_path / "out")
     assert record.counts == {"scored": 70}
@@ -48,6 +49,8 @@ def test_a_model_with_both_paths_fills_every_column(lake: Path, tmp_path: Path):
         assert table[name].null_count == 0
     assert len(set(table["score"].to_pylist())) == 70
     assert len(table["features"][0]) == 32 + 128
+    features = np.stack(table["features"].to_numpy())
+    assert not np.array_equal(features, features.astype(np.float16)), "they are rounded"
     assert set(table["model_id"].to_pylist()) == {record.settings["model_id"]}
 
 
@@ -75,6 +78,18 @@ def test_notes_of_processes_that_died_are_cleared_away(lake: Path, tmp_path: Pat
     check_invariants(tmp_path / "out")
 
 
+def test_outputs_of_before_hold_half_precision(tmp_path: Path):
+    model = BundleHeader("m")
+    options = ScoreOptions(source="/lake", output=str(tmp_path), features=True)
+    before = _settings("/lake", 1, "digest", model, options, "float16")
+    del before["features_dtype"]
+    assert scored_otherwise(before | {"precision": "auto"}, "/lake", options, model) == ""
+    changed = scored_otherwise(before, "/lake", replace(options, features_dtype="float32"), model)
+    assert "features_dtype 'float16' became 'float32'" in changed
+    with pytest.raises(ValueError, match="--features-dtype is for --features"):
+        ScoreOptions(source="/lake", output=str(tmp_path), features_dtype="float32")
+
+
 @pytest.mark.usefixtures("pool_in_this_process")
 def test_secrets_stay_out_of_the_record(lake: Path, tmp_path: Path):
     (tmp_path / "one").mkdir()
@@ -91,7 +106,7 @@ def test_so_do_those_of_urls(tmp_path: Path):
     source = "https://me:SECRET@photos.example/a.csv?sig=SECRET"
     options = ScoreOptions(source=source, output=str(tmp_path / "out"))
     manifest = Manifest(Folder(str(tmp_path)), source, 1, 0, (), "digest")
-    settings = _settings(manifest.source, 1, "digest", BundleHeader("m"), options, features=False)
+    settings = _settings(manifest.source, 1, "digest", BundleHeader("m"), options, None)
     record = _record(ShardSummary(), ShardSummary(), settings, options, None, 1.0)
     assert record.options["source"] == settings["source"] == "https://***@photos.example/a.csv?sig=***"
 

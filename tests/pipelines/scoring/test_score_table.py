@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from pipelines.scoring.score_table import (
     ShardSummary,
     make_table,
     read_scores,
+    read_shard,
     read_summary,
     schema,
     write_shard,
@@ -58,6 +60,18 @@ def test_values_land_in_their_columns():
         "model_id": "m",
     }
     assert (rows[1]["status"], rows[1]["error"], rows[1]["features"]) == ("missing", "no such file", None)
+
+
+def test_features_are_rounded_to_half_precision_unless_told_otherwise(tmp_path: Path):
+    exact = replace(SCORED, features=np.array([1 / 3, 2e5, 1e-9], np.float32))
+    rounded = make_table(images(1), [SCORED], model_id="m", feature_size=3)
+    assert rounded.schema.field("features").type.value_type == pa.float16()
+    folder = Folder(str(tmp_path))
+    table = make_table(images(2), [exact, FAILED], model_id="m", feature_size=3, features_dtype="float32")
+    write_shard(folder, 0, table, ShardSummary(2))
+    read = read_shard(folder, 0)
+    assert read.schema.equals(schema(3, "float32"))
+    assert read["features"].to_pylist() == [exact.features.tolist(), None]
 
 
 def test_only_whole_files_count_as_finished(tmp_path: Path):
