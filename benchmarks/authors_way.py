@@ -1,9 +1,9 @@
 """The zero-shot score as the method's authors compute it, from their formulas; a program of its own.
 
-One image at a time, in float32 and PyTorch's default layout, nothing folded, one process with PyTorch's default threads
-(all cores). All images go through the low-level path first and then through the high-level path, so each is decoded
-twice. All patches of an image are one batch, whatever its size. Prints JSON: images a second without loading the model,
-and the scores by the photo's name.
+One image at a time, in float32, as their code computes on a CPU (on CUDA it has CLIP in float16), and PyTorch's default
+layout, nothing folded, one process with PyTorch's default threads (all cores). All images go through the low-level path
+first and then through the high-level path, so each is decoded twice. All patches of an image are one batch, whatever
+its size. Prints JSON: images a second without loading the model, and the scores by the photo's name.
 
 Example: python benchmarks/authors_way.py BUNDLE FOLDER
 """

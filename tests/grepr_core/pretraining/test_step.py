@@ -9,9 +9,7 @@ import pytest
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
 from torch.testing._internal.distributed.fake_pg import FakeStore
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from grepr_core.encoders.high_level import HighLevelEncoder
 from grepr_core.encoders.low_level import LowLevelEncoder
@@ -20,57 +18,7 @@ from grepr_core.pretraining.group_contrast import GroupContrast
 from grepr_core.pretraining.losses import quality_aware_contrastive_loss
 from grepr_core.pretraining.step import Batch, TrainingStep, as_images, high_level_loss, low_level_loss
 from tests.grepr_core.models import TOWER
-
-aten = torch.ops.aten
-
-
-class MadeFromValues(TorchFunctionMode):
-    """Names the functions that make tensors on the device of values of Python, which are copied and waited for."""
-
-    def __init__(self, seen: list[str]) -> None:
-        super().__init__()
-        self._seen = seen
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        made = func(*args, **(kwargs or {}))
-        if func in (torch.tensor, torch.as_tensor, Tensor.new_tensor) and made.is_meta:
-            self._seen.append(func.__name__)
-        return made
-
-
-class Waits(TorchDispatchMode):
-    """Names the operations for which a processor would wait for a GPU, in whose place the device ``meta`` is.
-
-    What reads otherwise, such as ``tolist`` or a mask as an index, is an error on this device.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.seen: list[str] = []
-        self._made = MadeFromValues(self.seen)
-
-    def __enter__(self) -> "Waits":
-        self._made.__enter__()
-        return super().__enter__()
-
-    def __exit__(self, *error: Any) -> None:
-        super().__exit__(*error)
-        self._made.__exit__(*error)
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        on_device = any(isinstance(value, Tensor) and value.is_meta for value in args)
-        if func is aten.nonzero.default and on_device:
-            self.seen.append("nonzero")
-            return torch.zeros(1, args[0].ndim, dtype=torch.long, device="meta")
-        if func is aten._local_scalar_dense.default and on_device:
-            self.seen.append("item")
-            return 1
-        if func is aten._to_copy.default and not kwargs.get("non_blocking"):
-            target = torch.device(kwargs.get("device") or args[0].device)
-            if target != args[0].device:
-                self.seen.append(f"copy from {args[0].device} to {target}")
-        return func(*args, **kwargs)
+from tests.grepr_core.waits import Waits
 
 
 @pytest.fixture
@@ -100,14 +48,6 @@ def two_workers() -> Iterator[None]:
         yield
     finally:
         dist.destroy_process_group()
-
-
-def test_the_fake_sees_what_makes_a_processor_wait(waits: Waits):
-    value = torch.ones(2, device="meta")
-    with waits:
-        float(value[0]), bool(value[0]), value.nonzero(), torch.zeros(2).to("meta"), value.new_tensor([1.0])
-        torch.tensor([1.0], device="meta"), torch.zeros(2).to("meta", non_blocking=True), value.new_zeros(3)
-    assert waits.seen == ["item", "item", "nonzero", "copy from cpu to meta", "new_tensor", "tensor"]
 
 
 @pytest.mark.parametrize("separate_views", [False, True])
