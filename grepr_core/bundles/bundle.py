@@ -40,8 +40,8 @@ from grepr_core.zero_shot.gaussian import DISTANCES, Distance, Gaussian
 class Bundle(BundleHeader):
     """A scoring model.
 
-    The features of an image are those of the high-level encoder followed by those of the low-level encoder, of which a
-    bundle has at least one.
+    The features of an image are those of the high-level encoder followed by those of the low-level encoder, unless that
+    is there for its zero-shot score only. A bundle has at least one of the two.
 
     Attributes:
         high: Encoder of the high-level path: CLIP, or EfficientNet-Lite0 in its place.
@@ -64,10 +64,10 @@ class Bundle(BundleHeader):
         """Checks that there are features, and names it knows.
 
         Raises:
-            ValueError: There is no encoder, or an unknown distance or precision.
+            ValueError: There are no features, or an unknown distance or precision.
         """
-        if self.high is None and self.low is None:
-            raise ValueError("a bundle needs a high-level or a low-level encoder")
+        if not self.feature_blocks:
+            raise ValueError("a bundle needs the features of a high-level or a low-level encoder")
         if self.distance not in DISTANCES:
             raise ValueError(f"unknown distance {self.distance!r}")
         if self.precision not in get_args(Precision):

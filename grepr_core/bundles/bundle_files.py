@@ -20,7 +20,7 @@ from grepr_core.errors import UserError
 from grepr_core.regression.regressor import Regressor
 from grepr_core.storage import Folder, absolute
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 CONFIG_FILE = "config.json"
 SUMS_FILE = "SHA256SUMS"
 LOW_FILE, HIGH_FILE = "low.safetensors", "high.safetensors"

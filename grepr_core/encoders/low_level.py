@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from grepr_core.encoders.resnet18 import CHANNELS, ResNet18
 from grepr_core.encoders.statistics import MapStatistics
 
-FrameFeatures = Literal["head", "stages", "first_stage"]
+FrameFeatures = Literal["head", "stages", "first_stage", "none"]
 #: Length of the statistics of each stage.
 STAGE_BLOCKS = tuple(2 * channels for channels in CHANNELS)
 
@@ -24,7 +24,8 @@ class LowLevelEncoder(nn.Module):
         seed: Decides the initial weights. PyTorch's global random state is left alone.
         frame_features: What describes a whole photograph to the regressor: the output of the ``head``, as in the
             published code; or mean and standard deviation of the feature maps of all four ``stages``, or of the
-            ``first_stage`` alone, which costs a third and is what a strong high-level encoder lacks most.
+            ``first_stage`` alone, which costs a third and is what a strong high-level encoder lacks most. With ``none``
+            the encoder is for zero-shot scores only.
 
     Attributes:
         feature_size: 128, the length of the head's output.
@@ -72,7 +73,7 @@ class LowLevelEncoder(nn.Module):
     @property
     def feature_blocks(self) -> tuple[int, ...]:
         """Lengths of the blocks of frame features: one, or that of each stage, means followed by deviations."""
-        return {"head": (self.feature_size,), "stages": STAGE_BLOCKS, "first_stage": STAGE_BLOCKS[:1]}[
+        return {"head": (self.feature_size,), "stages": STAGE_BLOCKS, "first_stage": STAGE_BLOCKS[:1], "none": ()}[
             self.frame_features
         ]
 
@@ -83,7 +84,7 @@ class LowLevelEncoder(nn.Module):
             images: (N, 3, H, W) float32 RGB in [0, 1].
 
         Returns:
-            (N, sum of ``feature_blocks``) float32 features.
+            (N, sum of ``feature_blocks``) float32 features; there must be some.
         """
         if self.frame_features == "head":
             projections: Tensor = self(images)

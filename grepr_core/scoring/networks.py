@@ -31,7 +31,7 @@ class Encoded(NamedTuple):
 
 
 class Networks:
-    """Both encoders of a bundle, prepared for one device."""
+    """The encoders of a bundle that are needed, prepared for one device."""
 
     def __init__(
         self,
@@ -56,10 +56,12 @@ class Networks:
             replayed: Whether a GPU replays what it did with the last batch of a shape,
                 see :mod:`grepr_core.encoders.graphs`.
         """
-        self._high = optimise_for_inference(bundle.high, device, dtype, fused=fused) if bundle.high else None
-        self._low = optimise_for_inference(bundle.low, device, dtype, fused=fused) if bundle.low else None
         self._zero_shot = zero_shot
         self._features = features
+        self._low_features = features and bundle.low is not None and bool(bundle.low.feature_blocks)
+        low = bundle.low if zero_shot or self._low_features else None
+        self._high = optimise_for_inference(bundle.high, device, dtype, fused=fused) if bundle.high else None
+        self._low = optimise_for_inference(low, device, dtype, fused=fused) if low else None
         self._patches_at_once = GPU_PATCHES if device.type == "cuda" else CPU_PATCHES
         # Patches keep a GPU busy for longer than it takes to launch their operations.
         self._encode: Encode = (
@@ -92,7 +94,7 @@ class Networks:
             if isinstance(self._high, HighLevelEncoder):
                 cosines = self._high.quality_cosines(features[-1])
         if self._low is not None:
-            if self._features:
+            if self._low_features:
                 features.append(self._low.encode_frames(images))
             if self._zero_shot:
                 patches = torch.stack([self._encode_patches(self._low, image) for image in images])

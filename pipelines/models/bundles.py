@@ -98,6 +98,8 @@ def build(options: ModelBuildOptions) -> Bundle:
     low = _low_part(options.low) if options.low is not None else None
     if low is not None and options.low_features is not None:
         low.encoder.frame_features = options.low_features
+    if low is not None and options.high is None and not low.encoder.feature_blocks:
+        raise UserError(f"--low {options.low}: without its features, name --high too, or give --low-features head")
     high = _high_part(options.high, options.pretrained) if options.high is not None else None
     bundles = [part.bundle for part in (low, high) if part is not None and part.bundle is not None]
     view = bundles[0].view if bundles else Bundle.view

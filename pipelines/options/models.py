@@ -61,9 +61,10 @@ class ModelBuildOptions:
     """How the low-level zero-shot score compares with pristine patches: without the bias of few patches (corrected), or
     as published (mvg); by default what the bundle named by --low says, or else corrected."""
 
-    low_features: Literal["head", "stages", "first_stage"] | None = None
+    low_features: Literal["head", "stages", "first_stage", "none"] | None = None
     """What the regressor sees of the low-level encoder: the output of its head, as published, or statistics of all
-    stages, or of the first; by default what the bundle named by --low says, or else the head."""
+    stages, or of the first; with none it is there for the zero-shot score only, and costs nothing without --zero-shot.
+    By default what the bundle named by --low says, or else the head."""
 
     half: bool = False
     """Store the weights in half precision."""

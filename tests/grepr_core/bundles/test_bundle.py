@@ -144,8 +144,9 @@ def test_a_bundle_on_another_file_system(bundle: Bundle):
 
 
 def test_a_bundle_must_have_features():
-    with pytest.raises(ValueError, match="encoder"):
-        Bundle("nothing")
+    for low in (None, LowLevelEncoder(frame_features="none")):
+        with pytest.raises(ValueError, match="encoder"):
+            Bundle("nothing", low=low)
 
 
 def test_a_bundle_knows_whether_it_has_a_score(bundle: Bundle):

@@ -15,7 +15,9 @@ from grepr_core.decoding.images import Failure, Limits, Photo, Status, decode
 from grepr_core.decoding.transfer import HostTransfer
 from grepr_core.decoding.view import AtMost
 from grepr_core.encoders.fused_cpu import can_fuse
+from grepr_core.encoders.low_level import LowLevelEncoder
 from grepr_core.encoders.precision import Precision
+from grepr_core.regression.regressor import Regressor
 from grepr_core.scoring.image_score import ImageScore
 from grepr_core.scoring.scorer import Scorer
 from grepr_core.zero_shot.scores import high_level_score, low_level_distance, low_level_score
@@ -249,6 +251,23 @@ def test_the_low_level_zero_shot_score_can_be_left_out_where_a_regressor_scores(
     assert without.score == whole.score
     [needed] = Scorer(full_bundle(regressor=False), device="cpu", precision="fp32", zero_shot=False).score(contents)
     assert needed.score == pytest.approx(needed.score_low + needed.score_high)
+
+
+def test_a_low_level_encoder_without_features_is_there_for_its_zero_shot_score_only(monkeypatch: pytest.MonkeyPatch):
+    full = full_bundle()
+    ridge = Regressor(np.zeros(32), np.ones(32), np.full(32, 0.1), 0.5, 1.0)
+    low = LowLevelEncoder(seed=2, frame_features="none").eval()
+    bundle = replace(full, low=low, regressor=ridge)
+    contents = [jpeg(photo(0))]
+    [whole] = Scorer(bundle, device="cpu", precision="fp32").score(contents)
+    [expected] = Scorer(full, device="cpu", precision="fp32").score(contents)
+    assert whole.features.shape == (32,)
+    assert whole.score_low == pytest.approx(expected.score_low, abs=1e-6)
+    monkeypatch.delattr(LowLevelEncoder, "forward")
+    monkeypatch.delattr(LowLevelEncoder, "encode_frames")
+    [without] = Scorer(bundle, device="cpu", precision="fp32", zero_shot=False).score(contents)
+    assert without.score == whole.score
+    assert without.score_low is None
 
 
 def test_batches_under_way_are_bounded_and_keep_their_places():

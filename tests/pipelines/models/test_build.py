@@ -213,6 +213,17 @@ def test_runs_of_both_stages_make_a_bundle(published: Published, tmp_path: Path)
         build(ModelBuildOptions(low=options.low, output=str(tmp_path / "wrong")))
 
 
+def test_a_low_level_encoder_may_keep_its_features_to_itself(lite: str, tmp_path: Path):
+    options = {"low": lite, "high": "efficientnet_lite0", "low_features": "none"}
+    build(ModelBuildOptions(**options, output=str(tmp_path / "model")))
+    bundle = load_bundle(str(tmp_path / "model"))
+    assert bundle.feature_blocks == SemanticEncoder.feature_blocks
+    assert bundle.low is not None
+    assert bundle.has_score
+    with pytest.raises(UserError, match="--low-features head"):
+        build(ModelBuildOptions(low=lite, low_features="none", output=str(tmp_path / "nothing")))
+
+
 def test_parts_that_cannot_be_had(tmp_path: Path, published: Published):
     semantic = Bundle("semantic", high=load_bundle("grepr-lite").high)
     save_bundle(semantic, str(tmp_path / "semantic"))
