@@ -13,6 +13,7 @@ from safetensors.torch import save as save_tensors
 from torch import nn
 
 from grepr_core.bundles.bundle_files import (
+    AXIS_FILE,
     CONFIG_FILE,
     EFFICIENTNET_LITE0,
     FORMAT_VERSION,
@@ -33,6 +34,7 @@ from grepr_core.encoders.precision import Precision
 from grepr_core.encoders.semantic import SemanticEncoder, load_semantic_encoder
 from grepr_core.errors import UserError
 from grepr_core.regression.regressor import Regressor
+from grepr_core.zero_shot.axis import QualityAxis
 from grepr_core.zero_shot.gaussian import DISTANCES, Distance, Gaussian
 
 
@@ -48,6 +50,8 @@ class Bundle(BundleHeader):
         low: Encoder of the low-level path.
         pristine: Statistics of the low-level features of pristine patches; without them there is no low-level
             zero-shot score.
+        axis: Between good and bad photographs in the features of a high-level encoder that has no prompts; without it
+            such an encoder has no zero-shot score.
         regressor: From features to quality; without it the score is the sum of the zero-shot scores.
         distance: How the low-level zero-shot score measures the distance to the pristine statistics.
         half_weights: Whether the weights of the encoders are stored in half precision.
@@ -59,15 +63,20 @@ class Bundle(BundleHeader):
     regressor: Regressor | None = None
     distance: Distance = "corrected"
     half_weights: bool = False
+    axis: QualityAxis | None = None
 
     def __post_init__(self) -> None:
         """Checks that there are features, and names it knows.
 
         Raises:
-            ValueError: There are no features, or an unknown distance or precision.
+            ValueError: There are no features, an axis is not one of theirs, or a distance or precision is unknown.
         """
         if not self.feature_blocks:
             raise ValueError("a bundle needs the features of a high-level or a low-level encoder")
+        if self.axis is not None and (
+            not isinstance(self.high, SemanticEncoder) or len(self.axis.direction) != self.high.feature_size
+        ):
+            raise ValueError("a quality axis belongs to the features of a high-level encoder without prompts")
         if self.distance not in DISTANCES:
             raise ValueError(f"unknown distance {self.distance!r}")
         if self.precision not in get_args(Precision):
@@ -81,8 +90,17 @@ class Bundle(BundleHeader):
     @property
     def has_score(self) -> bool:
         """Whether there is a way from features to a score: a regressor, or a zero-shot score of either path."""
-        zero_shot_low = self.low is not None and self.pristine is not None
-        return self.regressor is not None or zero_shot_low or isinstance(self.high, HighLevelEncoder)
+        return self.regressor is not None or self.has_score_low or self.has_score_high
+
+    @property
+    def has_score_low(self) -> bool:
+        """Whether there is a zero-shot score of the low-level path."""
+        return self.low is not None and self.pristine is not None
+
+    @property
+    def has_score_high(self) -> bool:
+        """Whether there is a zero-shot score of the high-level path: by prompts, or by an axis."""
+        return self.axis is not None or isinstance(self.high, HighLevelEncoder)
 
 
 def save_bundle(bundle: Bundle, url: str) -> Bundle:
@@ -143,6 +161,8 @@ def _serialise(bundle: Bundle) -> dict[str, bytes]:
         arrays = {"mean": bundle.pristine.mean, "covariance": bundle.pristine.covariance}
         contents[PRISTINE_FILE] = save_arrays(arrays)
         config["pristine"] = {"patches": bundle.pristine.count, "distance": bundle.distance}
+    if bundle.axis is not None:
+        contents[AXIS_FILE] = save_arrays(bundle.axis.to_arrays())
     if bundle.regressor is not None:
         contents[REGRESSOR_FILE] = save_arrays(bundle.regressor.to_arrays())
     return {CONFIG_FILE: (json.dumps(config, indent=2, ensure_ascii=False) + "\n").encode(), **contents}
@@ -185,6 +205,7 @@ def _deserialise(files: BundleFiles) -> Bundle:
         high=high,
         low=low,
         pristine=pristine,
+        axis=QualityAxis.from_arrays(load_arrays(contents[AXIS_FILE])) if AXIS_FILE in contents else None,
         regressor=files.regressor,
         # Older bundles name none of these.
         half_weights=config.get("half_weights", False),

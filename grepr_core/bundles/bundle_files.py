@@ -1,6 +1,7 @@
 """The files of a model bundle: JSON and numbers only, with checksums.
 
-``config.json`` tells what the files are; ``*.safetensors`` hold encoder weights, pristine statistics and the regressor;
+``config.json`` tells what the files are; ``*.safetensors`` hold encoder weights, pristine statistics, the axis between
+good and bad photographs, and the regressor;
 ``SHA256SUMS`` (as ``sha256sum -c`` reads it) is written last and identifies the model. Reading them needs no PyTorch;
 :mod:`grepr_core.bundles.bundle` makes a model of them.
 """
@@ -25,6 +26,7 @@ CONFIG_FILE = "config.json"
 SUMS_FILE = "SHA256SUMS"
 LOW_FILE, HIGH_FILE = "low.safetensors", "high.safetensors"
 PRISTINE_FILE, REGRESSOR_FILE = "pristine.safetensors", "regressor.safetensors"
+AXIS_FILE = "axis.safetensors"
 #: Kinds of encoder as ``config.json`` names them.
 LOW_LEVEL, OPEN_CLIP, EFFICIENTNET_LITE0 = "resnet18", "open_clip", "efficientnet_lite0"
 #: Area that photographs are seen at where a bundle says nothing else.
@@ -88,7 +90,8 @@ class BundleFiles:
     def has_score(self) -> bool:
         """Whether there is a way from features to a score; see :attr:`grepr_core.bundles.bundle.Bundle.has_score`."""
         zero_shot_low = "low" in self.config and "pristine" in self.config
-        return REGRESSOR_FILE in self.contents or zero_shot_low or self.config.get("high", {}).get("kind") == OPEN_CLIP
+        zero_shot_high = AXIS_FILE in self.contents or self.config.get("high", {}).get("kind") == OPEN_CLIP
+        return REGRESSOR_FILE in self.contents or zero_shot_low or zero_shot_high
 
     @property
     def regressor(self) -> Regressor | None:
@@ -103,7 +106,8 @@ class BundleFiles:
             Name, identity, parts, scale, and the card that the bundle carries.
         """
         parts = {key: value for key, value in self.config.items() if key != "card"}
-        return {"model_id": self.model_id, **parts, "regressor": REGRESSOR_FILE in self.contents, **self.config["card"]}
+        held = {"quality_axis": AXIS_FILE in self.contents, "regressor": REGRESSOR_FILE in self.contents}
+        return {"model_id": self.model_id, **parts, **held, **self.config["card"]}
 
     @classmethod
     def read(cls, name_or_url: str) -> Self:

@@ -114,7 +114,7 @@ class Scorer:
             self._device,
             dtype,
             zero_shot=bundle.pristine is not None and (zero_shot or bundle.regressor is None),
-            features=features or bundle.regressor is not None,
+            features=features or bundle.regressor is not None or bundle.axis is not None,
         )
         self._limits = limits
         self._view = bundle.view.at(max_pixels) if max_pixels else bundle.view
@@ -260,7 +260,10 @@ class Scorer:
         patches: NDArray[np.float32],
         enlargement: NDArray[np.float64],
     ) -> list["_Prediction"]:
+        axis = self.bundle.axis
         high = high_level_score(*cosines.T.astype(np.float64)) if cosines.size else None
+        if axis is not None:
+            high = axis.score(features[:, : len(axis.direction)])
         low = low_level_score(np.array([self._distance(image) for image in patches])) if patches.size else None
         regressor = self.bundle.regressor
         scores: NDArray[np.float64] | None

@@ -48,7 +48,7 @@ def low_level_score(distance: Score) -> Score:
     Returns:
         Quality, higher is better: in (0, 0.5] for distances from 0 up; a little above 0.5 for corrected ones below 0.
     """
-    return _sigmoid(-distance / DISTANCE_SCALE)
+    return sigmoid(-distance / DISTANCE_SCALE)
 
 
 def high_level_score(cos_good: Score, cos_bad: Score, *, slope: float = COSINE_SLOPE) -> Score:
@@ -62,7 +62,7 @@ def high_level_score(cos_good: Score, cos_bad: Score, *, slope: float = COSINE_S
     Returns:
         Quality in (0, 1), higher is better; 0.5 for equal cosines.
     """
-    return _sigmoid(slope * (cos_good - cos_bad))
+    return sigmoid(slope * (cos_good - cos_bad))
 
 
 def combined_score(low: Score, high: Score) -> Score:
@@ -78,7 +78,8 @@ def combined_score(low: Score, high: Score) -> Score:
     return low + high
 
 
-def _sigmoid(value: Score) -> Score:
+def sigmoid(value: Score) -> Score:
+    """Gives 1 / (1 + exp(-value))."""
     # Most models score without, and would wait a fifth of a second for SciPy.
     from scipy.special import expit  # noqa: PLC0415
 

@@ -4,7 +4,7 @@ import itertools
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -21,7 +21,6 @@ from grepr_core.bundles.published_checkpoints import (
     load_published_low_level,
     published_bundle,
 )
-from grepr_core.decoding.images import Failure, Limits, decode
 from grepr_core.decoding.view import AtMost, Lattice, View
 from grepr_core.encoders.high_level import HighLevelEncoder, brings_weights
 from grepr_core.encoders.inference import optimise_for_inference, resolve_device
@@ -31,9 +30,10 @@ from grepr_core.errors import UserError
 from grepr_core.storage import Folder
 from grepr_core.zero_shot.gaussian import Distance, Gaussian, patch_statistics
 from grepr_core.zero_shot.patches import select_pristine_patches
-from pipelines.lake.fetch import Fetcher
 from pipelines.lake.sources import Listing
 from pipelines.models.clip import load_clip
+from pipelines.models.photographs import decoded
+from pipelines.models.quality_axis import LowLevelScorer, make_axis
 from pipelines.options import ModelBuildOptions, ModelImportOptions
 from pipelines.running.progress import Progress
 from pipelines.running.run_files import HIGH_CONFIG_FILE, HIGH_WEIGHTS_FILE, LOW_WEIGHTS_FILE, RUN_FILE
@@ -114,7 +114,15 @@ def build(options: ModelBuildOptions) -> Bundle:
         card["pristine_photographs"] = photographs
     elif low is not None and low.bundle is not None and low.bundle.pristine is not None:
         pristine, distance = low.bundle.pristine, options.distance or low.bundle.distance
-    paths = (low is not None and pristine is not None, high is not None and isinstance(high.encoder, HighLevelEncoder))
+    axis = high.bundle.axis if high is not None and high.bundle is not None else None
+    if options.unrated is not None:
+        assert high is not None
+        assert options.pristine is not None
+        if not isinstance(high.encoder, SemanticEncoder):
+            raise UserError(f"--high {options.high}: CLIP's prompts give its zero-shot score; leave --unrated out")
+        scorer = LowLevelScorer(low.encoder, pristine, distance) if low is not None and pristine is not None else None
+        axis, counts = make_axis(high.encoder, options.pristine, options.unrated, view, scorer)
+        card["quality_axis_from"] = counts
     bundle = Bundle(
         options.name or Path(options.output).name,
         high=high.encoder if high is not None else None,
@@ -122,17 +130,18 @@ def build(options: ModelBuildOptions) -> Bundle:
         pristine=pristine,
         distance=distance,
         half_weights=options.half,
+        axis=axis,
         view=view,
-        # Each zero-shot score lies in (0, 1).
-        scale=(0.0, float(max(1, sum(paths)))),
         card=card,
     )
+    # Each zero-shot score lies in (0, 1).
+    bundle = replace(bundle, scale=(0.0, float(max(1, bundle.has_score_low + bundle.has_score_high))))
     if not bundle.has_score:
         log.info(
             "the model has features but no way from them to a score yet; fit one with 'grepr fit RATINGS.csv "
             "--images FOLDER --model %s --output BUNDLE'%s",
             options.output,
-            "" if low is None else ", or build it with --pristine",
+            ", or build it with --pristine" if low is not None else ", or build it with --pristine and --unrated",
         )
     return save_bundle(bundle, options.output)
 
@@ -227,33 +236,23 @@ def _statistics(encoder: LowLevelEncoder, batches: Iterable[Tensor]) -> Gaussian
 
 def _pristine_statistics(encoder: LowLevelEncoder, source: str, view: View) -> tuple[Gaussian, int]:
     """Gives the statistics of the patches of pristine photographs, and the number of those that could be read."""
-    photographs = list(Listing(source))
     least = LEAST_PATCHES_A_FEATURE * encoder.feature_size
-    fetcher = Fetcher(limits=Limits(), timeout=60)
-    failures: list[str] = []
+    count = 0
 
     def patches() -> Iterator[Tensor]:
-        for photo, (content, _) in zip(photographs, fetcher.read(photographs), strict=True):
-            # Scaled down as an image that is scored would be, but never up, by which they would lose their sharpness.
-            image = content if isinstance(content, Failure) else decode(content, view=AtMost(view.pixels))
-            if isinstance(image, Failure):
-                failures.append(f"{photo.uri}: {image.error}")
-                shown.update(1, 1)
-                continue
-            rgb = torch.from_numpy(image.rgb).permute(2, 0, 1)
-            yield select_pristine_patches(rgb.float() / 255)
-            shown.update(1, 0)
+        nonlocal count
+        # Scaled down as an image that is scored would be, but never up, by which they would lose their sharpness.
+        for photo in decoded(list(Listing(source)), AtMost(view.pixels), what="encoding pristine photographs"):
+            count += 1
+            yield select_pristine_patches(torch.from_numpy(photo).permute(2, 0, 1).float() / 255)
 
-    with closing(Progress(len(photographs), what="encoding pristine photographs", unit="photo")) as shown:
-        batches = (batch for batch in patches() if len(batch))
-        first = next(batches, None)
-        statistics = _statistics(encoder, itertools.chain([first], batches)) if first is not None else None
-    for failure in failures:
-        log.warning("%s; left out", failure)
+    batches = (batch for batch in patches() if len(batch))
+    first = next(batches, None)
+    statistics = _statistics(encoder, itertools.chain([first], batches)) if first is not None else None
     found = statistics.count if statistics is not None else 0
     if statistics is None or found < least:
         raise UserError(
-            f"--pristine {source}: {len(photographs) - len(failures)} photographs gave {found} sharp and colourful "
-            f"patches; at least {least} are needed, so add photographs"
+            f"--pristine {source}: {count} photographs gave {found} sharp and colourful patches; at least {least} are "
+            "needed, so add photographs"
         )
-    return statistics, len(photographs) - len(failures)
+    return statistics, count

@@ -35,7 +35,7 @@ class ModelVerifyOptions:
 class ModelBuildOptions:
     """Put encoders together into a bundle.
 
-    Without CLIP and without pristine statistics it has no score before 'grepr fit' has fitted one.
+    Without CLIP and without photographs to compare with it has no score before 'grepr fit' has fitted one.
 
     Example: grepr model build --low grepr-lite --high open_clip:RN50-quickgelu --pretrained openai --output grepr-clip
     """
@@ -51,7 +51,11 @@ class ModelBuildOptions:
 
     pristine: str | None = None
     """Folder of clean, sharp photographs that the low-level zero-shot score compares with; replaces the statistics that
-    a bundle named by --low has."""
+    a bundle named by --low has. With --unrated, the high-level one as well."""
+
+    unrated: str | None = None
+    """Photographs as they come, of any source, for a high-level zero-shot score without CLIP: where an image lies
+    between the --pristine ones and distorted versions of them, measured by how unrated photographs differ."""
 
     max_pixels: int | None = None
     """See every photo at about this many pixels, scaled up or down; by default as the bundle that an encoder is taken
@@ -83,8 +87,10 @@ class ModelBuildOptions:
         """
         if self.low is None and self.high is None:
             raise ValueError("--low, --high or both must be given")
-        if self.pristine is not None and self.low is None:
-            raise ValueError("--pristine is for the low-level encoder; name one with --low")
+        if self.pristine is not None and self.low is None and self.unrated is None:
+            raise ValueError("--pristine is for the low-level encoder; name one with --low, or give --unrated as well")
+        if self.unrated is not None and (self.pristine is None or self.high is None):
+            raise ValueError("--unrated goes with --high and --pristine")
         if self.pretrained is not None and not (self.high or "").startswith("open_clip:"):
             raise ValueError("--pretrained goes with --high open_clip:ARCHITECTURE")
         if self.max_pixels is not None and self.max_pixels < 32**2:

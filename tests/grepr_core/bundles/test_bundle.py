@@ -14,6 +14,7 @@ from grepr_core.encoders.low_level import LowLevelEncoder
 from grepr_core.errors import UserError
 from grepr_core.regression.regressor import Regressor
 from grepr_core.scoring.scorer import Scorer
+from grepr_core.zero_shot.axis import QualityAxis
 from tests.grepr_core.models import full_bundle
 from tests.lake import jpeg, photo
 
@@ -68,6 +69,23 @@ def test_a_bundle_keeps_what_its_low_level_features_are(tmp_path: Path):
     assert again.feature_blocks == bundle.feature_blocks == (128, 256, 512, 1024)
     [score] = Scorer(again, device="cpu").score([jpeg(photo(0))])
     assert score.features.shape == (1920,)
+
+
+def test_a_bundle_keeps_its_quality_axis(bundle: Bundle, tmp_path: Path):
+    high = load_bundle("grepr-lite").high
+    axis = QualityAxis(np.arange(high.feature_size) / 1e6, 0.25, slope=0.04)
+    save_bundle(Bundle("axis", high, axis=axis), str(tmp_path / "axis"))
+    again = load_bundle(str(tmp_path / "axis"))
+    assert again.has_score
+    assert again.has_score_high
+    np.testing.assert_array_equal(again.axis.direction, axis.direction)
+    assert (again.axis.origin, again.axis.slope) == (0.25, 0.04)
+    files = BundleFiles.read(str(tmp_path / "axis"))
+    assert files.has_score
+    assert files.card()["quality_axis"]
+    for other in (replace(axis, direction=np.zeros(3)), axis):
+        with pytest.raises(ValueError, match="quality axis"):
+            Bundle("axis", high if other is not axis else bundle.high, axis=other)
 
 
 def test_checksums_are_those_of_the_usual_tool(saved: Path):

@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from grepr_core.bundles.bundle import load_bundle
+from grepr_core.bundles.bundle import Bundle, load_bundle
 from grepr_core.decoding.images import Failure, Limits, Photo, Status, decode
 from grepr_core.decoding.transfer import HostTransfer
 from grepr_core.decoding.view import AtMost
@@ -20,6 +20,7 @@ from grepr_core.encoders.precision import Precision
 from grepr_core.regression.regressor import Regressor
 from grepr_core.scoring.image_score import ImageScore
 from grepr_core.scoring.scorer import Scorer
+from grepr_core.zero_shot.axis import QualityAxis
 from grepr_core.zero_shot.scores import high_level_score, low_level_distance, low_level_score
 from tests.grepr_core.models import full_bundle, to_tensor
 from tests.lake import jpeg, photo
@@ -268,6 +269,36 @@ def test_a_low_level_encoder_without_features_is_there_for_its_zero_shot_score_o
     [without] = Scorer(bundle, device="cpu", precision="fp32", zero_shot=False).score(contents)
     assert without.score == whole.score
     assert without.score_low is None
+
+
+def semantic_bundle(*, low: bool = False) -> Bundle:
+    """EfficientNet-Lite0 with an axis, and nothing that is fitted."""
+    high = load_bundle("grepr-lite").high
+    axis = QualityAxis(np.linspace(-1e-3, 1e-3, high.feature_size), -0.5, slope=2.0)
+    full = full_bundle()
+    encoder = LowLevelEncoder(seed=2, frame_features="none").eval()
+    return Bundle("axis", high, encoder if low else None, full.pristine if low else None, axis=axis, view=full.view)
+
+
+def test_an_axis_gives_a_high_level_score_at_no_cost_without_clip():
+    contents = [jpeg(photo(i)) for i in range(2)]
+    bundle = semantic_bundle()
+    for score in Scorer(bundle, device="cpu", precision="fp32", zero_shot=False).score(contents):
+        assert score.score == score.score_high == pytest.approx(bundle.axis.score(score.features[None])[0])
+        assert score.score_low is None
+    ridge = Regressor(np.zeros(4128), np.ones(4128), np.full(4128, 1e-3), 0.5, 1.0)
+    fitted = Scorer(replace(bundle, regressor=ridge), device="cpu", precision="fp32", zero_shot=False)
+    plain = Scorer(replace(bundle, regressor=ridge, axis=None), device="cpu", precision="fp32", zero_shot=False)
+    for score, other in zip(fitted.score(contents), plain.score(contents), strict=True):
+        assert score.score == other.score
+        assert score.score_high is not None
+        assert other.score_high is None
+
+
+def test_both_paths_are_added_without_clip_too():
+    content = [jpeg(photo(0))]
+    [both] = Scorer(semantic_bundle(low=True), device="cpu", precision="fp32", features=False).score(content)
+    assert both.score == pytest.approx(both.score_low + both.score_high)
 
 
 def test_batches_under_way_are_bounded_and_keep_their_places():

@@ -1,6 +1,7 @@
 """``grepr model build``: parts put together, scored with and fitted on."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,8 +22,9 @@ from grepr_core.zero_shot.gaussian import corrected_distance, patch_statistics
 from grepr_core.zero_shot.patches import patch_batches
 from grepr_core.zero_shot.scores import high_level_score, low_level_score
 from jobs.cli import main
-from pipelines.models import evaluate, fit
+from pipelines.models import evaluate, fit, quality_axis
 from pipelines.models.bundles import build
+from pipelines.models.quality_axis import LowLevelScorer, make_axis
 from pipelines.options import EvaluateOptions, FitOptions, ModelBuildOptions, ScoreOptions
 from pipelines.scoring import score
 from tests.grepr_core.models import full_bundle, to_tensor
@@ -224,6 +226,51 @@ def test_a_low_level_encoder_may_keep_its_features_to_itself(lite: str, tmp_path
         build(ModelBuildOptions(low=lite, low_features="none", output=str(tmp_path / "nothing")))
 
 
+@pytest.fixture
+def few_suffice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Makes an axis of few photographs and few kinds of distortion, in little time."""
+    monkeypatch.setattr(quality_axis, "LEAST_CLEAN", 3)
+    monkeypatch.setattr(quality_axis, "LEAST_UNRATED", 4)
+    monkeypatch.setattr(quality_axis, "KINDS", 1)
+
+
+def folder_of(photos: int, path: Path) -> str:
+    path.mkdir()
+    for i in range(photos):
+        photo(i, (96, 96)).save(path / f"{i}.png")
+    return str(path)
+
+
+@pytest.mark.usefixtures("few_suffice")
+def test_clean_and_unrated_photographs_give_a_high_level_score_without_clip(lite: str, tmp_path: Path):
+    options = {"high": "efficientnet_lite0", "max_pixels": 96 * 96, "unrated": folder_of(5, tmp_path / "unrated")}
+    options["pristine"] = folder_of(3, tmp_path / "clean")
+    (tmp_path / "clean/broken.jpg").write_bytes(b"\xff\xd8\xff")
+    bundle = build(ModelBuildOptions(**options, output=str(tmp_path / "model")))
+    assert bundle.has_score
+    assert bundle.scale == (0, 1)
+    assert bundle.card["quality_axis_from"] == {"pristine_photographs": 3, "unrated_photographs": 5}
+    assert bundle.axis.slope == 1
+    good = [jpeg(photo(i, (96, 96)), quality=95) for i in range(3)]
+    bad = [jpeg(photo(i, (96, 96)).resize((16, 16)).resize((96, 96)), quality=10) for i in range(3)]
+    unrated = [(tmp_path / f"unrated/{i}.png").read_bytes() for i in range(5)]
+    scores = Scorer(bundle, device="cpu", precision="fp32").score([*good, *bad, *unrated])
+    assert np.mean([s.score_high for s in scores[:3]]) > np.mean([s.score_high for s in scores[3:6]])
+    assert bundle.axis.position(np.stack([s.features for s in scores[6:]])).std() == pytest.approx(1, rel=1e-3)
+    # It comes along with the encoder, and the same photographs make the same.
+    other = build(ModelBuildOptions(high=str(tmp_path / "model"), output=str(tmp_path / "other")))
+    np.testing.assert_array_equal(other.axis.direction, bundle.axis.direction)
+    low = LowLevelScorer(load_bundle(lite).low, load_bundle(lite).pristine, "corrected")
+    axis, _ = make_axis(bundle.high, options["pristine"], options["unrated"], bundle.view, low)
+    np.testing.assert_array_equal(axis.direction, bundle.axis.direction)
+    # Beside the score of the low level it varies as that does.
+    both = replace(bundle, low=low.encoder, pristine=low.pristine, axis=axis)
+    results = Scorer(both, device="cpu", precision="fp32").score(unrated)
+    assert np.std([s.score_high for s in results]) == pytest.approx(np.std([s.score_low for s in results]), rel=0.05)
+    with pytest.raises(UserError, match="4 are needed"):
+        build(ModelBuildOptions(**{**options, "unrated": options["pristine"]}, output=str(tmp_path / "few")))
+
+
 def test_parts_that_cannot_be_had(tmp_path: Path, published: Published):
     semantic = Bundle("semantic", high=load_bundle("grepr-lite").high)
     save_bundle(semantic, str(tmp_path / "semantic"))
@@ -234,6 +281,10 @@ def test_parts_that_cannot_be_had(tmp_path: Path, published: Published):
         ({"low": str(tmp_path / "semantic")}, "this model has no low-level encoder"),
         ({"high": str(tmp_path / "low")}, "this model has no high-level encoder"),
         ({"high": f"open_clip:{SMALL_CLIP}"}, "needs `pretrained` weights"),
+        (
+            {"high": f"open_clip:{SMALL_CLIP}", "pretrained": str(published.clip), "unrated": "u", "pristine": "p"},
+            "leave --unrated out",
+        ),
         ({"high": "open_clip:RN49", "pretrained": "openai"}, "no architecture 'RN49'"),
     ):
         with pytest.raises(UserError, match=message):
@@ -246,6 +297,8 @@ def test_parts_that_cannot_be_had(tmp_path: Path, published: Published):
     [
         ({}, "--low, --high or both"),
         ({"high": "efficientnet_lite0", "pristine": "p"}, "name one with --low"),
+        ({"high": "efficientnet_lite0", "unrated": "u"}, "--unrated goes with"),
+        ({"low": "l", "pristine": "p", "unrated": "u"}, "--unrated goes with"),
         ({"low": "l", "pretrained": "openai"}, "--pretrained goes with"),
         ({"low": "l", "max_pixels": 9}, "--max-pixels"),
     ],
