@@ -93,6 +93,9 @@ def _scored(record: "RunRecord", options: ScoreOptions) -> int:
     counts = ", ".join(f"{count} {status}" for status, count in sorted(record.counts.items()))
     speed = f"; {record.images_per_second:.1f} images/s" if record.images_per_second else ""
     _print(f"{record.images} images: {counts}{speed}. Scores: {options.output}/scores")
+    if record.reasons:
+        found = sorted(record.reasons.items(), key=lambda reason: (-reason[1], reason[0]))
+        _print(f"What ails them most: {', '.join(f'{name} {count}' for name, count in found)}")
     return _failed_code(record.failed_fraction, options)
 
 

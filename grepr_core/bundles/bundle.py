@@ -22,6 +22,7 @@ from grepr_core.bundles.bundle_files import (
     LOW_LEVEL,
     OPEN_CLIP,
     PRISTINE_FILE,
+    REASONS_FILE,
     REGRESSOR_FILE,
     BundleFiles,
     BundleHeader,
@@ -33,6 +34,7 @@ from grepr_core.encoders.low_level import LowLevelEncoder
 from grepr_core.encoders.precision import Precision
 from grepr_core.encoders.semantic import SemanticEncoder, load_semantic_encoder
 from grepr_core.errors import UserError
+from grepr_core.reasons.probes import Probes
 from grepr_core.regression.regressor import Regressor
 from grepr_core.zero_shot.axis import QualityAxis
 from grepr_core.zero_shot.gaussian import DISTANCES, Distance, Gaussian
@@ -53,6 +55,7 @@ class Bundle(BundleHeader):
         axis: Between good and bad photographs in the features of a high-level encoder that has no prompts; without it
             such an encoder has no zero-shot score.
         regressor: From features to quality; without it the score is the sum of the zero-shot scores.
+        reasons: From features of EfficientNet-Lite0 to what ails a photograph; None where that is not told.
         distance: How the low-level zero-shot score measures the distance to the pristine statistics.
         half_weights: Whether the weights of the encoders are stored in half precision.
     """
@@ -61,15 +64,17 @@ class Bundle(BundleHeader):
     low: LowLevelEncoder | None = None
     pristine: Gaussian | None = None
     regressor: Regressor | None = None
+    reasons: Probes | None = None
     distance: Distance = "corrected"
     half_weights: bool = False
     axis: QualityAxis | None = None
 
     def __post_init__(self) -> None:
-        """Checks that there are features, and names it knows.
+        """Checks that there are features, for the reasons too, and names it knows.
 
         Raises:
-            ValueError: There are no features, an axis is not one of theirs, or a distance or precision is unknown.
+            ValueError: There are no features, an axis or reasons are not those of the encoder, or a distance or precision
+                is unknown.
         """
         if not self.feature_blocks:
             raise ValueError("a bundle needs the features of a high-level or a low-level encoder")
@@ -77,6 +82,10 @@ class Bundle(BundleHeader):
             not isinstance(self.high, SemanticEncoder) or len(self.axis.direction) != self.high.feature_size
         ):
             raise ValueError("a quality axis belongs to the features of a high-level encoder without prompts")
+        if self.reasons is not None and (
+            not isinstance(self.high, SemanticEncoder) or self.reasons.feature_size != self.high.feature_size
+        ):
+            raise ValueError(f"reasons need the {SemanticEncoder.feature_size} features of EfficientNet-Lite0")
         if self.distance not in DISTANCES:
             raise ValueError(f"unknown distance {self.distance!r}")
         if self.precision not in get_args(Precision):
@@ -165,6 +174,8 @@ def _serialise(bundle: Bundle) -> dict[str, bytes]:
         contents[AXIS_FILE] = save_arrays(bundle.axis.to_arrays())
     if bundle.regressor is not None:
         contents[REGRESSOR_FILE] = save_arrays(bundle.regressor.to_arrays())
+    if bundle.reasons is not None:
+        contents[REASONS_FILE] = save_arrays(bundle.reasons.to_arrays())
     return {CONFIG_FILE: (json.dumps(config, indent=2, ensure_ascii=False) + "\n").encode(), **contents}
 
 
@@ -207,6 +218,7 @@ def _deserialise(files: BundleFiles) -> Bundle:
         pristine=pristine,
         axis=QualityAxis.from_arrays(load_arrays(contents[AXIS_FILE])) if AXIS_FILE in contents else None,
         regressor=files.regressor,
+        reasons=Probes.from_arrays(load_arrays(contents[REASONS_FILE])) if REASONS_FILE in contents else None,
         # Older bundles name none of these.
         half_weights=config.get("half_weights", False),
         distance=config.get("pristine", {}).get("distance", "corrected"),

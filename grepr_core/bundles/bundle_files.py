@@ -1,7 +1,8 @@
 """The files of a model bundle: JSON and numbers only, with checksums.
 
 ``config.json`` tells what the files are; ``*.safetensors`` hold encoder weights, pristine statistics, the axis between
-good and bad photographs, and the regressor;
+good and bad photographs, the regressor, and the probes for reasons, which an earlier version passes over, since no
+score depends on them;
 ``SHA256SUMS`` (as ``sha256sum -c`` reads it) is written last and identifies the model. Reading them needs no PyTorch;
 :mod:`grepr_core.bundles.bundle` makes a model of them.
 """
@@ -26,7 +27,7 @@ CONFIG_FILE = "config.json"
 SUMS_FILE = "SHA256SUMS"
 LOW_FILE, HIGH_FILE = "low.safetensors", "high.safetensors"
 PRISTINE_FILE, REGRESSOR_FILE = "pristine.safetensors", "regressor.safetensors"
-AXIS_FILE = "axis.safetensors"
+AXIS_FILE, REASONS_FILE = "axis.safetensors", "reasons.safetensors"
 #: Kinds of encoder as ``config.json`` names them.
 LOW_LEVEL, OPEN_CLIP, EFFICIENTNET_LITE0 = "resnet18", "open_clip", "efficientnet_lite0"
 #: Area that photographs are seen at where a bundle says nothing else.
@@ -106,8 +107,13 @@ class BundleFiles:
             Name, identity, parts, scale, and the card that the bundle carries.
         """
         parts = {key: value for key, value in self.config.items() if key != "card"}
-        held = {"quality_axis": AXIS_FILE in self.contents, "regressor": REGRESSOR_FILE in self.contents}
-        return {"model_id": self.model_id, **parts, **held, **self.config["card"]}
+        optional = {"quality_axis": AXIS_FILE, "regressor": REGRESSOR_FILE, "reasons": REASONS_FILE}
+        return {
+            "model_id": self.model_id,
+            **parts,
+            **{part: file in self.contents for part, file in optional.items()},
+            **self.config["card"],
+        }
 
     @classmethod
     def read(cls, name_or_url: str) -> Self:

@@ -1,5 +1,6 @@
 """What becomes of one image in scoring."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Self
 
@@ -23,6 +24,10 @@ class ImageScore:
         score_high: Zero-shot score of the high-level path, in (0, 1); None where the bundle lacks it.
         score_lower: Lower end of the prediction interval; None where not calibrated.
         score_upper: Upper end of it.
+        severities: Of each fault by name, see :data:`grepr_core.reasons.probes.SEVERITIES`, in [0, 1]; None where the
+            bundle does not tell.
+        not_photo: Whether it is no photograph; likewise.
+        reason: The fault that is worst, ``not_photo`` first; None where none is notable, too.
         width: Of the upright image in full size, in pixels; None where it could not be told.
         height: Likewise.
         scored_pixels: Pixels that the model saw.
@@ -37,6 +42,9 @@ class ImageScore:
     score_high: float | None = None
     score_lower: float | None = None
     score_upper: float | None = None
+    severities: Mapping[str, float] | None = None
+    not_photo: bool | None = None
+    reason: str | None = None
     width: int | None = None
     height: int | None = None
     scored_pixels: int | None = None

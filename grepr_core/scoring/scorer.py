@@ -19,6 +19,7 @@ from grepr_core.decoding.images import Failure, Limits, Photo, Status, decode
 from grepr_core.decoding.transfer import transfer_to
 from grepr_core.encoders.inference import resolve_device, resolve_dtype
 from grepr_core.encoders.precision import Precision
+from grepr_core.reasons.probes import SEVERITIES
 from grepr_core.scoring.image_score import ImageScore
 from grepr_core.scoring.model_errors import check_device, free_memory, is_out_of_memory, model_failure_words
 from grepr_core.scoring.networks import Networks
@@ -114,7 +115,7 @@ class Scorer:
             self._device,
             dtype,
             zero_shot=bundle.pristine is not None and (zero_shot or bundle.regressor is None),
-            features=features or bundle.regressor is not None or bundle.axis is not None,
+            features=features or any(part is not None for part in (bundle.regressor, bundle.axis, bundle.reasons)),
         )
         self._limits = limits
         self._view = bundle.view.at(max_pixels) if max_pixels else bundle.view
@@ -276,8 +277,15 @@ class Scorer:
             scores = combined_score(low, high)
         else:
             scores = low if low is not None else high
+        severities = not_photo = reasons = None
+        if self.bundle.reasons is not None:
+            found = self.bundle.reasons.diagnose(features)
+            severities, not_photo, reasons = found.severities, found.not_photo, np.array(found.reasons, object)
         missing = [None] * len(features)
-        columns = (missing if column is None else column.tolist() for column in (scores, low, high, lower, upper))
+        columns = (
+            missing if column is None else column.tolist()
+            for column in (scores, low, high, lower, upper, severities, not_photo, reasons)
+        )
         return [_Prediction(*row) for row in zip(*columns, features, strict=True)]
 
     def _distance(self, patches: NDArray[np.float32]) -> float:
@@ -307,6 +315,9 @@ class _Prediction:
     score_high: float | None
     score_lower: float | None
     score_upper: float | None
+    severities: list[float] | None
+    not_photo: bool | None
+    reason: str | None
     features: NDArray[np.float32]
 
 
@@ -322,6 +333,11 @@ def _row(waiting: _Waiting, prediction: _Prediction) -> ImageScore:
         score_high=prediction.score_high,
         score_lower=prediction.score_lower,
         score_upper=prediction.score_upper,
+        severities=(
+            None if prediction.severities is None else dict(zip(SEVERITIES, prediction.severities, strict=True))
+        ),
+        not_photo=prediction.not_photo,
+        reason=prediction.reason,
         width=photo.width,
         height=photo.height,
         scored_pixels=waiting.pixels,

@@ -129,6 +129,8 @@ def build(options: ModelBuildOptions) -> Bundle:
         low=low.encoder if low is not None else None,
         pristine=pristine,
         distance=distance,
+        # Of an encoder that comes with its probes; they were learned from its features.
+        reasons=high.bundle.reasons if high is not None and high.bundle is not None else None,
         half_weights=options.half,
         axis=axis,
         view=view,

@@ -7,7 +7,17 @@ from dataclasses import dataclass
 
 import duckdb
 
-from pipelines.reporting.statistics import PHOTO, QUANTILES, Histogram, ShownPhoto, histogram, score_edges, select_one
+from pipelines.reporting.statistics import (
+    PHOTO,
+    QUANTILES,
+    REASONS,
+    Histogram,
+    ShownPhoto,
+    histogram,
+    most_first,
+    score_edges,
+    select_one,
+)
 
 _PAIRS = "pairs"
 
@@ -58,6 +68,8 @@ class Comparison:
         risen: Those that rose most, first the one that did most.
         fallen: Those that fell most.
         turns: Changes of status, the most frequent first.
+        reasons: How many of the other run's images each reason ails most.
+        told: Images of it of which that is told.
     """
 
     new: int
@@ -75,6 +87,8 @@ class Comparison:
     risen: list[Move]
     fallen: list[Move]
     turns: list[Turn]
+    reasons: dict[str, int]
+    told: int
 
 
 def compare(connection: duckdb.DuckDBPyConnection, now: str, before: str, *, photos: int) -> Comparison:
@@ -104,8 +118,8 @@ def compare(connection: duckdb.DuckDBPyConnection, now: str, before: str, *, pho
             FROM {_PAIRS}""",
     )
     images_now, scored_now = select_one(connection, f"SELECT count(*), count(score) FROM {now}")
-    images_before, scored_before, median_before = select_one(
-        connection, f"SELECT count(*), count(score), median(score) FROM {before}"
+    images_before, scored_before, median_before, told, reasons = select_one(
+        connection, f"SELECT count(*), count(score), median(score), count(not_photo), {REASONS} FROM {before}"
     )
     edges = score_edges(connection, [now, before]) if scored_now and scored_before else None
     turns = connection.execute(
@@ -130,6 +144,8 @@ def compare(connection: duckdb.DuckDBPyConnection, now: str, before: str, *, pho
         risen=_moves(connection, now, "change > 0.001", "change DESC", photos),
         fallen=_moves(connection, now, "change < -0.001", "change", photos),
         turns=[Turn(*row) for row in turns],
+        reasons=most_first(reasons),
+        told=told,
     )
 
 

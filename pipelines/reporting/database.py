@@ -11,13 +11,14 @@ import duckdb
 import pyarrow as pa
 
 from grepr_core.errors import UserError
+from grepr_core.reasons.probes import SEVERITIES
 from grepr_core.storage import Folder
 from pipelines.running.shard_files import BrokenShard, finished_shards
 from pipelines.scoring.current import current_folder
 from pipelines.scoring.score_table import SCORES_FOLDER, read_shard, schema
 
 #: What the statistics look at; features, the bulk where there are any, stay unread.
-COLUMNS = [name for name in schema().names if name not in ("score_low", "score_high")]
+COLUMNS = [name for name in schema().names if name not in ("score_low", "score_high", *SEVERITIES)]
 #: Shards read at a time; of each the rows are held that DuckDB has not taken yet.
 READERS = 8
 #: Beyond, DuckDB keeps intermediate results on the disk.

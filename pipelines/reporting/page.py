@@ -120,6 +120,7 @@ def render(report: Report) -> str:
         "quantity": format_quantity,
         "score": format_score,
         "shorten": shorten,
+        "words": words,
     }
     return environment.get_template("report.html").render(report=report).lstrip()
 
@@ -151,8 +152,13 @@ def label(name: str) -> str:
     """Turns the name of a status or of a field into words."""
     if name.isdigit():
         return f"{name} labels"
-    words = name.replace("_", " ")
-    return words.upper() if words in ("srocc", "plcc", "mos") else words[:1].upper() + words[1:]
+    said = words(name)
+    return said.upper() if said in ("srocc", "plcc", "mos") else said[:1].upper() + said[1:]
+
+
+def words(name: str) -> str:
+    """Turns the name of a column into words."""
+    return name.replace("_", " ")
 
 
 def plain(value: object) -> str:

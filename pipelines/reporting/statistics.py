@@ -35,7 +35,9 @@ SIZE_CLASSES = (
 
 #: A row of the scores as :class:`ShownPhoto` has it.
 PHOTO = """{'shard': shard, 'image_id': image_id, 'uri': uri, 'member': member, 'etag': etag, 'score': score,
-'lower': score_lower, 'upper': score_upper, 'width': width, 'height': height}"""
+'lower': score_lower, 'upper': score_upper, 'width': width, 'height': height, 'reason': reason}"""
+#: How many images each reason ails most, as a map.
+REASONS = "histogram(reason)"
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,7 @@ class Group:
         scored: Of them.
         mean: Of the scores; None without any.
         quantiles: Of the scores, at :data:`QUANTILES`; empty without any.
+        reasons: How many of them each reason ails most, the most frequent first.
     """
 
     name: str | None
@@ -87,6 +90,7 @@ class Group:
     scored: int
     mean: float | None
     quantiles: tuple[float, ...]
+    reasons: dict[str, int]
 
     @property
     def median(self) -> float | None:
@@ -124,6 +128,7 @@ class ShownPhoto:
         upper: Upper end.
         width: In pixels.
         height: In pixels.
+        reason: What ails it most; None where nothing does, or it is not told.
     """
 
     shard: int
@@ -136,6 +141,7 @@ class ShownPhoto:
     upper: float | None
     width: int
     height: int
+    reason: str | None = None
 
 
 @dataclass(frozen=True)
@@ -150,6 +156,7 @@ class Tenth:
         mean: Of the scores.
         interval: Mean lower and mean upper end of the prediction intervals; None where not calibrated.
         photos: Some of them.
+        reasons: As of a :class:`Group`.
     """
 
     number: int
@@ -159,6 +166,7 @@ class Tenth:
     mean: float
     interval: tuple[float, float] | None
     photos: list[ShownPhoto]
+    reasons: dict[str, int]
 
 
 @dataclass(frozen=True)
@@ -185,6 +193,7 @@ class Statistics:
     Attributes:
         images: Number of rows.
         scored: Of them.
+        told: Of these, those of which it is told what ails them.
         model_ids: Of the bundles that scored them; more than one would be a defect.
         statuses: The statuses there are: scored first, then by number of images.
         overall: All images.
@@ -201,6 +210,7 @@ class Statistics:
 
     images: int
     scored: int
+    told: int
     model_ids: list[str]
     statuses: list[StatusCount]
     overall: Group
@@ -227,9 +237,9 @@ def compute(connection: duckdb.DuckDBPyConnection, table: str, *, extremes: int,
     Returns:
         The statistics.
     """
-    images, scored, width, scaled_down, size = select_one(
+    images, scored, told, width, scaled_down, size = select_one(
         connection,
-        f"""SELECT count(*), count(score), avg(score_upper - score_lower),
+        f"""SELECT count(*), count(score), count(not_photo), avg(score_upper - score_lower),
                    count(*) FILTER (score IS NOT NULL AND scored_pixels < width::BIGINT * height),
                    coalesce(sum(bytes), 0)::BIGINT
             FROM {table}""",
@@ -239,6 +249,7 @@ def compute(connection: duckdb.DuckDBPyConnection, table: str, *, extremes: int,
     return Statistics(
         images=images,
         scored=scored,
+        told=told,
         model_ids=[row[0] for row in model_ids],
         statuses=_statuses(connection, table),
         overall=_groups(connection, table, "''")[0],
@@ -342,10 +353,18 @@ def _groups(connection: duckdb.DuckDBPyConnection, source: str, key: str) -> lis
     """Groups the rows of a table or query by an expression."""
     rows = connection.execute(
         f"""SELECT {key} AS name, count(*), count(score), avg(score),
-                   quantile_cont(score, {list(QUANTILES)})
+                   quantile_cont(score, {list(QUANTILES)}), {REASONS}
             FROM {source} GROUP BY name"""
     ).fetchall()
-    return [Group(name, images, scored, mean, tuple(quantiles or ())) for name, images, scored, mean, quantiles in rows]
+    return [
+        Group(name, images, scored, mean, tuple(quantiles or ()), most_first(reasons))
+        for name, images, scored, mean, quantiles, reasons in rows
+    ]
+
+
+def most_first(counts: dict[str, int] | None) -> dict[str, int]:
+    """Sorts counts, the largest first; there are none where nothing was counted."""
+    return dict(sorted((counts or {}).items(), key=lambda item: (-item[1], item[0])))
 
 
 def _folders(connection: duckdb.DuckDBPyConnection, table: str) -> Folders:
@@ -367,7 +386,7 @@ def _folders(connection: duckdb.DuckDBPyConnection, table: str) -> Folders:
     root = select_one(connection, f"SELECT any_value({prefix(common)}) FROM folders")[0]
     largest = f"""SELECT {prefix(level)} AS name FROM {table}
                   GROUP BY name ORDER BY count(*) DESC, name LIMIT {MOST_GROUPS}"""
-    source = f"(SELECT name, score FROM {table} LEFT JOIN ({largest}) ON name = {prefix(level)})"
+    source = f"(SELECT name, score, reason FROM {table} LEFT JOIN ({largest}) ON name = {prefix(level)})"
     groups = _groups(connection, source, "name")
     groups.sort(key=lambda group: (group.name is None, math.inf if group.median is None else group.median, group.name))
     return Folders(root, groups, max(0, counts[level - 1] - MOST_GROUPS))
@@ -375,7 +394,7 @@ def _folders(connection: duckdb.DuckDBPyConnection, table: str) -> Folders:
 
 def _sizes(connection: duckdb.DuckDBPyConnection, table: str) -> list[Group]:
     classes = " ".join(f"WHEN pixels < {end:.0f} THEN '{name}'" for end, name in SIZE_CLASSES[:-1])
-    source = f"(SELECT score, width::BIGINT * height AS pixels FROM {table} WHERE width IS NOT NULL)"
+    source = f"(SELECT score, reason, width::BIGINT * height AS pixels FROM {table} WHERE width IS NOT NULL)"
     groups = _groups(connection, source, f"CASE {classes} ELSE '{SIZE_CLASSES[-1][1]}' END")
     order = [name for _, name in SIZE_CLASSES]
     return sorted(groups, key=lambda group: order.index(str(group.name)))
@@ -388,7 +407,7 @@ def _tenths(connection: duckdb.DuckDBPyConnection, table: str, photos: int) -> l
     # Identities are hashes, so the least are a fair draw, and much the same one every night.
     rows = connection.execute(
         f"""SELECT {tenth} AS tenth, min(score), max(score), count(*), avg(score), avg(score_lower), avg(score_upper),
-                   arg_min({PHOTO}, image_id, {photos})
+                   arg_min({PHOTO}, image_id, {photos}), {REASONS}
             FROM {table} WHERE score IS NOT NULL GROUP BY tenth ORDER BY tenth"""
     ).fetchall()
     return [
@@ -400,8 +419,9 @@ def _tenths(connection: duckdb.DuckDBPyConnection, table: str, photos: int) -> l
             mean,
             None if lower is None else (lower, upper),
             [ShownPhoto(**p) for p in shown],
+            most_first(reasons),
         )
-        for tenth, low, high, images, mean, lower, upper, shown in rows
+        for tenth, low, high, images, mean, lower, upper, shown, reasons in rows
     ]
 
 

@@ -34,6 +34,7 @@ class RunRecord:
         workers: Its processes as they were planned, and as ``ran`` how many worked.
         finished: When, in UTC.
         changed: Number of images that changed after they were listed, and have the score of their new content.
+        reasons: Number of rows by what ails them most, where anything does.
         unsettled: Folders of the output that are below ``update`` still, in whose place they are being put.
     """
 
@@ -50,6 +51,7 @@ class RunRecord:
     workers: dict[str, float | None] | None
     finished: str
     changed: int = 0
+    reasons: dict[str, int] = field(default_factory=dict)
     unsettled: list[str] = field(default_factory=list)
 
     @property

@@ -322,6 +322,7 @@ def _record(
         workers=workers,
         finished=datetime.now(UTC).isoformat(timespec="seconds"),
         changed=total.changed,
+        reasons=dict(total.reasons),
     )
 
 

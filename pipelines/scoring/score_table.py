@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from grepr_core.decoding.images import Status
+from grepr_core.reasons.probes import NOT_PHOTO, SEVERITIES
 from grepr_core.scoring.image_score import ImageScore
 from grepr_core.storage import Folder, from_record
 from pipelines.options import FeaturesDtype
@@ -55,6 +56,9 @@ def schema(feature_size: int | None = None, features_dtype: FeaturesDtype = "flo
         pa.field("score_high", pa.float32()),
         pa.field("score_lower", pa.float32()),
         pa.field("score_upper", pa.float32()),
+        *(pa.field(name, pa.float32()) for name in SEVERITIES),
+        pa.field(NOT_PHOTO, pa.bool_()),
+        pa.field("reason", pa.string()),
         pa.field("width", pa.int32()),
         pa.field("height", pa.int32()),
         pa.field("scored_pixels", pa.int64()),
@@ -78,6 +82,7 @@ class ShardSummary:
         ended: When the last of its rows was ready to be written.
         scored_here: Number of rows that were not taken over from before.
         changed: Number of images that were read with another ETag than the manifest has.
+        reasons: Number of images by what ails them most, where anything does.
     """
 
     images: int = 0
@@ -87,6 +92,7 @@ class ShardSummary:
     ended: float = -math.inf
     scored_here: int = 0
     changed: int = 0
+    reasons: Mapping[str, int] = field(default_factory=dict)
 
     def __add__(self, other: "ShardSummary") -> "ShardSummary":
         """Joins what is known of two sets of shards."""
@@ -98,6 +104,7 @@ class ShardSummary:
             max(self.ended, other.ended),
             self.scored_here + other.scored_here,
             self.changed + other.changed,
+            dict(Counter(self.reasons) + Counter(other.reasons)),
         )
 
 
@@ -122,6 +129,8 @@ def make_table(
         A table with :func:`schema`.
     """
     columns: dict[str, Any] = {"model_id": [model_id] * len(scores)}
+    for name in SEVERITIES:
+        columns[name] = [None if score.severities is None else score.severities[name] for score in scores]
     if feature_size is not None:
         columns["features"] = _features_array([score.features for score in scores], feature_size, features_dtype)
     wanted = schema(feature_size, features_dtype)
@@ -144,6 +153,11 @@ def _features_array(features: Sequence[np.ndarray | None], size: int, dtype: Fea
 def count_statuses(table: pa.Table) -> dict[str, int]:
     """Counts rows by status."""
     return dict(Counter(table["status"].to_pylist()))
+
+
+def count_reasons(table: pa.Table) -> dict[str, int]:
+    """Counts rows by what ails them most, where anything does."""
+    return dict(Counter(table["reason"].drop_null().to_pylist()))
 
 
 def count_changed(images: pa.Table, table: pa.Table) -> int:

@@ -32,6 +32,7 @@ from pipelines.scoring.score_table import (
     SCORES_FOLDER,
     ShardSummary,
     count_changed,
+    count_reasons,
     count_statuses,
     make_table,
     read_shard,
@@ -193,6 +194,7 @@ class ShardScorer(ShardWorker):
             ended,
             scored_here=len(wanted),
             changed=count_changed(images, table),
+            reasons=count_reasons(table),
         )
         write_shard(self._scores, shard, table, summary)
         return replace(summary, seconds={**seconds, "write": time.time() - ended})

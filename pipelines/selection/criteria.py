@@ -17,6 +17,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from grepr_core.errors import UserError
+from grepr_core.reasons.probes import NOT_PHOTO, SEVERITIES
 from pipelines.options import FilterOptions
 from pipelines.running.cores import available_cores
 from pipelines.scoring.old_scores import MOST_ROWS, id_keys
@@ -173,6 +174,7 @@ class Criteria:
         """
         without = self._count_without_metadata()
         self._check_intervals()
+        self._tell_missing_reasons()
         self._apply_conditions()
         self._check_models()
         self._take_top()
@@ -225,6 +227,8 @@ class Criteria:
             needed.add("score_lower")
         if self._options.wants_images:
             needed |= {"image_id", "member"}
+        if self._of_reasons:
+            needed.add(NOT_PHOTO)  # is known wherever any of them is
         return [name for name in schema.names if name != HIDDEN and (name in needed or self.mentions(name))]
 
     def _model_numbers(self, ids: pa.ChunkedArray) -> pa.Array:
@@ -294,6 +298,24 @@ class Criteria:
             raise UserError(
                 "--min-interval-lower: the scores have no intervals, since the model was fitted on too few ratings; "
                 "leave it out, or use --min-score"
+            )
+
+    @property
+    def _of_reasons(self) -> list[str]:
+        """Columns that are mentioned of those that tell what ails images."""
+        return [name for name in (*SEVERITIES, NOT_PHOTO, "reason") if self.mentions(name)]
+
+    def _tell_missing_reasons(self) -> None:
+        if not self._of_reasons:
+            return
+        scored, known = self._row(f"SELECT count(*), count(scores.{NOT_PHOTO}) FROM scores")  # noqa: S608
+        if known < scored:
+            log.warning(
+                "%d of %d scored images do not tell %s: their model has no probes for reasons, or an earlier version "
+                "scored them; a condition on it is not met where it is null",
+                scored - known,
+                scored,
+                ", ".join(self._of_reasons),
             )
 
     def _apply_conditions(self) -> None:

@@ -10,7 +10,7 @@ import platform
 import tempfile
 import time
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any
@@ -62,6 +62,7 @@ class Decision:
         chosen: What the criteria came to.
         shards: Shards of the selection.
         has_offsets: Whether images in archives are to be written.
+        reasons: By what ails them most, of the images that are ``scored`` and of those ``selected``, how many.
     """
 
     counts: dict[str, int]
@@ -69,6 +70,7 @@ class Decision:
     chosen: Counts
     shards: int
     has_offsets: bool
+    reasons: dict[str, dict[str, int]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -94,6 +96,7 @@ class FilterRecord:
         manifests: Where the manifest of the images may be.
         seconds: That the command which finished the selection took.
         finished: When, in UTC.
+        reasons: By what ails them most, of the images that are ``scored`` and of those ``selected``, how many.
     """
 
     format_version: int
@@ -113,6 +116,7 @@ class FilterRecord:
     manifests: list[str]
     seconds: float
     finished: str
+    reasons: dict[str, dict[str, int]] = field(default_factory=dict)
 
     @property
     def unwritten_fraction(self) -> float:
@@ -236,7 +240,7 @@ def _decide(options: FilterOptions, source: ScoresFolder, output: Folder) -> Dec
         members = options.wants_images and criteria.holds_members()
         if members:
             criteria.add_offsets(archive_offsets(source.manifest()))
-        shards = write_rows(
+        shards, written = write_rows(
             source.folder,
             criteria.picked(),
             output,
@@ -246,7 +250,8 @@ def _decide(options: FilterOptions, source: ScoresFolder, output: Folder) -> Dec
             shard_size=options.shard_size,
             check=NameCheck(contents.root) if options.format == "copy" else _anything,
         )
-        decision = Decision(contents.counts, contents.root, chosen, shards, criteria.has_offsets)
+        reasons = {"scored": contents.reasons, "selected": dict(written.reasons)}
+        decision = Decision(contents.counts, contents.root, chosen, shards, criteria.has_offsets, reasons)
     work.write_json(DECISION_FILE, asdict(decision))
     return decision
 
@@ -327,4 +332,5 @@ def _record(
         manifests=list(source.manifests),
         seconds=round(seconds, 3),
         finished=datetime.now(UTC).isoformat(timespec="seconds"),
+        reasons=decision.reasons,
     )

@@ -14,7 +14,7 @@ from grepr_core.decoding.images import Status
 from grepr_core.storage import Folder
 from pipelines.running.progress import Progress
 from pipelines.running.shard_files import read_ahead, readers, shard_name
-from pipelines.scoring.score_table import SCORES_FOLDER, ShardSummary, read_shard, write_shard
+from pipelines.scoring.score_table import SCORES_FOLDER, ShardSummary, count_reasons, read_shard, write_shard
 from pipelines.selection.criteria import CHUNK_ROWS, Criteria, Picked, with_places
 from pipelines.selection.names import common_root, first_and_last
 
@@ -40,10 +40,12 @@ class Contents:
     Attributes:
         counts: Number of rows by status.
         root: Folder that all URIs are below, with a slash at its end, or empty.
+        reasons: Number of rows by what ails them most, where anything does.
     """
 
     counts: dict[str, int]
     root: str
+    reasons: dict[str, int]
 
 
 def read_rows(scores: Folder, shards: Sequence[int], criteria: Criteria, output: Folder, *, total: int) -> Contents:
@@ -60,8 +62,9 @@ def read_rows(scores: Folder, shards: Sequence[int], criteria: Criteria, output:
         What there is.
     """
     first = read_shard(scores, shards[0]).slice(0, 0)
-    columns = [*dict.fromkeys([*FAILURE_SCHEMA.names, *criteria.columns(first.schema)])]
+    columns = [*dict.fromkeys([*FAILURE_SCHEMA.names, "reason", *criteria.columns(first.schema)])]
     counts: Counter[str] = Counter()
+    reasons: Counter[str] = Counter()
     ends: list[str] = []
     progress = Progress(total, what="reading")
 
@@ -73,6 +76,7 @@ def read_rows(scores: Folder, shards: Sequence[int], criteria: Criteria, output:
             scored = pc.equal(table["status"], Status.SCORED)
             for value in pc.value_counts(table["status"]).to_pylist():
                 counts[value["values"]] += value["counts"]
+            reasons.update(count_reasons(table))
             ends[:] = first_and_last([*ends, *first_and_last(table["uri"])])
             criteria.add_scores(table, scored)
             progress.update(len(table), 0)
@@ -83,7 +87,7 @@ def read_rows(scores: Folder, shards: Sequence[int], criteria: Criteria, output:
         write_failures(output, FAILED_FILE, failures())
     finally:
         progress.close()
-    return Contents(dict(counts), common_root(*ends) if ends else "")
+    return Contents(dict(counts), common_root(*ends) if ends else "", dict(reasons))
 
 
 def write_failures(folder: Folder, name: str, tables: Iterable[pa.Table]) -> None:
@@ -109,7 +113,7 @@ def write_rows(
     total: int,
     shard_size: int,
     check: Callable[[pa.Table], None],
-) -> int:
+) -> tuple[int, ShardSummary]:
     """Writes the rows of a selection, in shards of the same schema, some of them in memory at a time.
 
     Args:
@@ -123,7 +127,7 @@ def write_rows(
         check: Is called with the rows of each, before they are written.
 
     Returns:
-        Number of shards; 1 of no rows where nothing is selected, so that there is a schema.
+        Number of shards, 1 of no rows where nothing is selected, so that there is a schema; and what is in them.
     """
     folder, offsets = output.child(SCORES_FOLDER), work.child(OFFSETS_FOLDER)
 
@@ -139,7 +143,7 @@ def write_rows(
         if number < 0:
             yield 0, read_shard(scores, first).slice(0, 0)
 
-    def write(shard: tuple[int, pa.Table]) -> int:
+    def write(shard: tuple[int, pa.Table]) -> ShardSummary:
         number, table = shard
         if "offset" in table.column_names:
             buffer = io.BytesIO()
@@ -147,18 +151,20 @@ def write_rows(
             offsets.write(shard_name(number), buffer.getvalue())
             table = table.drop_columns("offset")
         counts = {Status.SCORED.value: len(table)} if len(table) else {}
-        write_shard(folder, number, table, ShardSummary(len(table), counts))
-        return len(table)
+        summary = ShardSummary(len(table), counts, reasons=count_reasons(table))
+        write_shard(folder, number, table, summary)
+        return summary
 
-    shards = 0
+    shards, written = 0, ShardSummary()
     progress = Progress(total, what="selecting")
     try:
-        for rows in read_ahead(write, numbered(), threads=readers(output)):
+        for summary in read_ahead(write, numbered(), threads=readers(output)):
             shards += 1
-            progress.update(rows, 0)
+            written += summary
+            progress.update(summary.images, 0)
     finally:
         progress.close()
-    return shards
+    return shards, written
 
 
 def _cut(tables: Iterable[pa.Table], size: int) -> Iterator[pa.Table]:

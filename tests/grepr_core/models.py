@@ -7,6 +7,8 @@ from grepr_core.bundles.bundle import Bundle
 from grepr_core.decoding.view import AtMost
 from grepr_core.encoders.high_level import HighLevelEncoder, TowerConfig
 from grepr_core.encoders.low_level import LowLevelEncoder
+from grepr_core.encoders.semantic import load_semantic_encoder
+from grepr_core.reasons.probes import Probes
 from grepr_core.regression.regressor import Regressor
 from grepr_core.zero_shot.gaussian import patch_statistics
 from grepr_core.zero_shot.patches import patch_batches
@@ -45,3 +47,11 @@ def full_bundle(*, regressor: bool = True) -> Bundle:
     size = 32 + 128
     ridge = Regressor(rng.normal(size=size), rng.uniform(0.5, 2, size), rng.normal(size=size) / 40, 0.5, 1.0)
     return Bundle("full", small_tower(), low, pristine, ridge if regressor else None, view=AtMost(1024 * 1024))
+
+
+def telling_bundle(*, regressor: bool = True) -> Bundle:
+    """EfficientNet-Lite0 with probes by which all that it sees is noisy, and a little blurred."""
+    offsets = np.array([0.25, 0.75, 0, 0, 0, 0, 0, 0, -1], np.float32)
+    ridge = Regressor(np.zeros(4128), np.ones(4128), np.full(4128, 1e-4), 0.5, 1.0) if regressor else None
+    probes = Probes(np.zeros((4128, 9), np.float32), offsets)
+    return Bundle("telling", high=load_semantic_encoder(), regressor=ridge, reasons=probes)

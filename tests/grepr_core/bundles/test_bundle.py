@@ -15,7 +15,7 @@ from grepr_core.errors import UserError
 from grepr_core.regression.regressor import Regressor
 from grepr_core.scoring.scorer import Scorer
 from grepr_core.zero_shot.axis import QualityAxis
-from tests.grepr_core.models import full_bundle
+from tests.grepr_core.models import full_bundle, telling_bundle
 from tests.lake import jpeg, photo
 
 
@@ -86,6 +86,23 @@ def test_a_bundle_keeps_its_quality_axis(bundle: Bundle, tmp_path: Path):
     for other in (replace(axis, direction=np.zeros(3)), axis):
         with pytest.raises(ValueError, match="quality axis"):
             Bundle("axis", high if other is not axis else bundle.high, axis=other)
+
+
+def test_a_bundle_keeps_what_tells_the_reasons(tmp_path: Path):
+    bundle = save_bundle(telling_bundle(), str(tmp_path / "telling"))
+    again = load_bundle(str(tmp_path / "telling"))
+    np.testing.assert_array_equal(again.reasons.weights, bundle.reasons.weights)
+    np.testing.assert_array_equal(again.reasons.offsets, bundle.reasons.offsets)
+    assert BundleFiles.read(str(tmp_path / "telling")).card()["reasons"]
+    # Another model is one that differs in them, though its scores are the same.
+    without = save_bundle(replace(bundle, reasons=None), str(tmp_path / "silent"))
+    assert without.model_id != bundle.model_id
+    assert load_bundle(str(tmp_path / "silent")).reasons is None
+
+
+def test_reasons_are_for_the_encoder_that_they_were_learned_from(bundle: Bundle):
+    with pytest.raises(ValueError, match="EfficientNet-Lite0"):
+        replace(bundle, reasons=telling_bundle().reasons)
 
 
 def test_checksums_are_those_of_the_usual_tool(saved: Path):

@@ -22,7 +22,7 @@ from grepr_core.scoring.image_score import ImageScore
 from grepr_core.scoring.scorer import Scorer
 from grepr_core.zero_shot.axis import QualityAxis
 from grepr_core.zero_shot.scores import high_level_score, low_level_distance, low_level_score
-from tests.grepr_core.models import full_bundle, to_tensor
+from tests.grepr_core.models import full_bundle, telling_bundle, to_tensor
 from tests.lake import jpeg, photo
 
 #: Largest difference that grouping may make, as a fraction of the scale: rounding in another order.
@@ -116,6 +116,19 @@ def test_intervals_lie_around_the_score():
         assert score.score_lower < score.score < score.score_upper
     (uncalibrated,) = Scorer(full_bundle(), device="cpu").score(sixty_photos()[:1])
     assert uncalibrated.score_lower is uncalibrated.score_upper is None
+
+
+@pytest.mark.parametrize("regressor", [True, False])
+def test_what_ails_a_photograph_is_told_with_its_score(regressor: bool):
+    scorer = Scorer(telling_bundle(regressor=regressor), device="cpu", max_pixels=64 * 64, features=False)
+    told, failed = scorer.score([sixty_photos()[0], b""])
+    assert told.severities["noise"] == 0.75
+    assert told.severities["blur"] == 0.25
+    assert sum(told.severities.values()) == 1
+    assert (told.not_photo, told.reason) == (False, "noise")
+    assert failed.severities is failed.not_photo is failed.reason is None
+    (untold,) = Scorer(full_bundle(), device="cpu").score(sixty_photos()[:1])
+    assert untold.severities is untold.not_photo is untold.reason is None
 
 
 def test_failures_keep_their_place():

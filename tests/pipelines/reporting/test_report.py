@@ -2,6 +2,7 @@
 
 import base64
 import io
+import re
 import sys
 import tarfile
 from dataclasses import replace
@@ -167,6 +168,21 @@ def test_a_model_that_is_gone_costs_the_card_alone(tmp_path: Path, model: str):
     assert "The model card is missing" in page
     assert ("is another model by now" in page) == (model == "grepr-lite")
     assert "0123456789abcdef" in page
+
+
+def test_what_ails_the_photos(tmp_path: Path):
+    rows = [score_row(f"s3://lake/{i:03d}.jpg", i / 100, not_photo=False) for i in range(100)]
+    for row in rows[:5]:
+        row["reason"] = "low_contrast"
+    page = report(write_run(tmp_path / "now", rows), thumbnails=False)
+    assert "What ails them</h2>" in page
+    assert re.search(r"Low contrast<.*?>5<.*?>5 %<.*?>50 %<", page)
+    assert "640 &times; 480, low contrast" in page
+    before = [row | {"reason": "blur" if i < 2 else None} for i, row in enumerate(rows)]
+    write_run(tmp_path / "before", before)
+    page = report(tmp_path / "now", compare=str(tmp_path / "before"), thumbnails=False)
+    assert re.search(r"Low contrast<.*?>5 %<.*?>50 %<.*?>0 %<", page)
+    assert "What ails them" not in report(write_run(tmp_path / "untold", random_rows(30)), thumbnails=False)
 
 
 def test_nothing_scored(tmp_path: Path):

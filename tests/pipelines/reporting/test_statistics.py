@@ -78,6 +78,20 @@ def test_reasons_that_differ_by_numbers_alone_are_one(tmp_path: Path):
     assert missing.other_reasons == 38 - sum(reason.images for reason in missing.reasons) > 0
 
 
+def test_reasons_are_told_of_all_of_the_lowest_tenth_and_by_folder(tmp_path: Path):
+    rows = [score_row(f"s3://lake/{'ab'[i % 2]}/{i:03d}.jpg", i / 100, not_photo=False) for i in range(100)]
+    for i in range(8):
+        rows[2 * i]["reason"] = "blur" if i < 6 else "noise"
+    found = statistics(tmp_path, rows)
+    assert found.told == 100
+    assert list(found.overall.reasons.items()) == [("blur", 6), ("noise", 2)]
+    assert [tenth.reasons for tenth in found.tenths[:3]] == [{"blur": 5}, {"noise": 2, "blur": 1}, {}]
+    assert {group.name[-1]: group.reasons for group in found.folders.groups} == {"a": {"blur": 6, "noise": 2}, "b": {}}
+    assert [photo.reason for photo in found.worst[:2]] == ["blur", None]
+    untold = comparison(tmp_path, rows, random_rows(10))
+    assert (untold.told, untold.reasons) == (0, {})
+
+
 def test_tenths_share_the_scored_photos_in_order(computed: Statistics, frame: pd.DataFrame):
     scores = np.sort(frame["score"].dropna())
     assert len(computed.tenths) == 10

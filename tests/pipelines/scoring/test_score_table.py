@@ -8,12 +8,15 @@ import pyarrow.parquet as pq
 import pytest
 
 from grepr_core.decoding.images import Failure, Status
+from grepr_core.reasons.probes import SEVERITIES
 from grepr_core.scoring.image_score import ImageScore
 from grepr_core.storage import Folder
 from pipelines.lake.manifest import SCHEMA as MANIFEST_SCHEMA
 from pipelines.running.shard_files import finished_shards, shard_name
+from pipelines.scoring.kept_rows import KeptRows
 from pipelines.scoring.score_table import (
     ShardSummary,
+    count_reasons,
     make_table,
     read_scores,
     read_shard,
@@ -23,7 +26,16 @@ from pipelines.scoring.score_table import (
 )
 
 SCORED = ImageScore(
-    Status.SCORED, score=0.5, width=4, height=3, scored_pixels=12, bytes=99, features=np.arange(3, dtype=np.float32)
+    Status.SCORED,
+    score=0.5,
+    severities={name: i / 8 for i, name in enumerate(SEVERITIES)},
+    not_photo=False,
+    reason="pixelation",
+    width=4,
+    height=3,
+    scored_pixels=12,
+    bytes=99,
+    features=np.arange(3, dtype=np.float32),
 )
 FAILED = ImageScore.from_failure(Failure(Status.MISSING, "no such file"))
 
@@ -52,6 +64,9 @@ def test_values_land_in_their_columns():
         "uri": "/lake/0.jpg",
         "status": "scored",
         "score": 0.5,
+        **SCORED.severities,
+        "not_photo": False,
+        "reason": "pixelation",
         "width": 4,
         "height": 3,
         "scored_pixels": 12,
@@ -74,6 +89,19 @@ def test_features_are_rounded_to_half_precision_unless_told_otherwise(tmp_path: 
     assert read["features"].to_pylist() == [exact.features.tolist(), None]
 
 
+def test_rows_of_a_version_that_told_no_reasons_are_null_there(tmp_path: Path):
+    folder = Folder(str(tmp_path))
+    told = make_table(images(2), [SCORED, FAILED], model_id="m")
+    write_shard(folder, 0, told.drop_columns([*SEVERITIES, "not_photo", "reason"]), ShardSummary(2))
+    old = read_shard(folder, 0)
+    assert old.schema.equals(schema())
+    assert old["blur"].null_count == old["not_photo"].null_count == old["reason"].null_count == 2
+    assert count_reasons(old) == {}
+    rows = KeptRows(np.array([1]), old.slice(0, 1)).joined_by(told.slice(0, 1))
+    assert rows["reason"].to_pylist() == ["pixelation", None]
+    assert count_reasons(rows) == {"pixelation": 1}
+
+
 def test_only_whole_files_count_as_finished(tmp_path: Path):
     folder = Folder(str(tmp_path))
     table = make_table(images(1), [SCORED], model_id="m")
@@ -93,6 +121,8 @@ def test_summaries_are_kept_and_add_up(tmp_path: Path):
     long = ShardSummary(1, {"x" * 100_000: 1})  # as names of columns and statuses never are
     write_shard(folder, 1, make_table(images(1), [SCORED], model_id="m"), long)
     assert read_summary(folder, 1) == long
+    blurred = ShardSummary(reasons={"blur": 2}) + ShardSummary(reasons={"blur": 1, "noise": 1})
+    assert blurred.reasons == {"blur": 3, "noise": 1}
     total = ShardSummary() + summary + ShardSummary(3, {"scored": 3}, {"decode": 1.0, "model": 2.0}, 9.0, 11.0)
     assert total == ShardSummary(5, {"scored": 4, "missing": 1}, {"decode": 1.5, "model": 2.0}, 9.0, 12.0)
     assert math.isinf(ShardSummary().began)

@@ -26,6 +26,7 @@ import pytest
 import s3fs
 
 from grepr_core.errors import UserError
+from grepr_core.reasons.probes import SEVERITIES
 from grepr_core.storage import Folder
 from jobs import cli
 from pipelines.lake.manifest import image_id, write_manifest
@@ -69,6 +70,38 @@ def best(rows: pd.DataFrame, n: int) -> pd.DataFrame:
 def best_of_each(rows: pd.DataFrame, key: Any, fraction: float) -> pd.DataFrame:
     groups = rows.groupby(key, dropna=False)
     return pd.concat([best(group, math.ceil(round(fraction * len(group), 6))) for _, group in groups])
+
+
+# --- Reasons ----------------------------------------------------------------------------------------------------------
+
+
+def ailing_rows() -> list[dict[str, Any]]:
+    """Ten scored photos, of which three are blurred, and one that failed."""
+    told = dict.fromkeys(SEVERITIES, 0.0) | {"not_photo": False}
+    rows = [
+        score_row(f"/lake/{i}.jpg", i / 10, **told | ({"blur": 0.8, "reason": "blur"} if i < 3 else {}))
+        for i in range(10)
+    ]
+    return [*rows, score_row("/lake/gone.jpg", None)]
+
+
+def test_what_ails_photos_is_a_condition_and_is_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    write_scores(tmp_path / "scores", ailing_rows(), shard_size=4)
+    record = select(tmp_path / "scores", tmp_path / "sharp", where="blur < 0.4 and not not_photo")
+    assert selected(tmp_path / "sharp") == [f"/lake/{i}.jpg" for i in range(3, 10)]
+    assert record.reasons == {"scored": {"blur": 3}, "selected": {}}
+    record = select(tmp_path / "scores", tmp_path / "low", max_score=0.45)
+    assert record.reasons == {"scored": {"blur": 3}, "selected": {"blur": 3}}
+    assert not caplog.records
+    again = select(tmp_path / "low", tmp_path / "again", where="reason is not null")
+    assert (again.selected, again.reasons["selected"]) == (3, {"blur": 3})
+
+
+def test_scores_that_tell_no_reasons_are_told_where_one_is_asked_for(
+    scores: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    assert select(scores, tmp_path / "out", where="blur < 0.4").selected == 0
+    assert f"{len(SCORED)} of {len(SCORED)} scored images do not tell blur" in caplog.text
 
 
 # --- Criteria -------------------------------------------------------------------------------------------------------

@@ -1,0 +1,99 @@
+"""Linear probes from features to severities of faults. Reading them needs NumPy only."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NamedTuple, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+#: Faults, as the columns of the scores name them.
+SEVERITIES = (
+    "blur",
+    "noise",
+    "compression",
+    "underexposure",
+    "overexposure",
+    "low_contrast",
+    "color_cast",
+    "pixelation",
+)
+NOT_PHOTO = "not_photo"
+#: Severity from which on a fault is told as the reason.
+NOTABLE = 0.5
+
+
+class Diagnosis(NamedTuple):
+    """What ails N images.
+
+    Attributes:
+        severities: (N, K) float32 in [0, 1], in the order of :data:`SEVERITIES`; clean photographs have 0.
+        not_photo: (N,) bool, whether an image is none: blank, a graphic, a screenshot, a page of text, noise.
+    """
+
+    severities: NDArray[np.float32]
+    not_photo: NDArray[np.bool_]
+
+    @property
+    def reasons(self) -> list[str | None]:
+        """The N names of what is worst: ``not_photo``, else a severity of 0.5 at least, or None."""
+        worst = self.severities.argmax(axis=1)
+        return [
+            NOT_PHOTO if none else SEVERITIES[fault] if row[fault] >= NOTABLE else None
+            for row, fault, none in zip(self.severities, worst, self.not_photo, strict=True)
+        ]
+
+
+@dataclass(frozen=True, eq=False)
+class Probes:
+    """Linear probes: one for each of the K severities, and one for the flag.
+
+    Attributes:
+        weights: (D, K + 1) float32.
+        offsets: (K + 1,) float32. A severity is w . x + b, clipped to [0, 1]; an image is flagged where its last value
+            is above 0.
+    """
+
+    weights: NDArray[np.float32]
+    offsets: NDArray[np.float32]
+
+    def __post_init__(self) -> None:
+        """Checks that there are the probes that this version knows.
+
+        Raises:
+            ValueError: There are others.
+        """
+        probes = len(SEVERITIES) + 1
+        if self.weights.ndim != 2 or not self.weights.shape[1] == len(self.offsets) == probes:
+            raise ValueError(f"reasons need {probes} probes, not {self.weights.shape} and {self.offsets.shape}")
+
+    @property
+    def feature_size(self) -> int:
+        """Number of features D that the probes look at."""
+        return len(self.weights)
+
+    def diagnose(self, features: NDArray[np.float32]) -> Diagnosis:
+        """Says what ails images.
+
+        Args:
+            features: (N, D or more) features, those of EfficientNet-Lite0 first.
+
+        Returns:
+            Of each image.
+        """
+        values = features[:, : self.feature_size] @ self.weights + self.offsets
+        return Diagnosis(values[:, :-1].clip(0, 1), values[:, -1] > 0)
+
+    def to_arrays(self) -> dict[str, NDArray[np.float32]]:
+        """Gives the numbers to store, by name."""
+        return {"weights": self.weights, "offsets": self.offsets}
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, NDArray[np.float32]]) -> Self:
+        """Rebuilds probes from :meth:`to_arrays`.
+
+        Raises:
+            KeyError: Numbers are missing.
+            ValueError: They are of other probes than those of this version.
+        """
+        return cls(arrays["weights"], arrays["offsets"])
