@@ -46,7 +46,7 @@ def fit_probes(examples: Examples, *, blocks: Sequence[int]) -> Probes:
     Each is a ridge regression on standardised features, whose penalty has the least squared error on groups left out.
     A severity is stretched, by what it is for groups left out, so that it is 0 up to the 95 % quantile of the clean
     photographs and 1 at the median of the highest level. What is no photograph begins where 0.1 % of the photographs
-    would, or half-way to the lowest twentieth of the others where that is higher.
+    and their faulty versions would.
 
     Args:
         examples: To learn from.
@@ -69,19 +69,16 @@ def fit_probes(examples: Examples, *, blocks: Sequence[int]) -> Probes:
         highest = known & (y == 1)
         if not highest.any() or not examples.clean.any():
             raise ValueError(f"there are no examples of {name or 'graphics'} at the highest level, or no clean ones")
-        left_out = min(
+        penalty, values = min(
             ((penalty, _left_out(gram, y, known, folds, penalty)) for penalty in PENALTIES),
             key=lambda tried: float(np.mean((tried[1] - y)[known] ** 2)),
         )
-        penalty, values = left_out
         dual, centre = _dual(gram, y, known, penalty)
         if name is not None:
             low = float(np.quantile(values[examples.clean & known], 1 - ABOVE_ZERO))
             slope = 1 / (float(np.median(values[highest])) - low)
         else:
-            photographs = float(np.quantile(values[known & (y == 0)], 1 - TAKEN_FOR_NONE))
-            low = max(photographs, (photographs + float(np.quantile(values[highest], 0.05))) / 2)
-            slope = 1.0
+            low, slope = float(np.quantile(values[known & (y == 0)], 1 - TAKEN_FOR_NONE)), 1.0
         weight = slope * (x[known].T @ dual) / scale
         weights.append(weight)
         offsets.append(slope * (centre - low) - float(mean @ weight))
