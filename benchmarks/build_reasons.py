@@ -22,13 +22,13 @@ from scipy.stats import mannwhitneyu
 from tyro.conf import Positional
 
 from benchmarks import graphics
-from benchmarks.faults import KINDS, Faults, targets
+from benchmarks.faults import KINDS, PROBES, Faults, targets
 from benchmarks.reason_features import Picture, features_of
 from grepr_core.bundles.bundle import load_bundle, save_bundle
 from grepr_core.encoders.semantic import SemanticEncoder
 from grepr_core.pretraining.distortions import LEVELS
 from grepr_core.reasons.fitting import Examples, fit_probes
-from grepr_core.reasons.probes import NOTABLE, SEVERITIES, Diagnosis, Probes
+from grepr_core.reasons.probes import NOT_PHOTO, NOTABLE, SEVERITIES, Diagnosis, Probes
 
 log = logging.getLogger(__name__)
 
@@ -107,22 +107,23 @@ def _graphics(kinds: dict[str, graphics.Draw], count: int) -> list[Picture]:
 
 
 def learn(pictures: Sequence[Picture], features: NDArray[np.float32]) -> Probes:
-    """Fits the probes twice: what the first ones find in a photograph as it is, its versions do not teach again."""
-    found = [targets(picture.faults, SEVERITIES) for picture in pictures]
+    """Fits the probes twice: of what the first ones find in a photograph as it is, its versions teach nothing."""
+    found = [targets(picture.faults, seed=picture.fault_seed) for picture in pictures]
+    severities, known = (np.array(part) for part in zip(*found, strict=True))
     is_graphic = np.array([picture.seed is not None for picture in pictures])
-    severities = np.column_stack([np.array([target for target, _ in found]), is_graphic]).astype(np.float32)
-    known = np.column_stack([np.array([known for _, known in found]), np.ones(len(pictures), bool)])
+    severities[is_graphic, -1] = 1
     known[is_graphic, :-1] = False
-    sources = [picture.source for picture in pictures]
-    names, groups = np.unique(sources, return_inverse=True)
-    clean = np.array([picture.source.startswith("pristine/") and not picture.faults for picture in pictures])
-    examples = Examples(features, severities, known, groups, clean)
+    names, groups = np.unique([picture.source for picture in pictures], return_inverse=True)
+    unchanged = np.array([not picture.faults for picture in pictures]) & ~is_graphic
+    clean = np.array([picture.source.startswith("pristine/") for picture in pictures]) & unchanged
+    columns = np.array([(*SEVERITIES, NOT_PHOTO).index(name) for name in PROBES])
+    examples = Examples(features, severities, known, columns, groups, unchanged, clean)
     first = fit_probes(examples, blocks=SemanticEncoder.feature_blocks).diagnose(features)
-    as_it_is = np.array([not picture.faults and picture.seed is None for picture in pictures]) & ~clean
     faulty = np.zeros((len(names), len(SEVERITIES)), bool)
-    np.logical_or.at(faulty, groups[as_it_is], first.severities[as_it_is] >= NOTABLE)
-    known[:, :-1] &= ~faulty[groups]
-    return fit_probes(replace(examples, known=known), blocks=SemanticEncoder.feature_blocks)
+    faulty[groups[unchanged & ~clean]] = first.severities[unchanged & ~clean] >= NOTABLE
+    taught = known.copy()
+    taught[:, :-1] &= ~faulty[groups][:, columns[:-1]]
+    return fit_probes(replace(examples, known=taught), blocks=SemanticEncoder.feature_blocks)
 
 
 def try_out(probes: Probes, pictures: Pictures, features: Sequence[NDArray[np.float32]]) -> dict[str, Any]:

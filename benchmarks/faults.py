@@ -3,7 +3,8 @@
 The kinds are those of pretraining and a few more, which must not be among those, or pretraining by a seed would change.
 """
 
-from collections.abc import Callable, Sequence
+import zlib
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from grepr_core.pretraining.distortions import DISTORTIONS, LEVELS, distort
+from grepr_core.reasons.probes import NOT_PHOTO, SEVERITIES
 
 Pixels = NDArray[np.uint8]
 #: Kind and level of each fault of a version; none of a photograph as it is.
@@ -62,6 +64,12 @@ KINDS: dict[str, Kind] = {
 }
 
 
+#: Ways that a colour cast may go, of which each has a probe of its own.
+CASTS = 4
+#: Severity that each probe is for, and the flag.
+PROBES = (*(name for name in SEVERITIES for _ in range(CASTS if name == "color_cast" else 1)), NOT_PHOTO)
+
+
 def version(photo: Pixels, faults: Faults, *, seed: int) -> Pixels:
     """Gives a photograph its faults.
 
@@ -78,25 +86,34 @@ def version(photo: Pixels, faults: Faults, *, seed: int) -> Pixels:
     return photo
 
 
-def targets(faults: Faults, reasons: Sequence[str]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Says what severities are to be learned from a version.
+def targets(faults: Faults, *, seed: int) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Says what the probes are to learn from a version.
 
     Args:
         faults: Of the version.
-        reasons: Names of the K severities.
+        seed: That it was made by.
 
     Returns:
-        (K,) severities, a fifth a level; and (K,) which of them the version teaches.
+        (M,) severities for the probes of :data:`PROBES`, a fifth a level, and (M,) which of them the version teaches.
+        A colour cast that goes two ways has a part of its level in each.
     """
-    severity, known = np.zeros(len(reasons), np.float32), np.ones(len(reasons), bool)
+    severity, known = np.zeros(len(PROBES), np.float32), np.ones(len(PROBES), bool)
     for kind, _ in faults:
-        for unclear in KINDS[kind].unclear:
-            known[reasons.index(unclear)] = False
+        known &= [name not in KINDS[kind].unclear for name in PROBES]
     for kind, level in faults:
-        if (reason := KINDS[kind].reason) is not None:
-            place = reasons.index(reason)
-            severity[place], known[place] = max(severity[place], level / len(LEVELS)), True
+        own = np.array([name == KINDS[kind].reason for name in PROBES])
+        shares = _cast_shares(seed) if kind == "colour_cast" else np.ones(1)
+        severity[own] = np.maximum(severity[own], shares * level / len(LEVELS))
+        known |= own
     return severity, known
+
+
+def _cast_shares(seed: int) -> NDArray[np.float64]:
+    """Tells how far a colour cast goes towards warm, magenta, cold and green."""
+    # The one number that the distortion draws.
+    angle = np.random.default_rng([seed, zlib.crc32(b"colour_cast")]).uniform(0, 2 * np.pi)
+    shares: NDArray[np.float64] = np.cos(angle - np.arange(CASTS) * np.pi / 2).clip(min=0)
+    return shares
 
 
 def _underexposed(photo: Pixels, step: int) -> Pixels:

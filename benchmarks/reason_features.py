@@ -39,6 +39,11 @@ class Picture:
     seed: int | None = None
 
     @property
+    def fault_seed(self) -> int:
+        """Decides all that is drawn for the faults, the same for all versions of a photograph."""
+        return zlib.crc32(self.source.encode())
+
+    @property
     def key(self) -> str:
         """Which one it is."""
         return "|".join([self.source, *(f"{kind} {level}" for kind, level in self.faults), str(self.seed or 0)])
@@ -49,7 +54,7 @@ class Picture:
             return graphics.draw(self.source, self.seed)
         with Image.open(photos / self.source) as photo:
             pixels = np.array(photo.convert("RGB"))
-        return version(pixels, self.faults, seed=zlib.crc32(self.source.encode()))
+        return version(pixels, self.faults, seed=self.fault_seed)
 
 
 def features_of(pictures: Sequence[Picture], photos: Path, bundle: Bundle, cache: Path | None) -> NDArray[np.float32]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,26 +46,30 @@ class Diagnosis(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Probes:
-    """Linear probes: one for each of the K severities, and one for the flag.
+    """M linear probes: one or several for each of the K severities, and one for the flag.
+
+    A severity is the largest w . x + b of its probes, clipped to [0, 1]: a colour cast may go several ways, and no
+    linear probe rises with all of them. An image is flagged where the value of the last probe is above 0.
 
     Attributes:
-        weights: (D, K + 1) float32.
-        offsets: (K + 1,) float32. A severity is w . x + b, clipped to [0, 1]; an image is flagged where its last value
-            is above 0.
+        weights: (D, M) float32.
+        offsets: (M,) float32.
+        columns: (M,) int64, which severity each probe is for, ascending; K for the flag.
     """
 
     weights: NDArray[np.float32]
     offsets: NDArray[np.float32]
+    columns: NDArray[np.int64]
 
     def __post_init__(self) -> None:
-        """Checks that there are the probes that this version knows.
+        """Checks that there is a probe for all that this version tells.
 
         Raises:
             ValueError: There are others.
         """
-        probes = len(SEVERITIES) + 1
-        if self.weights.ndim != 2 or not self.weights.shape[1] == len(self.offsets) == probes:
-            raise ValueError(f"reasons need {probes} probes, not {self.weights.shape} and {self.offsets.shape}")
+        shapes = self.weights.shape[1:], self.offsets.shape, self.columns.shape
+        if len(set(shapes)) != 1 or sorted(set(self.columns.tolist())) != list(range(len(SEVERITIES) + 1)):
+            raise ValueError(f"reasons need probes for {len(SEVERITIES)} severities and the flag, not {self.columns}")
 
     @property
     def feature_size(self) -> int:
@@ -82,18 +86,19 @@ class Probes:
             Of each image.
         """
         values = features[:, : self.feature_size] @ self.weights + self.offsets
-        return Diagnosis(values[:, :-1].clip(0, 1), values[:, -1] > 0)
+        largest = np.maximum.reduceat(values, np.searchsorted(self.columns, range(len(SEVERITIES) + 1)), axis=1)
+        return Diagnosis(largest[:, :-1].clip(0, 1), largest[:, -1] > 0)
 
-    def to_arrays(self) -> dict[str, NDArray[np.float32]]:
+    def to_arrays(self) -> dict[str, NDArray[np.generic]]:
         """Gives the numbers to store, by name."""
-        return {"weights": self.weights, "offsets": self.offsets}
+        return {"weights": self.weights, "offsets": self.offsets, "columns": self.columns}
 
     @classmethod
-    def from_arrays(cls, arrays: Mapping[str, NDArray[np.float32]]) -> Self:
+    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> Self:
         """Rebuilds probes from :meth:`to_arrays`.
 
         Raises:
             KeyError: Numbers are missing.
             ValueError: They are of other probes than those of this version.
         """
-        return cls(arrays["weights"], arrays["offsets"])
+        return cls(arrays["weights"], arrays["offsets"], arrays["columns"])

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from benchmarks import graphics
-from benchmarks.faults import KINDS, targets, version
+from benchmarks.faults import KINDS, PROBES, targets, version
 from benchmarks.series import CHANGES
 from grepr_core.reasons.probes import SEVERITIES
 from tests.made_photos import photo
@@ -21,14 +21,24 @@ def test_kinds_that_pretraining_has_not_grow_with_their_level(kind: str):
 
 
 def test_two_faults_teach_both_and_nothing_that_either_leaves_unclear():
-    severity, known = targets((("jpeg", 5), ("low_light", 2)), SEVERITIES)
-    told = dict(zip(SEVERITIES, severity.tolist(), strict=True))
+    severity, known = targets((("jpeg", 5), ("low_light", 2)), seed=0)
+    told = dict(zip(PROBES, severity.tolist(), strict=True))
     assert (told["compression"], told["underexposure"]) == (1, pytest.approx(0.4))
     assert sum(told.values()) == pytest.approx(1.4)
-    unclear = {name for name, is_known in zip(SEVERITIES, known, strict=True) if not is_known}
+    unclear = {name for name, is_known in zip(PROBES, known, strict=True) if not is_known}
     assert unclear == {"low_contrast", "noise"}
     # What one fault raises, another one does not make unclear.
-    assert targets((("low_light", 2), ("gaussian_noise", 3)), SEVERITIES)[1][SEVERITIES.index("noise")]
+    assert targets((("low_light", 2), ("gaussian_noise", 3)), seed=0)[1][PROBES.index("noise")]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_colour_cast_teaches_the_ways_it_goes(seed: int):
+    red, green, blue = version(np.full((8, 8, 3), 100, np.uint8), (("colour_cast", 5),), seed=seed)[0, 0].astype(int)
+    first = PROBES.index("color_cast")
+    warm, magenta, cold, greenish = targets((("colour_cast", 5),), seed=seed)[0][first : first + 4]
+    assert (warm > cold) == (red > blue)
+    assert (magenta > greenish) == (green < 100)
+    assert np.hypot(warm + cold, magenta + greenish) == pytest.approx(1)
 
 
 def test_every_severity_has_kinds_to_learn_it_from():

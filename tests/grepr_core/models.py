@@ -53,5 +53,5 @@ def telling_bundle(*, regressor: bool = True) -> Bundle:
     """EfficientNet-Lite0 with probes by which all that it sees is noisy, and a little blurred."""
     offsets = np.array([0.25, 0.75, 0, 0, 0, 0, 0, 0, -1], np.float32)
     ridge = Regressor(np.zeros(4128), np.ones(4128), np.full(4128, 1e-4), 0.5, 1.0) if regressor else None
-    probes = Probes(np.zeros((4128, 9), np.float32), offsets)
+    probes = Probes(np.zeros((4128, 9), np.float32), offsets, np.arange(9))
     return Bundle("telling", high=load_semantic_encoder(), regressor=ridge, reasons=probes)
