@@ -20,7 +20,7 @@ SEVERITIES = (
 )
 NOT_PHOTO = "not_photo"
 #: Severity from which on a fault is told as the reason.
-NOTABLE = 0.5
+NOTABLE = 0.4
 
 
 class Diagnosis(NamedTuple):
@@ -36,7 +36,7 @@ class Diagnosis(NamedTuple):
 
     @property
     def reasons(self) -> list[str | None]:
-        """The N names of what is worst: ``not_photo``, else a severity of 0.5 at least, or None."""
+        """The N names of what is worst: ``not_photo``, else a severity that is notable, or None."""
         worst = self.severities.argmax(axis=1)
         return [
             NOT_PHOTO if none else SEVERITIES[fault] if row[fault] >= NOTABLE else None

@@ -15,7 +15,7 @@ def probes() -> Probes:
 def test_severities_are_clipped_and_the_worst_is_the_reason():
     features = np.zeros((7, 12), np.float32)  # further features are another encoder's
     features[1, 1], features[1, 3] = 0.7, 0.9
-    features[2, 0] = 0.55
+    features[2, 0] = 0.45
     features[3, 7] = 3.0
     features[4, 3], features[4, 8] = 0.8, 0.2
     features[5, 6], features[6, 6] = 0.9, -0.7
