@@ -36,6 +36,8 @@ log = logging.getLogger(__name__)
 HELD_OUT = 4
 #: Faulty versions of a scene to learn from: with one fault, and with two.
 SINGLE, DOUBLE = 2, 2
+#: Kinds that alone raise a severity: each scene has one more version of one of them.
+ALONE = ("overexposure", "colour_cast")
 #: Photographs of the lake that are learned from as they are, besides the scenes.
 PLAIN = 600
 #: Graphics of each kind, to learn from and to try on.
@@ -69,6 +71,8 @@ def gather(photos: Path, scenes: int) -> Pictures:
     learned = [Picture(name) for name in dict.fromkeys([*bases, *plain])]
     for i, name in enumerate(bases):
         learned += [Picture(name, faults) for faults in _some_faults(i, rng)]
+    for i, name in enumerate(bases):
+        learned.append(Picture(name, ((ALONE[i % len(ALONE)], LEVELS[i // len(ALONE) % len(LEVELS)]),)))
     clean = pristine[::HELD_OUT]
     tried = [*clean[::5][:TRIED_SCENES], *held_out[::25][:TRIED_SCENES]]
     versions = [

@@ -5,9 +5,11 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from jobs import cli
 from jobs.cli import COMMANDS, main
 
 
@@ -180,3 +182,15 @@ def test_a_command_is_in_utf8_whatever_the_locale(locale: str):
     environment = {**os.environ, "LC_ALL": locale, "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
     done = subprocess.run([sys.executable, "-c", program, "é"], capture_output=True, check=False, env=environment)
     assert done.stdout.decode() == "é", done.stderr
+
+
+def test_scoring_ends_with_what_ails_the_photos(capsys: pytest.CaptureFixture[str]):
+    record = SimpleNamespace(
+        images=9, counts={"scored": 9}, images_per_second=None, failed_fraction=0, reasons={"blur": 1, "not_photo": 3}
+    )
+    options = SimpleNamespace(output="scores", max_failed_fraction=0.05)
+    cli._scored(record, options)
+    assert "What ails them most: not_photo 3, blur 1" in capsys.readouterr().out
+    record.reasons = {}
+    cli._scored(record, options)
+    assert "ails" not in capsys.readouterr().out

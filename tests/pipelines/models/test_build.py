@@ -27,7 +27,7 @@ from pipelines.models.bundles import build
 from pipelines.models.quality_axis import LowLevelScorer, make_axis
 from pipelines.options import EvaluateOptions, FitOptions, ModelBuildOptions, ScoreOptions
 from pipelines.scoring import score
-from tests.grepr_core.models import full_bundle, to_tensor
+from tests.grepr_core.models import full_bundle, telling_bundle, to_tensor
 from tests.lake import check_invariants, jpeg, photo
 from tests.published import SMALL_CLIP, Published, publish
 
@@ -152,6 +152,13 @@ def pretrained_low(folder: Path) -> LowLevelEncoder:
 
 
 @pytest.mark.slow
+def test_the_probes_of_an_encoder_come_with_it(tmp_path: Path):
+    save_bundle(telling_bundle(), str(tmp_path / "telling"))
+    built = build(ModelBuildOptions(high=str(tmp_path / "telling"), output=str(tmp_path / "built")))
+    assert built.reasons is not None
+    assert build(ModelBuildOptions(high="efficientnet_lite0", output=str(tmp_path / "bare"))).reasons is None
+
+
 def test_pristine_statistics_are_those_of_the_photographs(tmp_path: Path):
     encoder = pretrained_low(tmp_path / "run")
     (tmp_path / "pristine").mkdir()
