@@ -73,8 +73,8 @@ class Bundle(BundleHeader):
         """Checks that there are features, for the reasons too, and names it knows.
 
         Raises:
-            ValueError: There are no features, an axis or reasons are not those of the encoder, or a distance or precision
-                is unknown.
+            ValueError: There are no features, an axis or reasons do not belong to the encoder, or a distance or
+                precision is unknown.
         """
         if not self.feature_blocks:
             raise ValueError("a bundle needs the features of a high-level or a low-level encoder")
