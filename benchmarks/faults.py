@@ -3,6 +3,7 @@
 The kinds are those of pretraining and a few more, which must not be among those, or pretraining by a seed would change.
 """
 
+import io
 import zlib
 from collections.abc import Callable
 from typing import NamedTuple
@@ -71,7 +72,9 @@ PROBES = (*(name for name in SEVERITIES for _ in range(CASTS if name == "color_c
 
 
 def version(photo: Pixels, faults: Faults, *, seed: int) -> Pixels:
-    """Gives a photograph its faults.
+    """Gives a photograph its faults, and stores it as the JPEG of good quality that a photograph is in the end.
+
+    Without that, probes learn what only pixels have that were never stored: with it colours are told coarsely, say.
 
     Args:
         photo: (H, W, 3) sRGB.
@@ -83,7 +86,9 @@ def version(photo: Pixels, faults: Faults, *, seed: int) -> Pixels:
     """
     for kind, level in sorted(faults, key=lambda fault: list(KINDS).index(fault[0])):
         photo = _MORE[kind](photo, LEVELS.index(level)) if kind in _MORE else distort(photo, kind, level, seed=seed)
-    return photo
+    encoded = io.BytesIO()
+    Image.fromarray(photo).save(encoded, "JPEG", quality=85 + seed % 12)
+    return np.array(Image.open(encoded))
 
 
 def targets(faults: Faults, *, seed: int) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:

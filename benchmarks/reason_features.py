@@ -54,7 +54,7 @@ class Picture:
             return graphics.draw(self.source, self.seed)
         with Image.open(photos / self.source) as photo:
             pixels = np.array(photo.convert("RGB"))
-        return version(pixels, self.faults, seed=self.fault_seed)
+        return version(pixels, self.faults, seed=self.fault_seed) if self.faults else pixels
 
 
 def features_of(pictures: Sequence[Picture], photos: Path, bundle: Bundle, cache: Path | None) -> NDArray[np.float32]:
