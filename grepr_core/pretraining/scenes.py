@@ -44,12 +44,14 @@ class Scene:
         similarity: (D, D) float32 FSIMc of the versions, 1 on the diagonal.
         kinds: (D,) kind of distortion, empty for the undistorted one.
         levels: (D,) level of it, 0 for the undistorted one.
+        pseudo_label: Quality of the photograph by zero-shot scores; None where it was not asked for.
     """
 
     versions: NDArray[np.uint8]
     similarity: NDArray[np.float32]
     kinds: tuple[str, ...]
     levels: tuple[int, ...]
+    pseudo_label: float | None = None
 
 
 def make_scene(photo: NDArray[np.uint8], recipe: SceneRecipe, *, key: int, device: torch.device | str = "cpu") -> Scene:

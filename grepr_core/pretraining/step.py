@@ -121,12 +121,13 @@ def high_level_loss(model: nn.Module, batch: Batch) -> Tensor:
 
     Args:
         model: :class:`GroupContrast`, wrapped or not.
-        batch: Crops (n, 3, side, side) uint8, alone.
+        batch: Crops (n, 3, side, side) uint8, alone or with their pseudo-labels (n,) float32.
 
     Returns:
         A scalar, float32.
     """
-    loss: Tensor = model(as_images(batch[0])).loss
+    crops, *labels = batch
+    loss: Tensor = model(as_images(crops), *labels).loss
     return loss
 
 

@@ -25,7 +25,7 @@ from grepr_core.decoding.view import AtMost, Lattice, View
 from grepr_core.encoders.high_level import HighLevelEncoder, brings_weights
 from grepr_core.encoders.inference import optimise_for_inference, resolve_device
 from grepr_core.encoders.low_level import LowLevelEncoder
-from grepr_core.encoders.semantic import SemanticEncoder, load_semantic_encoder
+from grepr_core.encoders.semantic import SemanticEncoder, encoder_from_state, load_semantic_encoder
 from grepr_core.errors import UserError
 from grepr_core.storage import Folder
 from grepr_core.zero_shot.gaussian import Distance, Gaussian, patch_statistics
@@ -190,7 +190,7 @@ def _high_part(source: str, pretrained: str | None) -> _Part[HighLevelEncoder | 
     if run is not None:
         config = _parsed(source, HIGH_CONFIG_FILE, lambda: run.read_json(HIGH_CONFIG_FILE))
         tensors = _parsed(source, HIGH_WEIGHTS_FILE, lambda: load_tensors(run.read(HIGH_WEIGHTS_FILE)))
-        encoder = _parsed(source, HIGH_WEIGHTS_FILE, lambda: HighLevelEncoder.from_state(config, tensors))
+        encoder = _parsed(source, HIGH_WEIGHTS_FILE, lambda: encoder_from_state(config, tensors))
         return _Part(encoder, None, {"from": "grepr pretrain high", "architecture": encoder.architecture})
     bundle = _bundle(source, "high", HIGH_WEIGHTS_FILE)
     if bundle.high is None:

@@ -10,6 +10,8 @@ from pipelines.options.shared import Device, NamesOptions, StoredOptions, check_
 
 #: Of grepr_core's distortions and patches, which take long to import; a test holds them together.
 MOST_KINDS, MOST_LEVELS, LEAST_SCENE_SIDE = 22, 5, 96
+#: Likewise of its encoders: the one that is no CLIP.
+EFFICIENTNET_LITE0 = "efficientnet_lite0"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -225,7 +227,7 @@ class PretrainLowOptions(SceneOptions, TrainingOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class PretrainHighOptions(PhotosOptions, TrainingOptions):
-    """Fine-tune CLIP's visual tower on photographs without ratings.
+    """Fine-tune the high-level encoder on photographs without ratings: CLIP's visual tower, or EfficientNet-Lite0.
 
     Running the same command again goes on where it ended.
 
@@ -233,10 +235,15 @@ class PretrainHighOptions(PhotosOptions, TrainingOptions):
     """
 
     architecture: str = "RN50-quickgelu"
-    """CLIP model with a ResNet tower, by open_clip's name; or hf-hub:org/name or local-dir:/path."""
+    """CLIP model with a ResNet tower, by open_clip's name; or hf-hub:org/name or local-dir:/path. Or
+    efficientnet_lite0, which needs --pseudo-labels in place of CLIP's text."""
 
     pretrained: str | None = "openai"
     """Its weights: a tag of open_clip or a local checkpoint; None with hf-hub: and local-dir:."""
+
+    pseudo_labels: str | None = None
+    """Bundle whose zero-shot scores say which photographs of a batch are the best and the worst, in place of CLIP's own
+    opinion; for efficientnet_lite0. It scores whole photographs, once."""
 
     crop: int = 224
     """Side in pixels of the square cut out of the middle of a photograph; smaller photographs are enlarged."""
@@ -290,6 +297,15 @@ class PretrainHighOptions(PhotosOptions, TrainingOptions):
             ValueError: Names the option that is out of range.
         """
         super().__post_init__()
+        if self.architecture == EFFICIENTNET_LITE0:
+            if self.recipe or self.positional_embedding:
+                raise ValueError(
+                    "--recipe paper and --positional-embedding are for CLIP; leave them out, or name CLIP by --architecture"
+                )
+            # Its weights come with a package.
+            object.__setattr__(self, "pretrained", None)
+        if (self.architecture == EFFICIENTNET_LITE0) != (self.pseudo_labels is not None):
+            raise ValueError("--architecture efficientnet_lite0 and --pseudo-labels BUNDLE belong together")
         if self.recipe:
             for name in ("frozen_head", "positional_embedding"):
                 object.__setattr__(self, name, True)

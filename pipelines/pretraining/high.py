@@ -1,5 +1,7 @@
-"""``grepr pretrain high``: cuts crops out of photographs, and fine-tunes CLIP's visual tower on them."""
+"""``grepr pretrain high``: cuts crops out of photographs, and fine-tunes the high-level encoder on them."""
 
+from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any, cast
 
 import numpy as np
@@ -8,18 +10,22 @@ from numpy.typing import NDArray
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from grepr_core.decoding.images import Limits
+from grepr_core.bundles.bundle import load_bundle
+from grepr_core.bundles.bundle_files import bundle_address
+from grepr_core.decoding.images import Failure, Limits
 from grepr_core.encoders.high_level import HighLevelEncoder
 from grepr_core.encoders.inference import optimise_for_inference
+from grepr_core.encoders.semantic import SemanticEncoder, encoder_from_state, load_semantic_encoder
 from grepr_core.errors import UserError
-from grepr_core.pretraining.group_contrast import GroupContrast, centre_crop
+from grepr_core.pretraining.group_contrast import GroupContrast, Standardisation, centre_crop
 from grepr_core.pretraining.scenes import Scene, SceneRecipe
 from grepr_core.pretraining.step import Batch, as_images, high_level_loss
+from grepr_core.scoring.scorer import Scorer
 from grepr_core.storage import Folder
 from pipelines.models.clip import load_clip
 from pipelines.options import PretrainHighOptions
 from pipelines.pretraining.linear_probe import LinearProbe, open_probe
-from pipelines.pretraining.scene_maker import SceneMaker, make_scenes
+from pipelines.pretraining.scene_maker import SceneJob, SceneMaker, make_scenes
 from pipelines.pretraining.scene_store import SceneStore
 from pipelines.pretraining.training import Stage, TrainingRecord, train
 from pipelines.running.run_files import HIGH_CONFIG_FILE, HIGH_WEIGHTS_FILE
@@ -47,8 +53,33 @@ class CropMaker(SceneMaker):
         return Scene(centre_crop(photo, recipe.side)[None], np.ones((1, 1), np.float32), ("",), (0,))
 
 
+class LabelledCropMaker(CropMaker):
+    """Also gives each photograph the zero-shot score of a bundle, as it would see the whole of it.
+
+    They stay what they are while the encoder changes: labels that follow it feed on themselves.
+
+    Args:
+        job: What to do.
+    """
+
+    def __init__(self, job: SceneJob) -> None:
+        super().__init__(job)
+        options = cast(PretrainHighOptions, job.options)
+        assert options.pseudo_labels is not None
+        bundle = replace(load_bundle(options.pseudo_labels), regressor=None)
+        # One arithmetic, whatever machines score.
+        self._scorer = Scorer(bundle, device=job.device, precision="fp32", limits=self._limits, features=False)
+
+    def pseudo_label(self, content: bytes) -> float | Failure:
+        """Scores a photograph by both paths of the bundle, or by the one that it has; no rating goes in."""
+        (result,) = self._scorer.score([content])
+        return Failure(result.status, result.error or "no score") if result.score is None else result.score
+
+
 class HighLevelStage(Stage):
-    """The second stage of GRepQ: the best and the worst photographs of a batch, by CLIP's own opinion, are told apart.
+    """The second stage of GRepQ: the best and the worst photographs of a batch are told apart.
+
+    Which they are is CLIP's own opinion, or says the zero-shot score of a bundle.
 
     Args:
         store: Crops.
@@ -64,10 +95,11 @@ class HighLevelStage(Stage):
         self.examples = len(store)
 
     def settings(self) -> dict[str, Any]:
-        """Gives the settings of CLIP, the crops and the loss."""
+        """Gives the settings of the encoder, the crops and the loss."""
         options = self._options
-        names = ("architecture", "pretrained", "crop", "max_pixels", "temperature", "projection_size", "frozen_head")
-        return {name: getattr(options, name) for name in (*names, "positional_embedding")} | {
+        of_images = ("architecture", "pretrained", "pseudo_labels", "crop", "max_pixels", "positional_embedding")
+        names = (*of_images, "temperature", "projection_size", "frozen_head")
+        return {name: getattr(options, name) for name in names} | {
             "group_size": options.images_a_group,
             "batch_norm": options.normalisation,
         }
@@ -76,81 +108,93 @@ class HighLevelStage(Stage):
         """Makes the module from the weights that the command left for its workers."""
         options = self._options
         initial = Folder(options.output, options.storage_options).child(INITIAL_FOLDER)
+        encoder = encoder_from_state(
+            initial.read_json(HIGH_CONFIG_FILE),
+            load(initial.read(HIGH_WEIGHTS_FILE)),
+            positions=options.positional_embedding,
+        )
         return GroupContrast(
-            HighLevelEncoder.from_state(
-                initial.read_json(HIGH_CONFIG_FILE),
-                load(initial.read(HIGH_WEIGHTS_FILE)),
-                positions=options.positional_embedding,
-            ),
+            encoder,
             group_size=options.images_a_group,
             temperature=options.temperature,
             projection_size=options.projection_size,
             train_head=not options.frozen_head,
             batch_norm=options.normalisation,
             seed=options.seed,
+            standardise=Standardisation(encoder, self._watched()) if isinstance(encoder, SemanticEncoder) else None,
         )
 
+    def _watched(self) -> Iterator[Tensor]:
+        """Gives some crops, a few at a time, as the encoder takes them."""
+        watched = min(WATCHED, self.examples)
+        for start in range(0, watched, WATCHED_AT_ONCE):
+            indices = range(start, min(start + WATCHED_AT_ONCE, watched))
+            yield as_images(torch.stack([self.example(0, index)[0] for index in indices]))
+
     def example(self, epoch: int, index: int) -> Batch:
-        """Gives a crop, (3, side, side) uint8, the same in every epoch."""
+        """Gives a crop, (3, side, side) uint8, and its pseudo-label where it has one; the same in every epoch."""
+        scene = self._store.read(index)
         # A copy, since PyTorch wants arrays that may be written to.
-        return (torch.from_numpy(np.array(self._store.read(index).versions[0])).permute(2, 0, 1),)
+        crop = torch.from_numpy(np.array(scene.versions[0])).permute(2, 0, 1)
+        return (crop,) if scene.pseudo_label is None else (crop, torch.tensor(scene.pseudo_label))
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
         """Computes the group contrastive loss over the crops of all workers."""
         return high_level_loss(model, batch)
 
     def validate(self, module: nn.Module, dtype: torch.dtype) -> dict[str, float]:
-        """Measures how far apart the pseudo-labels lie and, with ratings, the SROCC of the linear probe.
+        """Measures how far apart CLIP's pseudo-labels lie and, with ratings, the SROCC of the linear probe.
 
         Both by the encoder as it scores, without positional embedding.
         """
         device = next(module.parameters()).device
         model = cast(GroupContrast, module)
-        encoder = optimise_for_inference(model.encoder.without_positions(), device, dtype)
-        watched, labels = min(WATCHED, self.examples), []
-        with torch.inference_mode():
-            for start in range(0, watched, WATCHED_AT_ONCE):
-                indices = range(start, min(start + WATCHED_AT_ONCE, watched))
-                crops = torch.stack([self.example(0, index)[0] for index in indices]).to(device)
-                labels.append(model.pseudo_labels(encoder(as_images(crops))))
+        encoder = optimise_for_inference(_as_it_scores(model.encoder), device, dtype)
+        spread = None
+        if isinstance(encoder, HighLevelEncoder):
+            with torch.inference_mode():
+                labels = [model.pseudo_labels(encoder(crops.to(device))) for crops in self._watched()]
+            spread = torch.cat(labels).std().item()
         metrics = {
-            "pseudo_label_spread": torch.cat(labels).std().item(),
+            "pseudo_label_spread": spread,
             "probe_srocc": self._probe.srocc(encoder, device) if self._probe else None,
         }
         return {name: value for name, value in metrics.items() if value is not None}
 
     def save(self, module: nn.Module, output: Folder) -> None:
-        """Writes the encoder as it scores, without the head, as :meth:`HighLevelEncoder.from_state` takes it."""
-        _write_encoder(cast(GroupContrast, module).encoder.without_positions(), output)
+        """Writes the encoder as it scores, without the head, as :func:`encoder_from_state` takes it."""
+        _write_encoder(_as_it_scores(cast(GroupContrast, module).encoder), output)
 
 
 def run(options: PretrainHighOptions) -> TrainingRecord:
-    """Cuts crops and fine-tunes CLIP's visual tower, or goes on where the same command ended.
+    """Cuts crops and fine-tunes the high-level encoder, or goes on where the same command ended.
 
     Args:
         options: Of the command.
 
     Returns:
-        The record that ``run.json`` holds; the tower is in ``high_level.safetensors`` and ``high_level.json``.
+        The record that ``run.json`` holds; the encoder is in ``high_level.safetensors`` and ``high_level.json``.
 
     Raises:
-        UserError: The photographs, CLIP's weights, the ratings or the output cannot be used, or the workers asked for
-            cannot be had.
+        UserError: The photographs, CLIP's weights, the bundle of the pseudo-labels, the ratings or the output cannot be
+            used, or the workers asked for cannot be had.
     """
+    if options.pseudo_labels is not None:  # other processes may be in other folders
+        options = replace(options, pseudo_labels=bundle_address(options.pseudo_labels))
     probe = open_probe(options.ratings, options.ratings_images, dict(options.storage_options))
     _provide_initial(options)
     recipe = SceneRecipe(kinds=0, levels=0, side=options.crop)
-    return train(HighLevelStage(make_scenes(options, recipe, CropMaker, name=CROPS_FOLDER), options, probe), options)
+    # To cut is no work for a GPU; to score is.
+    maker, device = (CropMaker, "cpu") if options.pseudo_labels is None else (LabelledCropMaker, options.device)
+    crops = make_scenes(options, recipe, maker, name=CROPS_FOLDER, device=device)
+    return train(HighLevelStage(crops, options, probe), options)
 
 
-def _provide_initial(options: PretrainHighOptions) -> None:
-    """Loads CLIP and leaves its tower for the workers, unless an earlier run of the same command has done so."""
-    initial = Folder(options.output, options.storage_options).child(INITIAL_FOLDER)
-    names = ("architecture", "pretrained", "positional_embedding")
-    settings = {name: getattr(options, name) for name in names}
-    if initial.exists(HIGH_WEIGHTS_FILE):
-        check_settings(initial, settings, defaults=option_defaults(PretrainHighOptions), holds="weights")
-        return
+def _as_it_scores(encoder: HighLevelEncoder | SemanticEncoder) -> HighLevelEncoder | SemanticEncoder:
+    return encoder.without_positions() if isinstance(encoder, HighLevelEncoder) else encoder
+
+
+def _load_clip(options: PretrainHighOptions) -> HighLevelEncoder:
     named = f"--architecture {options.architecture} --pretrained {options.pretrained}"
     encoder = load_clip(options.architecture, options.pretrained, named=named, positions=options.positional_embedding)
     if options.positional_embedding and options.crop != encoder.tower.image_size:
@@ -158,11 +202,33 @@ def _provide_initial(options: PretrainHighOptions) -> None:
             f"--positional-embedding, of --recipe paper too: that of {options.architecture} is for crops of "
             f"{encoder.tower.image_size} pixels, not of --crop {options.crop}; leave one of the two out"
         )
+    return encoder
+
+
+def _provide_initial(options: PretrainHighOptions) -> None:
+    """Loads the encoder and leaves it for the workers, unless an earlier run of the same command has done so."""
+    initial = Folder(options.output, options.storage_options).child(INITIAL_FOLDER)
+    names = ("architecture", "pretrained", "pseudo_labels", "positional_embedding")
+    settings = {name: getattr(options, name) for name in names}
+    if initial.exists(HIGH_WEIGHTS_FILE):
+        check_settings(initial, settings, defaults=option_defaults(PretrainHighOptions), holds="weights")
+        return
+    encoder: HighLevelEncoder | SemanticEncoder
+    if options.pseudo_labels is None:
+        encoder = _load_clip(options)
+    else:
+        labelling = load_bundle(options.pseudo_labels)
+        if not (labelling.has_score_low or labelling.has_score_high):
+            raise UserError(
+                f"--pseudo-labels {options.pseudo_labels}: this model has no zero-shot score; build one with "
+                "'grepr model build --high efficientnet_lite0 --pristine CLEAN --unrated PHOTOS'"
+            )
+        encoder = load_semantic_encoder()
     initial.write_json(SETTINGS_FILE, settings)
     _write_encoder(encoder, initial)
 
 
-def _write_encoder(encoder: HighLevelEncoder, folder: Folder) -> None:
+def _write_encoder(encoder: HighLevelEncoder | SemanticEncoder, folder: Folder) -> None:
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in encoder.state_dict().items()}
     folder.write_json(HIGH_CONFIG_FILE, encoder.config())
     folder.write(HIGH_WEIGHTS_FILE, save(state))

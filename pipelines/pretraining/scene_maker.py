@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from grepr_core.decoding.images import Failure, Limits, Photo, decode
+from grepr_core.decoding.images import Failure, Limits, decode
 from grepr_core.decoding.view import AtMost
 from grepr_core.errors import UserError
 from grepr_core.pretraining.scenes import Scene, SceneRecipe, make_scene
@@ -102,19 +102,30 @@ class SceneMaker(ShardWorker):
         entries = [Entry(**row) for row in images.select(ENTRY_COLUMNS).to_pylist()]
         names = images["image_id"].to_pylist()
         for name, image, (content, _) in zip(names, entries, self._fetcher.read(entries), strict=True):
-            photo = content if isinstance(content, Failure) else self._decode(content)
-            if isinstance(photo, Failure):
-                failures[image.uri] = f"{photo.status}: {photo.error}"
+            made = content if isinstance(content, Failure) else self._made(content, zlib.crc32(name.encode()))
+            if isinstance(made, Failure):
+                failures[image.uri] = f"{made.status}: {made.error}"
             else:
-                key = zlib.crc32(name.encode())
-                yield image.uri, self.make(photo.rgb, self._job.recipe, key)
+                yield image.uri, made
+
+    def _made(self, content: bytes, key: int) -> Scene | Failure:
+        photo = decode(content, limits=self._limits, view=AtMost(self._job.options.max_pixels))
+        if isinstance(photo, Failure):
+            return photo
+        label = self.pseudo_label(content)
+        return (
+            label
+            if isinstance(label, Failure)
+            else replace(self.make(photo.rgb, self._job.recipe, key), pseudo_label=label)
+        )
 
     def make(self, photo: NDArray[np.uint8], recipe: SceneRecipe, key: int) -> Scene:
         """Makes the scene of a photograph; see :func:`~grepr_core.pretraining.scenes.make_scene`."""
         return make_scene(photo, recipe, key=key, device=self._job.device)
 
-    def _decode(self, content: bytes) -> Photo | Failure:
-        return decode(content, limits=self._limits, view=AtMost(self._job.options.max_pixels))
+    def pseudo_label(self, content: bytes) -> float | Failure | None:
+        """Gives the pseudo-label of a photograph, or why there is none; None where none is wanted."""
+        return None
 
 
 def make_scenes(

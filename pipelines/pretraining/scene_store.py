@@ -33,6 +33,7 @@ SCHEMA = pa.schema(
         pa.field("levels", pa.list_(pa.int32()), nullable=False),
         pa.field("similarity", pa.list_(pa.float32()), nullable=False),
         pa.field("versions", pa.large_binary(), nullable=False),
+        pa.field("pseudo_label", pa.float32()),
     ]
 )
 
@@ -89,6 +90,7 @@ def _row(uri: str, scene: Scene) -> dict[str, object]:
         "levels": scene.levels,
         "similarity": scene.similarity.ravel(),
         "versions": scene.versions.tobytes(),
+        "pseudo_label": scene.pseudo_label,
     }
 
 
@@ -163,7 +165,8 @@ class SceneStore:
         kinds = tuple(row["kinds"])
         versions = np.frombuffer(row["versions"], np.uint8).reshape(len(kinds), row["height"], row["width"], 3)
         similarity = np.array(row["similarity"], np.float32).reshape(len(kinds), len(kinds))
-        return Scene(versions, similarity, kinds, tuple(row["levels"]))
+        # Stores of before hold no pseudo-labels.
+        return Scene(versions, similarity, kinds, tuple(row["levels"]), row.get("pseudo_label"))
 
 
 _metadata = lru_cache(maxsize=256)(read_file_metadata)

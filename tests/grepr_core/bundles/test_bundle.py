@@ -11,6 +11,7 @@ from grepr_core.bundles.bundle import Bundle, load_bundle, save_bundle
 from grepr_core.bundles.bundle_files import BundleFiles, BundleHeader, built_in_bundles
 from grepr_core.decoding.view import FULL_SIZE, AtMost
 from grepr_core.encoders.low_level import LowLevelEncoder
+from grepr_core.encoders.semantic import SemanticEncoder
 from grepr_core.errors import UserError
 from grepr_core.regression.regressor import Regressor
 from grepr_core.scoring.scorer import Scorer
@@ -103,6 +104,21 @@ def test_a_bundle_keeps_what_tells_the_reasons(tmp_path: Path):
 def test_reasons_are_for_the_encoder_that_they_were_learned_from(bundle: Bundle):
     with pytest.raises(ValueError, match="EfficientNet-Lite0"):
         replace(bundle, reasons=telling_bundle().reasons)
+
+
+def test_a_tuned_encoder_comes_with_its_weights(tmp_path: Path):
+    tuned = SemanticEncoder(tuned=True).eval()
+    save_bundle(Bundle("tuned", tuned), str(tmp_path / "tuned"))
+    save_bundle(Bundle("half", tuned, half_weights=True), str(tmp_path / "half"))
+    save_bundle(Bundle("plain", load_bundle("grepr-lite").high), str(tmp_path / "plain"))
+    again = load_bundle(str(tmp_path / "tuned")).high
+    assert again.tuned
+    assert all(torch.equal(tensor, tuned.state_dict()[name]) for name, tensor in again.state_dict().items())
+    half = load_bundle(str(tmp_path / "half"))
+    assert all(p.dtype == torch.float32 for p in half.high.parameters())
+    assert save_bundle(half, str(tmp_path / "once more")).model_id == half.model_id
+    assert (tmp_path / "half/high.safetensors").stat().st_size < 10 * 2**20
+    assert not (tmp_path / "plain/high.safetensors").exists()
 
 
 def test_checksums_are_those_of_the_usual_tool(saved: Path):

@@ -47,12 +47,14 @@ def group_contrast(batch_norm: str, parts: int = 1) -> GroupContrast:
     return GroupContrast(TinyEncoder(parts), group_size=GROUP, batch_norm=batch_norm, projection_size=16)
 
 
-def outcome(model: nn.Module, images: Tensor) -> dict[str, Any]:
+def outcome(model: nn.Module, images: Tensor, *, labelled: bool = False) -> dict[str, Any]:
     """Gives loss, pseudo-labels and gradients of a batch, the mean over the workers where there are some.
+
+    Where they are labelled, it is by their brightness.
 
     DistributedDataParallel takes the same mean, but imports PyTorch's compiler.
     """
-    step = model(images)
+    step = model(images, images.mean(dim=(1, 2, 3)) if labelled else None)
     step.loss.backward()
     gradients = {name: p.grad for name, p in model.named_parameters()}
     if dist.is_initialized():
@@ -88,6 +90,6 @@ def work(rank: int, workers: int, folder: Path, batches: dict[str, Sequence[Tens
             model = group_contrast(mode)
             found[name] = refusal(model, parts[rank])
         else:
-            found[name] = outcome(group_contrast(mode), parts[rank])
+            found[name] = outcome(group_contrast(mode), parts[rank], labelled="labelled" in name)
     torch.save(found, folder / f"{rank}.pt")
     dist.destroy_process_group()

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from grepr_core.encoders.high_level import HighLevelEncoder
-from grepr_core.pretraining.group_contrast import GroupContrast, centre_crop
+from grepr_core.encoders.semantic import load_semantic_encoder
+from grepr_core.pretraining.group_contrast import GroupContrast, Standardisation, centre_crop
 from tests.grepr_core.models import TOWER
 from tests.lake import photo
 from tests.tiny_clip import crops, tell_apart
@@ -155,6 +156,34 @@ def test_gradient_reaches_every_layer_under_autocast() -> None:
     found = gradients(model)
     assert found.keys() == gradients(reference).keys()
     assert all(gradient.abs().sum() > 0 for gradient in found.values())
+
+
+def test_an_encoder_without_prompts_learns_from_labels_that_it_is_given() -> None:
+    images = crops(8)
+    images[3] = 0.5  # maps without variance, whose root has no gradient
+    lite = load_semantic_encoder()
+    standardise = Standardisation(lite, images.split(3))
+    with torch.no_grad():
+        parts = standardise(lite(images)).split(lite.feature_blocks, dim=1)
+    for part in parts:
+        assert 0.3 < part.var(dim=0, correction=0).sum() <= 1.001
+    model = GroupContrast(lite, group_size=GROUP, standardise=standardise)
+    with pytest.raises(ValueError, match="give pseudo-labels"):
+        model(images)
+    labels = torch.tensor([0.5, 0.1, 0.6, 0.2, 0.9, 0.55, 0.8, 0.57])
+    step = model(images, labels)
+    assert torch.equal(step.pseudo_labels, labels)
+    # Those between do not count, and are not even encoded.
+    others = images.clone()
+    others[[0, 2, 5, 7]] = float("nan")
+    assert model(others, labels).loss.item() == pytest.approx(step.loss.item(), abs=1e-5)
+    optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=1e-4)
+    for _ in range(5):
+        optimizer.zero_grad()
+        model(images, labels).loss.backward()
+        assert all(p.grad is not None and p.grad.isfinite().all() for p in lite.parameters())
+        optimizer.step()
+    assert model(images, labels).loss < step.loss - 0.01
 
 
 def test_too_few_images_are_refused() -> None:

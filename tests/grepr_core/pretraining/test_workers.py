@@ -33,6 +33,7 @@ def found(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     sizes = [IMAGES - 3 * (workers - 1), *[3] * (workers - 1)]
     batches = {f"{mode} mixed": photos().chunk(workers) for mode in MODES}
     batches |= {f"{mode} on first": on_first_worker().chunk(workers) for mode in MODES}
+    batches |= {f"{mode} labelled": photos().chunk(workers) for mode in MODES}
     batches |= {f"{mode} uneven": photos().split(sizes) for mode in MODES}
     # Imported once, in the process from which the workers are forked.
     multiprocessing.set_forkserver_preload([work.__module__])
@@ -41,10 +42,10 @@ def found(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("images", ["mixed", "on first"])
+@pytest.mark.parametrize("images", ["mixed", "on first", "labelled"])
 def test_workers_find_the_gradient_of_one(found: list[dict[str, Any]], mode: str, images: str):
-    together = photos() if images == "mixed" else on_first_worker()
-    expected = outcome(group_contrast(mode, parts=len(found)), together)
+    together = on_first_worker() if images == "on first" else photos()
+    expected = outcome(group_contrast(mode, parts=len(found)), together, labelled=images == "labelled")
     assert all(gradient.abs().sum() > 0 for gradient in expected["gradients"].values())
     for worker in found:
         torch.testing.assert_close(worker[f"{mode} {images}"], expected)

@@ -2,6 +2,7 @@ import json
 import os
 import signal
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,15 +11,20 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from grepr_core.bundles.bundle import Bundle, load_bundle, save_bundle
 from grepr_core.encoders.high_level import POSITIONS, HighLevelEncoder, load_open_clip
+from grepr_core.encoders.semantic import load_semantic_encoder
 from grepr_core.errors import UserError
 from grepr_core.pretraining.group_contrast import centre_crop
+from grepr_core.scoring.scorer import Scorer
 from grepr_core.storage import Folder
-from pipelines.options import PretrainHighOptions
+from pipelines.models.bundles import build
+from pipelines.options import ModelBuildOptions, PretrainHighOptions
 from pipelines.pretraining.high import CropMaker, HighLevelStage, run
 from pipelines.pretraining.scene_store import SceneStore, read_summary
 from pipelines.pretraining.training_log import read_history
 from pipelines.running.shard_files import finished_shards
+from tests.grepr_core.models import full_bundle
 from tests.lake import grepr, make_lake, photo, run_here
 from tests.tiny_clip import save_tiny_clip
 
@@ -200,6 +206,42 @@ def test_ratings_are_watched_and_change_nothing(options, tmp_path: Path) -> None
     assert losses(tmp_path / "watched") == pytest.approx(losses(tmp_path / "unwatched"), abs=1e-6)
 
 
+def test_efficientnet_lite0_learns_from_the_zero_shot_scores_of_a_bundle(
+    lake: Path, tmp_path: Path, warm_process: None
+) -> None:
+    teacher = full_bundle()
+    save_bundle(replace(teacher, low=None, pristine=None, regressor=None), str(tmp_path / "teacher"))
+    made = PretrainHighOptions(
+        **{**SETTINGS, "epochs": 1, "architecture": "efficientnet_lite0"},
+        pseudo_labels=str(tmp_path / "teacher"),
+        source=str(lake),
+        output=str(tmp_path / "run"),
+    )
+    record = run(made)
+    assert record.settings["pretrained"] is None
+    stage = HighLevelStage(SceneStore(Folder(str(tmp_path / "run/crops"))), made)
+    files = [file for file in sorted(lake.iterdir()) if file.name not in ("0003a.jpg", "empty.jpg")]
+    scorer = Scorer(load_bundle(str(tmp_path / "teacher")), device="cpu", precision="fp32")
+    for index, score in enumerate(scorer.score([file.read_bytes() for file in files])):
+        _, label = stage.example(epoch=0, index=index)
+        assert label.item() == pytest.approx(score.score_high, abs=1e-6)  # of the whole photograph, without ratings
+
+    build(ModelBuildOptions(high=str(tmp_path / "run"), output=str(tmp_path / "tuned")))
+    tuned, plain = load_bundle(str(tmp_path / "tuned")).high, load_semantic_encoder()
+    moved = [name for name, tensor in plain.state_dict().items() if not torch.equal(tensor, tuned.state_dict()[name])]
+    assert moved
+    assert not any("running" in name for name in moved)
+    assert run(made) == record
+
+
+def test_pseudo_labels_need_a_zero_shot_score(lake: Path, tmp_path: Path) -> None:
+    save_bundle(Bundle("plain", load_semantic_encoder()), str(tmp_path / "plain"))
+    settings = {"source": str(lake), "output": str(tmp_path / "run"), "architecture": "efficientnet_lite0"}
+    with pytest.raises(UserError, match="no zero-shot score"):
+        run(PretrainHighOptions(**settings, pseudo_labels=str(tmp_path / "plain")))
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.slow
 def test_killed_run_goes_on_exactly(options, architecture: str, lake: Path, tmp_path: Path) -> None:
     epochs = 12
@@ -264,6 +306,8 @@ def test_weights_that_cannot_be_had(architecture: str, pretrained: str | None, l
         ({"temperature": 0.0}, "--temperature"),
         ({"projection_size": 0}, "--projection-size"),
         ({"ratings": "rated.csv"}, "--ratings-images"),
+        ({"architecture": "efficientnet_lite0"}, "--pseudo-labels"),
+        ({"pseudo_labels": "base"}, "--pseudo-labels"),
     ],
 )
 def test_options_out_of_range(changes: dict[str, object], message: str) -> None:

@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 import torch
 
+from grepr_core.bundles import bundle_files
+from grepr_core.encoders.semantic import SemanticEncoder
 from grepr_core.errors import UserError
 from grepr_core.pretraining import distortions
 from grepr_core.pretraining.scenes import SceneRecipe, make_scene
@@ -38,6 +40,7 @@ def test_options_know_what_the_method_offers():
     assert len(distortions.DISTORTIONS) == pretraining.MOST_KINDS
     assert len(distortions.LEVELS) == pretraining.MOST_LEVELS
     assert patches.PATCH == pretraining.LEAST_SCENE_SIDE
+    assert SemanticEncoder.architecture == bundle_files.EFFICIENTNET_LITE0 == pretraining.EFFICIENTNET_LITE0
     with pytest.raises(ValueError, match="--kinds"):
         SceneOptions(source="", output="", kinds=23)
 
