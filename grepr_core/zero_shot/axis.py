@@ -12,6 +12,9 @@ from grepr_core.zero_shot.scores import sigmoid
 Array = NDArray[np.float64]
 #: Added to the covariance, in mean eigenvalues: much, since features are more than the photographs they vary with.
 SHRINKAGE = 100.0
+#: Of the mean of the bad group: photographs as they come have faults that no distortion has. With them the SROCC by 800
+#: ratings was .598, without .564.
+UNRATED_SHARE = 1 / 3
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,8 +22,9 @@ class QualityAxis:
     """The axis between two groups of photographs in the features of an encoder that knows no text.
 
     GRepQ (arXiv 2312.04838) tells good from bad photographs twice: by likeness to a good and a bad prompt, and by a
-    loss that pulls a group of good and a group of bad ones apart. Here the means of two such groups, photographs that
-    are known to be clean and their distorted versions, take the prompts' place. No rating goes in.
+    loss that pulls a group of good and a group of bad ones apart. Here the means of two such groups take the prompts'
+    place: photographs that are known to be clean, and their distorted versions with photographs as they come. No rating
+    goes in.
 
     Attributes:
         direction: (D,) position for each unit of a feature.
@@ -89,7 +93,7 @@ def fit_axis(
 
     Features are standardised by the unrated photographs, and those of a block divided by the root of its length, as the
     regressor has it. With C their covariance and t its mean eigenvalue, the direction is
-    (C + shrinkage t I)^-1 (mean of good - mean of bad).
+    (C + shrinkage t I)^-1 (mean of good - mean of bad), unrated photographs being a third of the bad ones.
 
     Args:
         good: (G, D) features of clean photographs.
@@ -107,12 +111,13 @@ def fit_axis(
     from scipy.linalg import solve  # noqa: PLC0415 - takes a fifth of a second, and scoring needs none of it
 
     unrated = unrated.astype(np.float64)
+    mean, deviation = unrated.mean(axis=0), unrated.std(axis=0)
     good_mean, bad_mean = (group.mean(axis=0, dtype=np.float64) for group in (good, bad))
-    deviation = unrated.std(axis=0)
-    constant = deviation <= 1e-6 * np.abs(unrated.mean(axis=0)).clip(min=1e-6)
+    bad_mean = UNRATED_SHARE * mean + (1 - UNRATED_SHARE) * bad_mean
+    constant = deviation <= 1e-6 * np.abs(mean).clip(min=1e-6)
     # What does not vary among photographs has no part in the axis.
     scale = np.where(constant, np.inf, deviation) * np.repeat(np.sqrt(blocks), blocks)
-    standardised = (unrated - unrated.mean(axis=0)) / scale
+    standardised = (unrated - mean) / scale
     gap = (good_mean - bad_mean) / scale
     # By way of the Gram matrix X X^T, since photographs are mostly fewer than features:
     # (X^T X / N + a I)^-1 gap = (gap - X^T (X X^T + N a I)^-1 X gap) / a.
@@ -123,4 +128,4 @@ def fit_axis(
     if not spread > 0:
         raise ValueError("photographs or groups do not differ, so there is no axis between them")
     direction /= spread
-    return QualityAxis(direction, float(unrated.mean(axis=0) @ direction))
+    return QualityAxis(direction, float(mean @ direction))

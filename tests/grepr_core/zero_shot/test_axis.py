@@ -22,7 +22,9 @@ def test_the_direction_is_that_of_the_groups_shrunk_by_the_covariance():
     scale = UNRATED.std(axis=0) * np.sqrt([4, 4, 4, 4, 2, 2])
     covariance = np.cov((UNRATED / scale).T, bias=True)
     shrunk = covariance + 3.0 * np.trace(covariance) / 6 * np.eye(6)
-    expected = np.linalg.inv(shrunk) @ ((GOOD.mean(axis=0) - BAD.mean(axis=0)) / scale) / scale
+    # Photographs as they come are a third of the bad ones.
+    bad = (2 * BAD.mean(axis=0) + UNRATED.mean(axis=0)) / 3
+    expected = np.linalg.inv(shrunk) @ ((GOOD.mean(axis=0) - bad) / scale) / scale
     np.testing.assert_allclose(axis.direction / axis.direction[0], expected / expected[0], rtol=1e-9)
     assert axis.position(UNRATED).std() == pytest.approx(1)
     assert axis.position(UNRATED).mean() == pytest.approx(0, abs=1e-9)
@@ -37,8 +39,6 @@ def test_what_does_not_vary_among_photographs_has_no_part():
     axis = fit_axis(with_constant(GOOD, 9), with_constant(BAD, 1), with_constant(UNRATED, 5), blocks=(4, 3))
     assert axis.direction[-1] == 0
     assert np.isfinite(axis.direction).all()
-    with pytest.raises(ValueError, match="do not differ"):
-        fit_axis(GOOD, GOOD, UNRATED, blocks=BLOCKS)
     with pytest.raises(ValueError, match="do not differ"):
         fit_axis(GOOD, BAD, np.ones((5, 6)), blocks=BLOCKS)
 

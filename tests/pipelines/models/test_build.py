@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pandas as pd
@@ -238,22 +239,25 @@ def few_suffice(monkeypatch: pytest.MonkeyPatch) -> None:
     """Makes an axis of few photographs and few kinds of distortion, in little time."""
     monkeypatch.setattr(quality_axis, "LEAST_CLEAN", 3)
     monkeypatch.setattr(quality_axis, "LEAST_UNRATED", 4)
-    monkeypatch.setattr(quality_axis, "KINDS", 1)
+    monkeypatch.setattr(quality_axis, "KINDS", ("resized_jpeg",))
 
 
-def folder_of(photos: int, path: Path) -> str:
+def folder_of(photos: int, path: Path, side: int = 96) -> str:
     path.mkdir()
     for i in range(photos):
-        photo(i, (96, 96)).save(path / f"{i}.png")
+        photo(i, (side, side)).save(path / f"{i}.png")
     return str(path)
 
 
 @pytest.mark.usefixtures("few_suffice")
 def test_clean_and_unrated_photographs_give_a_high_level_score_without_clip(lite: str, tmp_path: Path):
     options = {"high": "efficientnet_lite0", "max_pixels": 96 * 96, "unrated": folder_of(5, tmp_path / "unrated")}
-    options["pristine"] = folder_of(3, tmp_path / "clean")
+    options["pristine"] = folder_of(3, tmp_path / "clean", side=80)
     (tmp_path / "clean/broken.jpg").write_bytes(b"\xff\xd8\xff")
-    bundle = build(ModelBuildOptions(**options, output=str(tmp_path / "model")))
+    with mock.patch.object(quality_axis, "distort", wraps=distort) as distorted:
+        bundle = build(ModelBuildOptions(**options, output=str(tmp_path / "model")))
+    # Enlarged they would not be clean.
+    assert [call.args[0].shape for call in distorted.call_args_list] == [(80, 80, 3)] * 3
     assert bundle.has_score
     assert bundle.scale == (0, 1)
     assert bundle.card["quality_axis_from"] == {"pristine_photographs": 3, "unrated_photographs": 5}
