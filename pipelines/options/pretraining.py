@@ -300,7 +300,7 @@ class PretrainHighOptions(PhotosOptions, TrainingOptions):
         if self.architecture == EFFICIENTNET_LITE0:
             if self.recipe or self.positional_embedding:
                 raise ValueError(
-                    "--recipe paper and --positional-embedding are for CLIP; leave them out, or name CLIP by --architecture"
+                    "--recipe paper and --positional-embedding are for CLIP; leave them out, or name a CLIP"
                 )
             # Its weights come with a package.
             object.__setattr__(self, "pretrained", None)
