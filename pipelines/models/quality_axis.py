@@ -31,6 +31,9 @@ MOST_UNRATED = 5000
 LEAST_CLEAN, LEAST_UNRATED = 20, 200
 #: Unrated photographs that tell how much the low-level score varies: it takes a second each on a CPU.
 SPREAD_OF = 100
+#: How much the axis' scores vary beside the low-level ones: of 5,300 photographs the sum had SROCC .587 with their
+#: ratings at 1, .592 at 2 and .592 at 3.
+SPREAD = 2.0
 
 
 @dataclass(frozen=True)
@@ -84,7 +87,7 @@ def make_axis(
         raise UserError(f"--pristine {clean}, --unrated {unrated}: {error}; name other photographs") from error
     if low is not None:
         photographs = decoded(_evenly(lake, SPREAD_OF), view, what="scoring unrated photographs")
-        axis = axis.with_spread(_spread(low, photographs))
+        axis = axis.with_spread(SPREAD * _spread(low, photographs))
     return axis, {"pristine_photographs": len(good), "unrated_photographs": len(as_they_come)}
 
 
