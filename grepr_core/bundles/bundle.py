@@ -45,7 +45,8 @@ class Bundle(BundleHeader):
     """A scoring model.
 
     The features of an image are those of the high-level encoder followed by those of the low-level encoder, unless that
-    is there for its zero-shot score only. A bundle has at least one of the two.
+    is there for its zero-shot score only. A bundle has at least one of the two. Where there is a quality axis, the
+    position on it comes last: what is known without ratings helps where they are few.
 
     Attributes:
         high: Encoder of the high-level path: CLIP, or EfficientNet-Lite0 in its place.
@@ -96,7 +97,9 @@ class Bundle(BundleHeader):
     @property
     def feature_blocks(self) -> tuple[int, ...]:
         """Lengths of the blocks that the features of an image consist of, in order."""
-        return sum((encoder.feature_blocks for encoder in (self.high, self.low) if encoder is not None), start=())
+        encoders = (encoder for encoder in (self.high, self.low) if encoder is not None)
+        position = (1,) if self.axis is not None else ()
+        return sum((encoder.feature_blocks for encoder in encoders), start=()) + position
 
     @property
     def has_score(self) -> bool:

@@ -296,16 +296,24 @@ def semantic_bundle(*, low: bool = False) -> Bundle:
 def test_an_axis_gives_a_high_level_score_at_no_cost_without_clip():
     contents = [jpeg(photo(i)) for i in range(2)]
     bundle = semantic_bundle()
+    size = bundle.high.feature_size
     for score in Scorer(bundle, device="cpu", precision="fp32", zero_shot=False).score(contents):
-        assert score.score == score.score_high == pytest.approx(bundle.axis.score(score.features[None])[0])
+        assert score.score == score.score_high == pytest.approx(bundle.axis.score(score.features[None, :size])[0])
         assert score.score_low is None
-    ridge = Regressor(np.zeros(4128), np.ones(4128), np.full(4128, 1e-3), 0.5, 1.0)
-    fitted = Scorer(replace(bundle, regressor=ridge), device="cpu", precision="fp32", zero_shot=False)
-    plain = Scorer(replace(bundle, regressor=ridge, axis=None), device="cpu", precision="fp32", zero_shot=False)
-    for score, other in zip(fitted.score(contents), plain.score(contents), strict=True):
-        assert score.score == other.score
+    ridge = Regressor(np.zeros(size + 1), np.ones(size + 1), np.full(size + 1, 1e-3), 0.5, 1.0)
+    for score in Scorer(replace(bundle, regressor=ridge), device="cpu", precision="fp32").score(contents):
+        assert score.score == pytest.approx(ridge.predict(score.features[None])[0])
         assert score.score_high is not None
-        assert other.score_high is None
+
+
+def test_the_position_on_the_axis_is_among_the_features():
+    bundle = semantic_bundle()
+    scorer = Scorer(bundle, device="cpu", precision="fp32")
+    [score] = scorer.score([jpeg(photo(0))])
+    size = bundle.high.feature_size
+    assert scorer.feature_size == len(score.features) == size + 1
+    assert bundle.feature_blocks == (*bundle.high.feature_blocks, 1)
+    np.testing.assert_allclose(score.features[size:], bundle.axis.position(score.features[None, :size])[0], rtol=1e-6)
 
 
 def test_both_paths_are_added_without_clip_too():
