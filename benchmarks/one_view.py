@@ -146,6 +146,7 @@ def _scored(
         features,
         table["mos"].to_numpy(),
         bundle.feature_blocks,
+        bundle.block_variances,
         None,
         None,
         **{name: column(name) for name in names},

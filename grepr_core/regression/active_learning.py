@@ -31,6 +31,7 @@ def choose(
     count: int,
     *,
     blocks: Sequence[int] | None = None,
+    variances: Sequence[float] | None = None,
     quality: NDArray[np.floating] | None = None,
     rated: Sequence[int] = (),
 ) -> NDArray[np.intp]:
@@ -45,6 +46,7 @@ def choose(
         count: How many to choose.
         blocks: Lengths of the blocks that the features consist of, as for
             :func:`~grepr_core.regression.regressor.fit_ridge`.
+        variances: Of each block, as for it.
         quality: (N,) predicted quality on any scale, where there is a prediction.
         rated: Photos that are rated already, or will be.
 
@@ -58,7 +60,7 @@ def choose(
         raise ValueError("features and quality do not fit each other")
     if count > len(features) - len(set(rated)):
         raise ValueError(f"{count} photos cannot be chosen of {len(features) - len(set(rated))}")
-    covariance = _covariance(features.astype(np.float64), blocks, quality)
+    covariance = _covariance(features.astype(np.float64), blocks, variances, quality)
     if not np.isfinite(covariance).all():
         raise ValueError("features and quality must be finite")
     free = np.ones(len(features), bool)
@@ -74,9 +76,11 @@ def choose(
     return chosen
 
 
-def _covariance(x: Array, blocks: Sequence[int] | None, quality: NDArray[np.floating] | None) -> Array:
+def _covariance(
+    x: Array, blocks: Sequence[int] | None, variances: Sequence[float] | None, quality: NDArray[np.floating] | None
+) -> Array:
     """(N, N) covariance of the photos' qualities; its diagonal is 1 on average, without that along ``quality``."""
-    mean, scale = standardisation(x, np.full(len(x), 1 / len(x)), blocks=blocks)
+    mean, scale = standardisation(x, np.full(len(x), 1 / len(x)), blocks=blocks, variances=variances)
     x = (x - mean) / scale
     covariance: Array = x @ x.T
     covariance /= max(float(covariance.trace()) / len(x), 1e-12)

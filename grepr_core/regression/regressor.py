@@ -96,6 +96,8 @@ def fit_ridge(
     weights: NDArray[np.floating] | None = None,
     *,
     blocks: Sequence[int] | None = None,
+    variances: Sequence[float] | None = None,
+    relative_alphas: Sequence[float] | NDArray[np.floating] = RELATIVE_ALPHAS,
 ) -> Regressor:
     """Fits ridge regression with the penalty of least leave-one-out error.
 
@@ -115,6 +117,8 @@ def fit_ridge(
         weights: (N,) positive weights, inverse to the variance of what a rating differs from a model by; only their
             ratios matter. Equal by default.
         blocks: Lengths of the blocks that the features consist of, in order; by default they are one block.
+        variances: Of each block beside the others, where they are not alike.
+        relative_alphas: Penalties to choose from, relative to the mean eigenvalue of the Gram matrix.
 
     Returns:
         The fitted regressor.
@@ -139,7 +143,7 @@ def fit_ridge(
         raise ValueError("all ratings are equal; there is nothing to learn from")
 
     share = w / w.sum()
-    mean, scale = standardisation(x, share, blocks=blocks)
+    mean, scale = standardisation(x, share, blocks=blocks, variances=variances)
     root = np.sqrt(share * len(y))
     x = root[:, None] * (x - mean) / scale
     intercept = float(share @ y)
@@ -147,7 +151,7 @@ def fit_ridge(
 
     eigenvalues, vectors = _gram_eigenvectors(x)
     rotated = vectors.T @ residual
-    alphas = RELATIVE_ALPHAS * max(float(eigenvalues.sum()) / len(y), 1e-12)
+    alphas = np.asarray(relative_alphas) * max(float(eigenvalues.sum()) / len(y), 1e-12)
     squares = vectors**2
     left_out = []
     for alpha in alphas:
@@ -161,7 +165,9 @@ def fit_ridge(
     return Regressor(mean, scale, coefficients, intercept, alpha, fit_interval(y - errors, errors))
 
 
-def standardisation(x: Array, share: Array, *, blocks: Sequence[int] | None = None) -> tuple[Array, Array]:
+def standardisation(
+    x: Array, share: Array, *, blocks: Sequence[int] | None = None, variances: Sequence[float] | None = None
+) -> tuple[Array, Array]:
     """Gives what makes features comparable: every block has variance 1 in all once they are shifted and divided.
 
     Args:
@@ -169,6 +175,7 @@ def standardisation(x: Array, share: Array, *, blocks: Sequence[int] | None = No
         share: (N,) weights that sum to 1.
         blocks: Lengths of the blocks that the features consist of, in order; by default they are one block, and every
             feature has variance 1.
+        variances: Of each block, where it is not 1.
 
     Returns:
         (D,) weighted mean, and (D,) what to divide by once it is subtracted.
@@ -177,7 +184,10 @@ def standardisation(x: Array, share: Array, *, blocks: Sequence[int] | None = No
     deviation = np.sqrt(share @ (x - mean) ** 2)
     # A feature whose spread is rounding noise would be blown up to the size of the others.
     scale = np.where(deviation > 1e-6 * np.abs(mean).clip(min=1e-6), deviation, 1.0)
-    return mean, scale if blocks is None else scale * np.repeat(np.sqrt(blocks), blocks)
+    if blocks is None:
+        return mean, scale
+    each = np.asarray(blocks) / (1 if variances is None else np.asarray(variances))
+    return mean, scale * np.repeat(np.sqrt(each), blocks)
 
 
 def _gram_eigenvectors(x: Array) -> tuple[Array, Array]:

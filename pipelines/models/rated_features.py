@@ -48,6 +48,7 @@ class RatedFeatures:
         features: (N, D) float32.
         mos: (N,) float64 mean opinion scores.
         blocks: Lengths of the blocks that the features consist of, in order.
+        block_variances: How much each of them counts in a fit.
         variance: (N,) float64 variance of each of them, None where the ratings do not tell.
         train: (N,) bool, true where ``split`` is ``train``; None where the ratings have no split.
         score: (N,) float64, what the bundle itself predicts, None where it has no way to a score yet.
@@ -60,6 +61,7 @@ class RatedFeatures:
     features: NDArray[np.float32]
     mos: NDArray[np.float64]
     blocks: tuple[int, ...]
+    block_variances: tuple[float, ...]
     variance: NDArray[np.float64] | None
     train: NDArray[np.bool_] | None
     score: NDArray[np.float64] | None
@@ -85,7 +87,7 @@ class RatedFeatures:
         self, features: NDArray[np.floating], mos: NDArray[np.floating], weights: NDArray[np.floating] | None = None
     ) -> Regressor:
         """Fits a regressor on some of the rows; see :func:`grepr_core.regression.regressor.fit_ridge`."""
-        return fit_ridge(features, mos, weights, blocks=self.blocks)
+        return fit_ridge(features, mos, weights, blocks=self.blocks, variances=self.block_variances)
 
 
 def read_ratings(path: str, images: str = ".", *, storage_options: Mapping[str, Any] | None = None) -> pd.DataFrame:
@@ -254,7 +256,7 @@ def rated_features(ratings: pd.DataFrame, images: str, bundle: Bundle, options: 
     optional = {name: _column(kept.column(name).to_numpy()) for name in names}
     mos, variance = ratings["mos"].to_numpy()[scored], _variance(ratings, scored)
     train = None if train is None else train[scored]
-    return RatedFeatures(features, mos, bundle.feature_blocks, variance, train, **optional)
+    return RatedFeatures(features, mos, bundle.feature_blocks, bundle.block_variances, variance, train, **optional)
 
 
 def train_rows(ratings: pd.DataFrame) -> NDArray[np.bool_] | None:

@@ -119,7 +119,8 @@ def plan(journal: RatingJournal, options: LabelOptions) -> None:
     count = min(missing, len(pool.entries) - len(rated))
     if count < missing:
         log.warning("there are only %d photos to rate", len(journal.photos) + count)
-    chosen = choose(pool.features, count, blocks=bundle.feature_blocks, quality=pool.quality, rated=rated)
+    blocks, variances = bundle.feature_blocks, bundle.block_variances
+    chosen = choose(pool.features, count, blocks=blocks, variances=variances, quality=pool.quality, rated=rated)
     photos = [Photo(_name(pool.source, pool.entries[row]), pool.entries[row]) for row in chosen]
     journal.add_photos(
         {**settings, "count": options.count, "images": pool.source}, photos, repeats=round(options.repeats * count)

@@ -124,6 +124,17 @@ def test_blocks_weigh_alike_whatever_their_length():
     assert not np.allclose(fit_ridge(repeated, y).predict(repeated), fit_ridge(x, y).predict(x), rtol=1e-3)
 
 
+def test_a_block_counts_by_its_variance():
+    x, y, _ = linear_data(40, 5, noise=0.3)
+    penalty = [1.0]
+    thrice = fit_ridge(np.hstack([x, x[:, 4:], x[:, 4:]]), y, blocks=(4, 1, 1, 1), relative_alphas=penalty)
+    once = fit_ridge(x, y, blocks=(4, 1), variances=(1, 3), relative_alphas=penalty)
+    np.testing.assert_allclose(once.predict(x), thrice.predict(np.hstack([x, x[:, 4:], x[:, 4:]])), rtol=1e-9)
+    assert not np.allclose(
+        once.predict(x), fit_ridge(x, y, blocks=(4, 1), relative_alphas=penalty).predict(x), rtol=1e-3
+    )
+
+
 @pytest.mark.parametrize("n", [20, 50])  # without and with enough ratings for intervals
 def test_numbers_round_trip(n: int):
     x, y, _ = linear_data(n, 10, noise=0.5)

@@ -313,6 +313,8 @@ def test_the_position_on_the_axis_is_among_the_features():
     size = bundle.high.feature_size
     assert scorer.feature_size == len(score.features) == size + 1
     assert bundle.feature_blocks == (*bundle.high.feature_blocks, 1)
+    assert bundle.block_variances == (*(1,) * len(bundle.high.feature_blocks), 0.25)
+    assert replace(bundle, axis=None).block_variances == (1,) * len(bundle.high.feature_blocks)
     np.testing.assert_allclose(score.features[size:], bundle.axis.position(score.features[None, :size])[0], rtol=1e-6)
 
 

@@ -24,7 +24,7 @@ NONE = dict.fromkeys(("score_low", "score_high", "score_lower", "score_upper"))
 def measured(monkeypatch: pytest.MonkeyPatch):
     """Measures on the features above, of which the first 60 may be learnt from; ratings differ in noise."""
     variance = np.linspace(0.01, 10, 100)
-    rated = RatedFeatures(FEATURES, MOS, (8,), variance, np.arange(100) < 60, SCORE, **NONE)
+    rated = RatedFeatures(FEATURES, MOS, (8,), (1.0,), variance, np.arange(100) < 60, SCORE, **NONE)
     table = pd.DataFrame({"mos": MOS, "split": ["train"] * 60 + ["val"] * 40})
     monkeypatch.setattr(evaluate, "load_bundle", lambda _: SimpleNamespace(regressor=None))
     monkeypatch.setattr(evaluate, "read_ratings", lambda *_, **__: table)
