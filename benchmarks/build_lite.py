@@ -65,9 +65,11 @@ def build(photos: Positional[Path], *, base: str, output: str) -> None:
     bundle = load_bundle(base)
     assert bundle.low is not None
     table = _ratings(photos)
-    rated = _features(base, table, photos)
     held_out = _features(base, table[table["split"] == "val"], photos, zero_shot=True)
     with tempfile.TemporaryDirectory() as folder:
+        # Without the statistics, so that no time goes into zero-shot scores.
+        save_bundle(replace(bundle, low=None, pristine=None), f"{folder}/high")
+        rated = _features(f"{folder}/high", table, photos)
         first_stage = LowLevelEncoder(frame_features="first_stage").eval()
         first_stage.load_state_dict(bundle.low.state_dict())
         save_bundle(Bundle("low", low=first_stage, view=bundle.view), f"{folder}/low")

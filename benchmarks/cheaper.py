@@ -1,8 +1,10 @@
-"""Cheaper forward passes of grepr-lite on the CPU, and what they lose: smaller views, OpenVINO's float32 and int8.
+"""Cheaper forward passes on the CPU, and what they lose: smaller views, OpenVINO's float32 and int8.
+
+They are those of both encoders, of which grepr-lite has the first stage of the low-level one for this no longer.
 
 For each way: CPU time of decoding and encoding a photo on one thread, all ways in turn at every photo; and SROCC on the
 photographs whose split is not 'train', of a regressor refitted on the way's features of the others, with its difference
-from the shipped way (95 % intervals of a paired bootstrap over the photographs). The ways of OpenVINO, which grepr does
+from both encoders at 512 x 512 (95 % intervals of a paired bootstrap over the photographs). The ways of OpenVINO, which grepr does
 not need, appear where 'pip install openvino nncf' has installed them.
 
 Example: python -m benchmarks.cheaper rated.csv --images rated/
@@ -29,12 +31,14 @@ from grepr_core.bundles.bundle import load_bundle
 from grepr_core.decoding.images import Failure, decode
 from grepr_core.decoding.view import View
 from grepr_core.encoders.inference import optimise_for_inference
+from grepr_core.encoders.low_level import STAGE_BLOCKS, LowLevelEncoder
+from grepr_core.encoders.semantic import SemanticEncoder
 from grepr_core.regression.metrics import srocc
 from grepr_core.regression.regressor import fit_ridge
 from pipelines.lake.sources import uri_to_path
 from pipelines.models.rated_features import image_uri, read_ratings, train_rows
 
-SHIPPED = "shipped, 512"
+SHIPPED = "both, 512"
 SIDES = (448, 416, 384)
 #: Of the photographs fitted on, what int8's ranges are taken from.
 CALIBRATION = 40
@@ -101,7 +105,11 @@ def _ways(train: list[Path]) -> Iterator[tuple[str, Encode]]:
     bundle = load_bundle("grepr-lite")
     assert bundle.high is not None
     assert bundle.low is not None
-    high, low = (optimise_for_inference(part, torch.device("cpu"), torch.float32) for part in (bundle.high, bundle.low))
+    first_stage = LowLevelEncoder(frame_features="first_stage").eval()
+    first_stage.load_state_dict(bundle.low.state_dict())
+    high, low = (
+        optimise_for_inference(part, torch.device("cpu"), torch.float32) for part in (bundle.high, first_stage)
+    )
     encoders, alone, view = Encoders(high, low), Encoders(high, None), bundle.view
     yield SHIPPED, lambda content: _encoded(encoders, content, view, None)
     yield "no low level, 512", lambda content: _encoded(alone, content, view, None)
@@ -110,7 +118,7 @@ def _ways(train: list[Path]) -> Iterator[tuple[str, Encode]]:
         yield f"both at {side}", lambda content, small=small: _encoded(encoders, content, small, None)
         yield f"low level at {side}", lambda content, small=small: _encoded(encoders, content, view, small)
     if importlib.util.find_spec("openvino") and importlib.util.find_spec("nncf"):
-        yield from _openvino_ways(Encoders(bundle.high, bundle.low).eval(), view, train)
+        yield from _openvino_ways(Encoders(bundle.high, first_stage).eval(), view, train)
 
 
 def _openvino_ways(encoders: nn.Module, view: View, train: list[Path]) -> Iterator[tuple[str, Encode]]:
@@ -171,7 +179,7 @@ def _print(
 
 def _blocks(size: int) -> tuple[int, ...]:
     """Gives the blocks of features of both levels, or of as many of the first as come to a size."""
-    blocks = load_bundle("grepr-lite").feature_blocks
+    blocks = (*SemanticEncoder.feature_blocks, STAGE_BLOCKS[0])
     return blocks[: int(np.searchsorted(np.cumsum(blocks), size)) + 1]
 
 

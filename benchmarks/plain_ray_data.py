@@ -35,10 +35,10 @@ class PlainScorer:
         torch.set_num_threads(1)
         bundle = load_bundle(model)
         assert bundle.high is not None
-        assert bundle.low is not None
+        assert bundle.axis is not None
         assert bundle.regressor is not None
         self.high = bundle.high.to(dtype)
-        self.low = bundle.low.to(dtype)
+        self.axis = bundle.axis
         self.regressor = bundle.regressor
         self.view = bundle.view
 
@@ -58,8 +58,8 @@ class PlainScorer:
     @torch.inference_mode()
     def score(self, images: NDArray[np.uint8]) -> NDArray[np.float64]:
         pixels = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
-        features = torch.cat([self.high(pixels), self.low.encode_frames(pixels)], dim=1)
-        return self.regressor.predict(features.numpy())
+        features = self.high(pixels).numpy()
+        return self.regressor.predict(np.column_stack([features, self.axis.position(features)]))
 
 
 def main() -> None:
