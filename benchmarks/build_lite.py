@@ -1,7 +1,7 @@
 """Fits the regressor of ``grepr-lite``, the bundle that ships with the package, and measures it.
 
 The penalty is chosen by cross-validation in which near-copies lie in one fold, and the intervals are those of its
-predictions. Nothing is fitted or chosen on the rows of split 'val', which the figures of the card are of.
+predictions; of photographs that are enlarged, those of smaller copies, which it predicts likewise. Nothing is fitted or chosen on the rows of split 'val', which the figures of the card are of.
 
 Example: grepr model build --low LOW --low-features none --high efficientnet_lite0 --pristine photos/pristine \
 --unrated photos/unrated --half --output base
@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from tyro.conf import Positional
 
 from benchmarks.near_copies import folds_of, groups_of, likeness
+from benchmarks.one_view import SIDES, scored, smaller, some
 from grepr_core.bundles.bundle import Bundle, load_bundle, save_bundle
 from grepr_core.encoders.low_level import LowLevelEncoder
 from grepr_core.regression.intervals import fit_interval
@@ -35,6 +36,8 @@ from pipelines.options import EvaluateOptions
 log = logging.getLogger(__name__)
 
 LABELS, SPLITS, FOLDS = (50, 100, 200, 800), 20, 5
+#: Photographs whose smaller copies say how much wider intervals are.
+COPIED = 400
 #: Of those that a fit chooses from; with more and with less, the cross-validated SROCC falls.
 PENALTIES = RELATIVE_ALPHAS[(RELATIVE_ALPHAS > 0.5) & (RELATIVE_ALPHAS < 2)]
 
@@ -79,12 +82,16 @@ def build(photos: Positional[Path], *, base: str, output: str) -> None:
     cosines = likeness(rated.features)
     groups = groups_of(cosines)
     log.info("%d photographs in %d groups of near-copies", len(groups), groups.max() + 1)
-    penalty, predicted = _cross_validated(rated, rated.train, folds_of(groups, FOLDS))
+    folds = folds_of(groups, FOLDS)
+    penalty, predicted, regressors = _cross_validated(rated, rated.train, folds)
     known, ratings = rated.features[rated.train], rated.mos[rated.train]
     regressor = fit_ridge(
         known, ratings, blocks=rated.blocks, variances=rated.block_variances, relative_alphas=[penalty]
     )
     interval = fit_interval(predicted, ratings - predicted)
+    assert interval is not None
+    interval = interval.widened(_enlarged(bundle, table.assign(fold=folds), photos, regressors))
+    log.info("enlargement, and reach of the interval down and up:\n%s", interval.widening)
     regressor = replace(regressor, interval=interval)
     figures = _held_out(held_out, regressor, cosines[~rated.train][:, rated.train].max(axis=1))
     card = {
@@ -118,8 +125,9 @@ def _features(model: str, table: pd.DataFrame, photos: Path, *, zero_shot: bool 
 
 def _cross_validated(
     rated: RatedFeatures, train: NDArray[np.bool_], folds: NDArray[np.int64]
-) -> tuple[float, NDArray[np.float64]]:
-    """Gives the penalty of the highest SROCC, and what each training row is predicted as without its fold."""
+) -> tuple[float, NDArray[np.float64], list[Regressor]]:
+    """Gives the penalty of the highest SROCC; what each training row is predicted as without its fold, and by what."""
+    regressors: list[list[Regressor]] = [[] for _ in PENALTIES]
     predictions = np.full((len(PENALTIES), len(train)), np.nan)
     for fold in range(FOLDS):
         known, left_out = train & (folds != fold), train & (folds == fold)
@@ -131,6 +139,7 @@ def _cross_validated(
                 variances=rated.block_variances,
                 relative_alphas=[penalty],
             )
+            regressors[i].append(regressor)
             predictions[i, left_out] = regressor.predict(rated.features[left_out])
     folds_srocc = np.array(
         [
@@ -141,7 +150,23 @@ def _cross_validated(
     for penalty, sroccs in zip(PENALTIES, folds_srocc, strict=True):
         log.info("penalty %.2f: SROCC %.4f, by fold %s", penalty, sroccs.mean(), np.round(sroccs, 4))
     best = int(folds_srocc.mean(axis=1).argmax())
-    return float(PENALTIES[best]), predictions[best, train]
+    return float(PENALTIES[best]), predictions[best, train], regressors[best]
+
+
+def _enlarged(
+    bundle: Bundle, table: pd.DataFrame, photos: Path, regressors: list[Regressor]
+) -> dict[float, tuple[NDArray[np.float64], NDArray[np.float64]]]:
+    """Gives what smaller copies are predicted as, and what their originals' ratings are above that, by enlargement."""
+    chosen = some(table[table["split"] == "train"], COPIED)
+    folds = chosen["fold"].to_numpy()
+    enlarged = {}
+    for side in SIDES:
+        copies = scored(chosen, str(photos), smaller(side), replace(bundle, low=None, pristine=None))
+        predicted = np.empty(len(folds))
+        for fold, regressor in enumerate(regressors):
+            predicted[folds == fold] = regressor.predict(copies.features[folds == fold])
+        enlarged[512 / side] = (predicted, copies.mos - predicted)
+    return enlarged
 
 
 def _held_out(rated: RatedFeatures, regressor: Regressor, nearest: NDArray[np.float32]) -> dict[str, Any]:

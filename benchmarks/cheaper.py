@@ -4,8 +4,8 @@ They are those of both encoders, of which grepr-lite has the first stage of the 
 
 For each way: CPU time of decoding and encoding a photo on one thread, all ways in turn at every photo; and SROCC on the
 photographs whose split is not 'train', of a regressor refitted on the way's features of the others, with its difference
-from both encoders at 512 x 512 (95 % intervals of a paired bootstrap over the photographs). The ways of OpenVINO, which grepr does
-not need, appear where 'pip install openvino nncf' has installed them.
+from both encoders at 512 x 512 (95 % intervals of a paired bootstrap over the photographs). The ways of OpenVINO, which
+grepr does not need, appear where 'pip install openvino nncf' has installed them.
 
 Example: python -m benchmarks.cheaper rated.csv --images rated/
 """

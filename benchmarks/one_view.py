@@ -2,17 +2,13 @@
 
 For each kind of copy of the photographs that a model was not fitted on: how much the score changes, on average and in
 absolute value, what is left of the rank correlation with the ratings of the originals, and how many of these ratings
-the prediction intervals hold. With --output, the intervals of photographs that are enlarged are calibrated first, on
-smaller copies of the photographs that it was fitted on, each predicted by a regressor that knows neither copy nor
-original; and the model is saved.
+the prediction intervals hold.
 
 Example: python -m benchmarks.one_view rated.csv --images rated/
 """
 
 import io
-import logging
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -21,9 +17,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from tyro.conf import Positional
 
-from grepr_core.bundles.bundle import Bundle, load_bundle, save_bundle
+from grepr_core.bundles.bundle import Bundle, load_bundle
 from grepr_core.regression.metrics import srocc
-from grepr_core.regression.regressor import Regressor
 from grepr_core.scoring.scorer import Scorer
 from pipelines.lake.sources import uri_to_path
 from pipelines.models.rated_features import (
@@ -33,15 +28,14 @@ from pipelines.models.rated_features import (
     train_rows,
 )
 
-log = logging.getLogger(__name__)
-
 #: Longest sides of the smaller copies.
 SIDES = (384, 256, 160, 96)
-FOLDS = 5
 LARGE = (4000, 3000)
 
 
-def _smaller(side: int) -> Callable[[Image.Image], Image.Image]:
+def smaller(side: int) -> Callable[[Image.Image], Image.Image]:
+    """Gives what makes copies whose longer side has so many pixels."""
+
     def shrink(photo: Image.Image) -> Image.Image:
         factor = side / max(photo.size)
         size = (round(photo.width * factor), round(photo.height * factor))
@@ -61,7 +55,7 @@ def _cropped(aspect: float) -> Callable[[Image.Image], Image.Image]:
 
 KINDS: dict[str, Callable[[Image.Image], Image.Image]] = {
     "the photograph itself": lambda photo: photo,
-    **{f"{side} wide": _smaller(side) for side in SIDES},
+    **{f"{side} wide": smaller(side) for side in SIDES},
     "stretched to 4000 x 3000": lambda photo: photo.resize(LARGE, Image.Resampling.LANCZOS),
     "cropped to 4:3, at 4000 x 3000": lambda photo: _cropped(4 / 3)(photo).resize(LARGE, Image.Resampling.LANCZOS),
     "cropped to 3:2": _cropped(3 / 2),
@@ -72,30 +66,24 @@ KINDS: dict[str, Callable[[Image.Image], Image.Image]] = {
 }
 
 
-def measure(
-    ratings: Positional[str], *, images: str, model: str = "grepr-lite", output: str | None = None, photos: int = 400
-) -> None:
+def measure(ratings: Positional[str], *, images: str, model: str = "grepr-lite", photos: int = 400) -> None:
     """Prints the table.
 
     Args:
         ratings: CSV with columns image, mos and split; the model is measured where split is not 'train'.
         images: Folder that the ratings' paths start from.
         model: Bundle, by name or folder.
-        output: Folder of a bundle whose intervals are calibrated.
-        photos: So many of either split, evenly spread.
+        photos: So many of them, evenly spread.
     """
     table = read_ratings(ratings, images)
     is_train = train_rows(table)
     assert is_train is not None, "the ratings need a column split"
-    if output is not None:
-        _calibrated(load_bundle(model), _some(table[is_train], photos), images, output)
-        model = output
     bundle = load_bundle(model)
-    held_out = _some(table[~is_train], photos)
+    held_out = some(table[~is_train], photos)
     print("| copy | mean change | mean absolute change | SROCC | ratio | ratings held |\n|---|---|---|---|---|---|")
     original: RatedFeatures | None = None
     for kind, change in KINDS.items():
-        copies = _scored(held_out, images, change, bundle)
+        copies = scored(held_out, images, change, bundle)
         original = original or copies
         assert copies.score is not None
         assert original.score is not None
@@ -108,7 +96,8 @@ def measure(
         )
 
 
-def _some(table: pd.DataFrame, photos: int) -> pd.DataFrame:
+def some(table: pd.DataFrame, photos: int) -> pd.DataFrame:
+    """Takes so many rows, evenly spread."""
     rows = np.linspace(0, len(table), min(photos, len(table)), endpoint=False).astype(int)
     return table.iloc[rows].drop(columns="split")
 
@@ -119,7 +108,7 @@ def _held(copies: RatedFeatures) -> str:
     return f"{100 * np.mean((copies.score_lower <= copies.mos) & (copies.mos <= copies.score_upper)):.1f} %"
 
 
-def _scored(
+def scored(
     table: pd.DataFrame, images: str, change: Callable[[Image.Image], Image.Image], bundle: Bundle
 ) -> RatedFeatures:
     """Scores changed copies of rated images, which are kept without loss but for the largest."""
@@ -155,34 +144,5 @@ def _scored(
     )
 
 
-def _calibrated(bundle: Bundle, table: pd.DataFrame, images: str, output: str) -> None:
-    """Saves a bundle with the intervals of enlarged photographs."""
-    assert bundle.regressor is not None
-    assert bundle.regressor.interval is not None
-    original = _scored(table, images, KINDS["the photograph itself"], bundle)
-    folds = np.random.default_rng(0).permutation(len(original.mos)) % FOLDS
-    regressors = [original.regress(original.features[folds != k], original.mos[folds != k]) for k in range(FOLDS)]
-    enlarged = {}
-    for side in SIDES:
-        copies = _scored(table, images, _smaller(side), bundle)
-        predicted = _left_out(copies.features, folds, regressors)
-        enlarged[512 / side] = (predicted, copies.mos - predicted)
-    interval = bundle.regressor.interval.widened(enlarged)
-    log.info("enlargement, and reach of the interval down and up:\n%s", interval.widening)
-    saved = save_bundle(replace(bundle, regressor=replace(bundle.regressor, interval=interval)), output)
-    log.info("%s: model id %s", output, saved.model_id)
-
-
-def _left_out(
-    features: NDArray[np.float32], folds: NDArray[np.int64], regressors: list[Regressor]
-) -> NDArray[np.float64]:
-    """Predicts each row by the regressor of its fold, which was fitted without it."""
-    predicted = np.empty(len(features))
-    for fold, regressor in enumerate(regressors):
-        predicted[folds == fold] = regressor.predict(features[folds == fold])
-    return predicted
-
-
 if __name__ == "__main__":
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
     tyro.cli(measure)
