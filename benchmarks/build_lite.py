@@ -1,7 +1,8 @@
 """Fits the regressor of ``grepr-lite``, the bundle that ships with the package, and measures it.
 
 The penalty is chosen by cross-validation in which near-copies lie in one fold, and the intervals are those of its
-predictions; of photographs that are enlarged, those of smaller copies, which it predicts likewise. Nothing is fitted or chosen on the rows of split 'val', which the figures of the card are of.
+predictions; of photographs that are enlarged, those of smaller copies, which it predicts likewise. Nothing is fitted or
+chosen on the rows of split 'val', which the figures of the card are of.
 
 Example: grepr model build --low LOW --low-features none --high efficientnet_lite0 --pristine photos/pristine \
 --unrated photos/unrated --half --output base
