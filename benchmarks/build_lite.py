@@ -5,7 +5,7 @@ predictions; of photographs that are enlarged, those of smaller copies, which it
 chosen on the rows of split 'val', which the figures of the card are of.
 
 Example: grepr model build --low LOW --low-features none --high efficientnet_lite0 --pristine photos/pristine \
---unrated photos/unrated --half --output base
+--unrated photos/unrated --distance mvg --half --output base
 python -m benchmarks.build_reasons photos/ --model base --output with-reasons
 python -m benchmarks.build_lite photos/ --base with-reasons --output grepr-lite
 """
@@ -37,6 +37,8 @@ from pipelines.options import EvaluateOptions
 log = logging.getLogger(__name__)
 
 LABELS, SPLITS, FOLDS = (50, 100, 200, 800), 20, 5
+#: Of the card of the bundle that is fitted.
+KEPT = ("low_level", "pristine_photographs", "quality_axis_from", "reasons_evaluation")
 #: Photographs whose smaller copies say how much wider intervals are.
 COPIED = 400
 #: Of those that a fit chooses from; with more and with less, the cross-validated SROCC falls.
@@ -97,7 +99,7 @@ def build(photos: Positional[Path], *, base: str, output: str) -> None:
     figures = _held_out(held_out, regressor, cosines[~rated.train][:, rated.train].max(axis=1))
     card = {
         **CARD,
-        **{name: bundle.card[name] for name in ("low_level", "quality_axis_from") if name in bundle.card},
+        **{name: bundle.card[name] for name in KEPT if name in bundle.card},
         "training": {
             "ratings": len(ratings),
             "ridge_penalty": round(regressor.alpha, 4),

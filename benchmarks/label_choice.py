@@ -32,13 +32,14 @@ class Lake:
 
     features: NDArray[np.float32]
     blocks: tuple[int, ...]
+    variances: tuple[float, ...]
     quality: NDArray[np.float64]
     weak_quality: NDArray[np.float64]
     rng: np.random.Generator
 
     def standardised(self) -> NDArray[np.float64]:
         x = self.features.astype(np.float64)
-        mean, scale = standardisation(x, np.full(len(x), 1 / len(x)), blocks=self.blocks)
+        mean, scale = standardisation(x, np.full(len(x), 1 / len(x)), blocks=self.blocks, variances=self.variances)
         return (x - mean) / scale
 
 
@@ -85,7 +86,9 @@ def _distances(x: NDArray[np.float64], centres: NDArray[np.float64]) -> NDArray[
 
 
 def by_design(quality: Callable[[Lake], NDArray[np.float64] | None]) -> Callable[[Lake, int], NDArray[np.intp]]:
-    return lambda lake, count: choose(lake.features, count, blocks=lake.blocks, quality=quality(lake))
+    return lambda lake, count: choose(
+        lake.features, count, blocks=lake.blocks, variances=lake.variances, quality=quality(lake)
+    )
 
 
 WAYS: dict[str, Callable[[Lake, int], NDArray[np.intp]]] = {
@@ -115,7 +118,8 @@ def measure(rated: RatedFeatures, counts: list[int], draws: int, tuning: bool) -
         weak = rated.regress(x[others[:FEW]], y[others[:FEW]]).predict(x[lake_rows])
         for (count, way), found in results.items():
             rng = np.random.default_rng([2, draw])
-            chosen = lake_rows[WAYS[way](Lake(x[lake_rows], rated.blocks, quality, weak, rng), count)]
+            lake = Lake(x[lake_rows], rated.blocks, rated.block_variances, quality, weak, rng)
+            chosen = lake_rows[WAYS[way](lake, count)]
             predicted = rated.regress(x[chosen], y[chosen]).predict(x[test])
             found.append(srocc(predicted, y[test]))
     return results

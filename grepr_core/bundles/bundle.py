@@ -79,7 +79,7 @@ class Bundle(BundleHeader):
         """Checks that there are features, for the reasons too, and names it knows.
 
         Raises:
-            ValueError: There are no features, an axis or reasons do not belong to the encoder, or a distance or
+            ValueError: There are no features, an axis, reasons or a regressor do not belong to them, or a distance or
                 precision is unknown.
         """
         if not self.feature_blocks:
@@ -94,6 +94,10 @@ class Bundle(BundleHeader):
             or self.reasons.feature_size != self.high.feature_size
         ):
             raise ValueError(f"reasons need the {SemanticEncoder.feature_size} features of EfficientNet-Lite0")
+        if self.regressor is not None and len(self.regressor.coefficients) != sum(self.feature_blocks):
+            raise ValueError(
+                f"a regressor of {len(self.regressor.coefficients)} features does not fit {sum(self.feature_blocks)}"
+            )
         if self.distance not in DISTANCES:
             raise ValueError(f"unknown distance {self.distance!r}")
         if self.precision not in get_args(Precision):
@@ -159,7 +163,7 @@ def load_bundle(name_or_url: str) -> Bundle:
     files = BundleFiles.read(name_or_url)
     try:
         return _deserialise(files)
-    except (KeyError, RuntimeError, SafetensorError, ValueError) as error:
+    except (IndexError, KeyError, RuntimeError, SafetensorError, ValueError) as error:
         raise UserError(f"{name_or_url}: the model bundle does not fit this version of grepr: {error}") from error
 
 
@@ -210,8 +214,8 @@ def _deserialise(files: BundleFiles) -> Bundle:
     high: HighLevelEncoder | SemanticEncoder | None = None
     if (high_config := config.get("high")) is not None:
         if high_config["kind"] == EFFICIENTNET_LITE0:
-            stored = contents.get(HIGH_FILE)
-            high = load_semantic_encoder() if stored is None else SemanticEncoder.from_state(load_tensors(stored))
+            tuned = high_config["weights"] == HIGH_FILE
+            high = SemanticEncoder.from_state(load_tensors(contents[HIGH_FILE])) if tuned else load_semantic_encoder()
         elif high_config["kind"] == OPEN_CLIP:
             tower = {key: value for key, value in high_config.items() if key != "kind"}
             high = HighLevelEncoder.from_state(tower, load_tensors(contents[HIGH_FILE]))

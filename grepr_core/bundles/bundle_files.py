@@ -1,8 +1,7 @@
 """The files of a model bundle: JSON and numbers only, with checksums.
 
 ``config.json`` tells what the files are; ``*.safetensors`` hold encoder weights, pristine statistics, the axis between
-good and bad photographs, the regressor, and the probes for reasons, which an earlier version passes over, since no
-score depends on them;
+good and bad photographs, the regressor, and the probes for reasons;
 ``SHA256SUMS`` (as ``sha256sum -c`` reads it) is written last and identifies the model. Reading them needs no PyTorch;
 :mod:`grepr_core.bundles.bundle` makes a model of them.
 """

@@ -76,7 +76,7 @@ def fit_probes(examples: Examples, *, blocks: Sequence[int]) -> Probes:
     for probe, column in enumerate(examples.columns.tolist()):
         y, known = examples.targets[:, probe].astype(np.float64), examples.known[:, probe]
         high = known & (y >= HIGH)
-        if not high.any() or not examples.clean.any():
+        if not high.any() or not (examples.clean & known).any():
             name = (*SEVERITIES, NOT_PHOTO)[column]
             raise ValueError(f"there are no examples of {name} at a high level, or no clean photographs")
         values = _left_out(gram, y, known, folds)

@@ -65,11 +65,14 @@ class Probes:
         """Checks that there is a probe for all that this version tells.
 
         Raises:
-            ValueError: There are others.
+            ValueError: There are others, in another order, or numbers that are not finite.
         """
         shapes = self.weights.shape[1:], self.offsets.shape, self.columns.shape
-        if len(set(shapes)) != 1 or sorted(set(self.columns.tolist())) != list(range(len(SEVERITIES) + 1)):
+        ascending = len(set(shapes)) == 1 and self.columns.tolist() == sorted(self.columns.tolist())
+        if not ascending or sorted(set(self.columns.tolist())) != list(range(len(SEVERITIES) + 1)):
             raise ValueError(f"reasons need probes for {len(SEVERITIES)} severities and the flag, not {self.columns}")
+        if not (np.isfinite(self.weights).all() and np.isfinite(self.offsets).all()):
+            raise ValueError("the probes for reasons must be finite")
 
     @property
     def feature_size(self) -> int:

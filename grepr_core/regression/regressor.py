@@ -179,7 +179,12 @@ def standardisation(
 
     Returns:
         (D,) weighted mean, and (D,) what to divide by once it is subtracted.
+
+    Raises:
+        ValueError: There are variances without blocks.
     """
+    if variances is not None and blocks is None:
+        raise ValueError("variances are those of blocks; give these too")
     mean = share @ x
     deviation = np.sqrt(share @ (x - mean) ** 2)
     # A feature whose spread is rounding noise would be blown up to the size of the others.

@@ -36,6 +36,16 @@ class QualityAxis:
     origin: float
     slope: float = 1.0
 
+    def __post_init__(self) -> None:
+        """Checks that it gives a score.
+
+        Raises:
+            ValueError: The direction is not (D,), or numbers are not finite, or the slope is not positive.
+        """
+        finite = np.isfinite(self.direction).all() and np.isfinite([self.origin, self.slope]).all()
+        if self.direction.ndim != 1 or not finite or not self.slope > 0:
+            raise ValueError("a quality axis needs a direction (D,), an origin and a positive slope, all finite")
+
     def position(self, features: NDArray[np.floating]) -> Array:
         """Gives where images lie, in standard deviations of the unrated photographs.
 
@@ -59,7 +69,7 @@ class QualityAxis:
         return sigmoid(self.slope * self.position(features))
 
     def with_spread(self, spread: float) -> Self:
-        """Gives the axis whose scores vary as much as others do, so that neither drowns the other in their sum.
+        """Gives the axis whose scores vary by so much, which decides what they weigh in a sum with others.
 
         The published sum takes what ranges come: Q_L = sigmoid(-d / 100) varies by hundredths, Q_H by tenths.
 

@@ -98,6 +98,9 @@ def build(options: ModelBuildOptions) -> Bundle:
     low = _low_part(options.low) if options.low is not None else None
     if low is not None and options.low_features is not None:
         low.encoder.frame_features = options.low_features
+    elif low is not None and low.encoder.frame_features == "none" and options.low != options.high:
+        # They add nothing to those of that bundle's own high-level encoder; beside another they may.
+        low.encoder.frame_features = "head"
     if low is not None and options.high is None and not low.encoder.feature_blocks:
         raise UserError(f"--low {options.low}: without its features, name --high too, or give --low-features head")
     high = _high_part(options.high, options.pretrained) if options.high is not None else None
@@ -115,6 +118,10 @@ def build(options: ModelBuildOptions) -> Bundle:
     elif low is not None and low.bundle is not None and low.bundle.pristine is not None:
         pristine, distance = low.bundle.pristine, options.distance or low.bundle.distance
     axis = high.bundle.axis if high is not None and high.bundle is not None else None
+    if axis is not None and options.unrated is None and (options.pristine or options.low not in (None, options.high)):
+        log.warning(
+            "the quality axis of %s was scaled beside another low-level score; --unrated scales anew", options.high
+        )
     if options.unrated is not None:
         assert high is not None
         assert options.pristine is not None

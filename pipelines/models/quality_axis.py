@@ -61,7 +61,8 @@ def make_axis(
         clean: Source of clean photographs, which are distorted here.
         unrated: Source of photographs as they come.
         view: How large photographs are seen; clean ones are scaled down like that, but never up.
-        low: The low-level zero-shot score, as which the new one shall vary; None where there is none.
+        low: The low-level zero-shot score, beside which the new one shall vary :data:`SPREAD` times as much; None where
+            there is none.
 
     Returns:
         The axis, and numbers of photographs for the model's card.

@@ -93,7 +93,8 @@ class TrainingOptions(RunOptions):
     """How a stage of pretraining is trained; shared by both."""
 
     recipe: Literal["paper"] | None = None
-    """'paper' trains as the authors' code does, as far as options go; those that are given beside it count."""
+    """'paper' trains as the authors' code does, as far as options go. Those that are given beside it count, but what
+    is either on or off is as it has it."""
 
     epochs: int = 15
     """Passes through the photographs."""
@@ -178,7 +179,8 @@ class PretrainLowOptions(SceneOptions, TrainingOptions):
     whole batch with --recipe paper."""
 
     separate_views: bool = False
-    """Normalise anchors and augmented views each by statistics of their own, as the authors' code does."""
+    """Normalise anchors and augmented views each by statistics of their own, as the authors' code does; on with
+    --recipe paper."""
 
     grid: int = 7
     """Fragments along each side of a crop."""
@@ -242,8 +244,8 @@ class PretrainHighOptions(PhotosOptions, TrainingOptions):
     """Its weights: a tag of open_clip or a local checkpoint; None with hf-hub: and local-dir:."""
 
     pseudo_labels: str | None = None
-    """Bundle whose zero-shot scores say which photographs of a batch are the best and the worst, in place of CLIP's own
-    opinion; for efficientnet_lite0. It scores whole photographs, once."""
+    """Bundle whose zero-shot scores say which photographs of a batch are the best and the worst, for
+    efficientnet_lite0, which has no text to ask. It scores whole photographs, once."""
 
     crop: int = 224
     """Side in pixels of the square cut out of the middle of a photograph; smaller photographs are enlarged."""
@@ -258,15 +260,15 @@ class PretrainHighOptions(PhotosOptions, TrainingOptions):
     """Length of the head's output; the head is thrown away after training."""
 
     frozen_head: bool = False
-    """Leave the head at its random weights, as the authors' code does."""
+    """Leave the head at its random weights, as the authors' code does; on with --recipe paper."""
 
     batch_norm: Literal["eval", "train"] | None = None
     """Normalise by the statistics CLIP came with (eval), or by those of each worker's batch, as the authors' code does
     (train); by default eval, or train with --recipe paper. With train, the result depends on the number of workers."""
 
     positional_embedding: bool = False
-    """Keep CLIP's positional embedding in training, as the authors' code does, for crops of CLIP's own size; scoring
-    drops it in any case."""
+    """Keep CLIP's positional embedding in training, as the authors' code does, for crops of CLIP's own size; on with
+    --recipe paper. Scoring drops it in any case."""
 
     learning_rate: float = 1e-6
     """Of Adam, after the warm-up."""

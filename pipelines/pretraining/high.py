@@ -11,7 +11,7 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from grepr_core.bundles.bundle import load_bundle
-from grepr_core.bundles.bundle_files import bundle_address
+from grepr_core.bundles.bundle_files import BundleFiles, bundle_address
 from grepr_core.decoding.images import Failure, Limits
 from grepr_core.encoders.high_level import HighLevelEncoder
 from grepr_core.encoders.inference import optimise_for_inference
@@ -200,7 +200,7 @@ def _load_clip(options: PretrainHighOptions) -> HighLevelEncoder:
     if options.positional_embedding and options.crop != encoder.tower.image_size:
         raise UserError(
             f"--positional-embedding, of --recipe paper too: that of {options.architecture} is for crops of "
-            f"{encoder.tower.image_size} pixels, not of --crop {options.crop}; leave one of the two out"
+            f"{encoder.tower.image_size} pixels, not of --crop {options.crop}; leave --crop out"
         )
     return encoder
 
@@ -209,9 +209,12 @@ def _provide_initial(options: PretrainHighOptions) -> None:
     """Loads the encoder and leaves it for the workers, unless an earlier run of the same command has done so."""
     initial = Folder(options.output, options.storage_options).child(INITIAL_FOLDER)
     names = ("architecture", "pretrained", "pseudo_labels", "positional_embedding")
-    settings = {name: getattr(options, name) for name in names}
+    # Labels of two models do not compare, though both were at one place.
+    labelled_by = BundleFiles.read(options.pseudo_labels).header.model_id if options.pseudo_labels else None
+    settings = {name: getattr(options, name) for name in names} | {"pseudo_labels_model_id": labelled_by}
     if initial.exists(HIGH_WEIGHTS_FILE):
-        check_settings(initial, settings, defaults=option_defaults(PretrainHighOptions), holds="weights")
+        defaults = {**option_defaults(PretrainHighOptions), "pseudo_labels_model_id": None}
+        check_settings(initial, settings, defaults=defaults, holds="weights")
         return
     encoder: HighLevelEncoder | SemanticEncoder
     if options.pseudo_labels is None:

@@ -6,6 +6,7 @@ the memory it keeps in a temporary folder.
 
 import itertools
 import logging
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -303,7 +304,8 @@ class Criteria:
     @property
     def _of_reasons(self) -> list[str]:
         """Columns that are mentioned of those that tell what ails images."""
-        return [name for name in (*SEVERITIES, NOT_PHOTO, "reason") if self.mentions(name)]
+        text = re.sub(r"'[^']*'|metadata\.\w+", "", f"{self._where or ''} {self._per or ''}".lower())
+        return [name for name in (*SEVERITIES, NOT_PHOTO, "reason") if re.search(rf"\b{name}\b", text)]
 
     def _tell_missing_reasons(self) -> None:
         if not self._of_reasons:
