@@ -79,7 +79,7 @@ class Bundle(BundleHeader):
         """Checks that there are features, for the reasons too, and names it knows.
 
         Raises:
-            ValueError: There are no features, an axis, reasons or a regressor do not belong to them, or a distance or
+            ValueError: There are no features, an axis or reasons do not belong to the encoder, or a distance or
                 precision is unknown.
         """
         if not self.feature_blocks:
@@ -94,10 +94,6 @@ class Bundle(BundleHeader):
             or self.reasons.feature_size != self.high.feature_size
         ):
             raise ValueError(f"reasons need the {SemanticEncoder.feature_size} features of EfficientNet-Lite0")
-        if self.regressor is not None and len(self.regressor.coefficients) != sum(self.feature_blocks):
-            raise ValueError(
-                f"a regressor of {len(self.regressor.coefficients)} features does not fit {sum(self.feature_blocks)}"
-            )
         if self.distance not in DISTANCES:
             raise ValueError(f"unknown distance {self.distance!r}")
         if self.precision not in get_args(Precision):
@@ -235,7 +231,7 @@ def _deserialise(files: BundleFiles) -> Bundle:
             arrays["covariance"].astype(np.float64),
             config["pristine"]["patches"],
         )
-    return Bundle(
+    bundle = Bundle(
         **vars(files.header),
         high=high,
         low=low,
@@ -247,3 +243,6 @@ def _deserialise(files: BundleFiles) -> Bundle:
         half_weights=config.get("half_weights", False),
         distance=config.get("pristine", {}).get("distance", "corrected"),
     )
+    if bundle.regressor is not None and len(bundle.regressor.coefficients) != (size := sum(bundle.feature_blocks)):
+        raise ValueError(f"a regressor of {len(bundle.regressor.coefficients)} features does not fit {size}")
+    return bundle

@@ -24,7 +24,7 @@ class LowLevelEncoder(nn.Module):
         seed: Decides the initial weights. PyTorch's global random state is left alone.
         frame_features: What describes a whole photograph to the regressor: the output of the ``head``, as in the
             published code; or mean and standard deviation of the feature maps of all four ``stages``, or of the
-            ``first_stage`` alone, which costs a third and is what a strong high-level encoder lacks most. With ``none``
+            ``first_stage`` alone, which costs a third and leaves more to a high-level encoder beside it. With ``none``
             the encoder is for zero-shot scores only.
 
     Attributes:

@@ -68,7 +68,7 @@ class ModelBuildOptions:
     low_features: Literal["head", "stages", "first_stage", "none"] | None = None
     """What the regressor sees of the low-level encoder: the output of its head, as published, or statistics of all
     stages, or of the first; with none it is there for the zero-shot score only, and costs nothing without --zero-shot.
-    By default what the bundle named by --low says, or else the head."""
+    By default what the bundle named by --low says, or else the head, also where it says none and --high is another."""
 
     half: bool = False
     """Store the weights in half precision."""

@@ -124,7 +124,7 @@ def test_photographs_are_the_same_for_a_seed_and_of_all_kinds(tmp_path):
 
 
 def scores(values: np.ndarray) -> list[ImageScore]:
-    features = np.random.default_rng(0).normal(size=(len(values), 4256)).astype(np.float32)
+    features = np.random.default_rng(0).normal(size=(len(values), 4129)).astype(np.float32)
     return [ImageScore(Status.SCORED, score=v, features=f) for v, f in zip(values.tolist(), features, strict=True)]
 
 
