@@ -170,7 +170,7 @@ def test_model_commands(capsys: pytest.CaptureFixture[str]):
     code, out, _ = run(capsys, "model", "show", "grepr-lite")
     assert code == 0
     assert "BIQ2021" in out
-    assert "ratings: 800" in out
+    assert "ratings: 5300" in out
     code, out, _ = run(capsys, "model", "verify", "grepr-lite")
     assert code == 0
     assert "intact" in out

@@ -247,5 +247,5 @@ def test_encoders_come_back_ready_for_use(saved: Path):
 def test_the_built_in_bundle():
     assert "grepr-lite" in built_in_bundles()
     card = BundleFiles.read("grepr-lite").card()
-    assert card["training"]["ratings"] == 800
+    assert card["training"]["ratings"] == 5300
     assert {"description", "limits", "ratings_from", "evaluation"} <= card.keys()

@@ -140,7 +140,7 @@ def test_a_finished_run(tmp_path: Path):
     assert f"{scored} of 300 photos have a score" in page
     assert "meant to hold 90 % of ratings" in page
     assert "BIQ2021" in page  # the model card
-    assert "SROCC on 400 photographs" in page
+    assert "400 photographs not fitted on" in page
     assert "12.5 photos a second" in page
     assert "91.2 %" in page  # of the time, the model's: 36.5 s of 40 s
     assert "not shown: no such file" in page

@@ -625,6 +625,9 @@ def test_commands_of_the_page_select(scores: Path, tmp_path: Path, command: str)
     if options.metadata is not None:
         metadata = str(tmp_path / options.metadata)
         pd.DataFrame({"image_id": SCORED.image_id, "licence": "CC0"}).to_csv(metadata, index=False)
+    if "blur" in command:
+        told = dict.fromkeys(SEVERITIES, 0.0) | {"not_photo": False}
+        scores = write_run(tmp_path / "told", [score_row(f"/lake/{i}.jpg", i / 10, **told) for i in range(10)])
     here = {"scores": str(scores), "output": str(tmp_path / "out"), "metadata": metadata, "format": "parquet"}
     assert run(dataclasses.replace(options, **here)).selected > 0
 
