@@ -264,9 +264,9 @@ class Scorer:
         axis = self.bundle.axis
         high = high_level_score(*cosines.T.astype(np.float64)) if cosines.size else None
         if axis is not None:
-            seen = features[:, : len(axis.direction)]
-            high = axis.score(seen)
-            features = np.column_stack([features, axis.position(seen).astype(np.float32)])
+            position = axis.position(features[:, : len(axis.direction)])
+            high = axis.score_at(position)
+            features = np.column_stack([features, position.astype(np.float32)])
         low = low_level_score(np.array([self._distance(image) for image in patches])) if patches.size else None
         regressor = self.bundle.regressor
         scores: NDArray[np.float64] | None

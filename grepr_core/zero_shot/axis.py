@@ -66,7 +66,18 @@ class QualityAxis:
         Returns:
             (N,) in (0, 1), higher is better; 0.5 where unrated photographs lie on average.
         """
-        return sigmoid(self.slope * self.position(features))
+        return self.score_at(self.position(features))
+
+    def score_at(self, position: Array) -> Array:
+        """Gives the score of images whose :meth:`position` is known already.
+
+        Args:
+            position: (N,) of the images.
+
+        Returns:
+            (N,) as :meth:`score`.
+        """
+        return sigmoid(self.slope * position)
 
     def with_spread(self, spread: float) -> Self:
         """Gives the axis whose scores vary by so much, which decides what they weigh in a sum with others.
