@@ -2,10 +2,12 @@
 
 import logging
 import os
+import time
 from typing import Any, NoReturn
 
 import aiohttp
 import requests
+import urllib3
 from ray._private.authentication.authentication_token_setup import maybe_enable_token_auth_if_token_available
 from ray.exceptions import AuthenticationError
 from ray.job_submission import JobDetails, JobSubmissionClient
@@ -15,8 +17,14 @@ from pipelines.running.cluster import wants_token
 
 #: Seconds that the server may keep silent within a request.
 REQUEST_SECONDS = 30.0
+#: Seconds between attempts to be heard by a server that is there, but not well.
+RETRY_SECONDS = (1, 2, 4, 8, 16)
 #: What a request fails with when the connection or the server is away for a while.
 LOST = (requests.RequestException, aiohttp.ClientError, OSError)
+#: What a proxy says of a server that is away, as that of a head that has just started.
+AWAY = (502, 503, 504)
+
+log = logging.getLogger(__name__)
 
 
 class Refused(Exception):  # noqa: N818 - says what the server did
@@ -40,7 +48,7 @@ class JobClient(JobSubmissionClient):
 
     def _raise_error(self, r: requests.Response) -> NoReturn:
         # A head that has just started says the latter, with 500.
-        if r.status_code in (502, 503, 504) or "try again later" in r.text:
+        if r.status_code in AWAY or "try again later" in r.text:
             raise Unwell(f"status {r.status_code}: {r.text.strip()}")
         raise Refused(r.status_code, r.text)
 
@@ -55,7 +63,7 @@ class JobClient(JobSubmissionClient):
 
 
 def connect(address: str) -> JobClient:
-    """Connects to a cluster's job server.
+    """Connects to a cluster's job server; tries again where a connection broke, not where nothing takes one.
 
     Args:
         address: Its URL.
@@ -74,13 +82,32 @@ def connect(address: str) -> JobClient:
     for module in ("dashboard_sdk", "job.sdk"):
         logging.getLogger(f"ray.dashboard.modules.{module}").setLevel(logging.ERROR)
     maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
-    try:
-        return JobClient(address)
-    except AuthenticationError as error:
-        raise wants_token(address) from error
-    except LOST as error:
-        raise Unavailable(f"{address}: no Ray job server answers there; is port 8265 of the head reachable?") from error
-    except (RuntimeError, KeyError) as error:
-        raise Unavailable(f"{address}: what answers there is no Ray job server ({error})") from error
-    except ValueError as error:
-        raise UserError(f"{address}: {error}") from error
+    pauses = iter(RETRY_SECONDS)
+    while True:
+        try:
+            return JobClient(address)
+        except AuthenticationError as error:
+            raise wants_token(address) from error
+        except LOST as error:
+            pause = next(pauses, None)
+            if pause is None or not _passes(error):
+                raise Unavailable(
+                    f"{address}: no Ray job server answers there; is port 8265 of the head reachable?"
+                ) from error
+            log.warning("%s: connection to the job server lost; trying again in %d s", address, pause)
+            time.sleep(pause)
+        except (RuntimeError, KeyError) as error:
+            raise Unavailable(f"{address}: what answers there is no Ray job server ({error})") from error
+        except ValueError as error:
+            raise UserError(f"{address}: {error}") from error
+
+
+def _passes(error: BaseException) -> bool:
+    """Tells a connection that broke, and a server that is away for a while, from one that nothing takes."""
+    # Ray's client hides what went wrong behind an error of its own.
+    cause = error.__context__ if type(error) is ConnectionError else error
+    if isinstance(cause, requests.HTTPError) and cause.response is not None:
+        return cause.response.status_code in AWAY
+    return isinstance(cause, requests.ConnectionError) and any(
+        isinstance(reason, urllib3.exceptions.ProtocolError) for reason in cause.args
+    )

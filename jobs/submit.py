@@ -24,7 +24,7 @@ from grepr_core.bundles.bundle_files import built_in_bundles
 from grepr_core.errors import Unavailable, UserError, without_secrets
 from grepr_core.storage import absolute, is_file_url, is_local
 from jobs.exit_codes import DONE, FAILED, INTERRUPTED
-from jobs.job_client import LOST, JobClient, Refused, connect
+from jobs.job_client import LOST, RETRY_SECONDS, JobClient, Refused, connect
 from jobs.job_log import follow
 from pipelines.options import SubmitOptions
 
@@ -32,8 +32,6 @@ log = logging.getLogger(__name__)
 
 #: What travels with a job.
 PACKAGES = ("grepr", "grepr_core", "pipelines", "jobs")
-#: Seconds between attempts to hand a job over.
-RETRY_SECONDS = (1, 2, 4, 8, 16)
 #: Options of commands that name a file or folder.
 PLACES = {"source", "output", "manifest", "scores", "since", "ratings", "images", "ratings_images", "pristine"}
 #: Those that may also be a name, such as ``grepr-lite`` or ``open_clip:RN50``.

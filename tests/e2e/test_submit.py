@@ -105,7 +105,7 @@ def killed(cluster: RayCluster, lake: s3fs.S3FileSystem, submit: tuple[str, ...]
         through_proxy = tuple(proxy.address if part == cluster.address else part for part in submit)
         process = grepr(*through_proxy, "first")
         for _ in range(3):
-            seen = max(proxy.connections, 1)  # the first asks whether there is a server at all, and does so once
+            seen = proxy.connections
             wait(process, lambda seen=seen: proxy.connections > seen, "it did not connect")
             proxy.cut()
         hold.unlink()

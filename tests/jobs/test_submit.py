@@ -2,7 +2,9 @@
 
 import json
 import socket
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -10,6 +12,7 @@ import pytest
 
 from grepr_core.errors import Unavailable, UserError
 from jobs.cli import parse
+from jobs.job_client import connect
 from jobs.submit import check_places, check_secrets, run, runtime_env
 from pipelines.options import SubmitOptions
 
@@ -120,6 +123,48 @@ def test_a_job_server_that_is_away_is_no_wrong_usage(monkeypatch: pytest.MonkeyP
         address = "http://{}:{}".format(*server.getsockname())
     with pytest.raises(Unavailable, match="no Ray job server answers there"):
         run(SubmitOptions(address=address, submission_id="monday", follow=True), None)
+
+
+@pytest.fixture
+def failing(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Address of a job server whose first answers, as many as asked for, are given ones: bytes, then an end."""
+    answers = list(request.param)
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            answer = answers.pop() if answers else b'HTTP/1.0 200 OK\r\n\r\n{"ray_version": "2.60.0"}'
+            self.wfile.write(answer)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+AWAY = b"HTTP/1.0 503 Service Unavailable\r\n\r\n"
+
+
+@pytest.mark.parametrize("failing", [(b"",), (b"", b""), (AWAY,)], indirect=True)
+def test_a_connection_that_breaks_at_first_is_made_again(
+    failing: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    monkeypatch.setattr("jobs.job_client.maybe_enable_token_auth_if_token_available", lambda warn_if_disabled: False)
+    monkeypatch.setattr("jobs.job_client.RETRY_SECONDS", (0, 0))
+    assert connect(failing).get_address() == failing
+    assert "connection to the job server lost; trying again" in caplog.text
+
+
+@pytest.mark.parametrize("failing", [(b"",) * 3, (b"HTTP/1.0 500 Wrong\r\n\r\n",)], indirect=True)
+def test_a_server_that_stays_unwell_is_given_up(failing: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("jobs.job_client.maybe_enable_token_auth_if_token_available", lambda warn_if_disabled: False)
+    monkeypatch.setattr("jobs.job_client.RETRY_SECONDS", (0, 0))
+    with pytest.raises(Unavailable, match="no Ray job server answers there"):
+        connect(failing)
 
 
 @pytest.mark.parametrize("error", [RuntimeError("Version check returned 404."), KeyError("ray_version")])
