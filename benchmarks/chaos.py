@@ -269,6 +269,8 @@ def chaos(runs: int, seed: int, photos: int, kinds: list[str]) -> dict[str, Coun
         differ otherwise.
     """
     random.seed(seed)
+    # All at first, since others draw from the same numbers.
+    moments = [random.random() for _ in range(runs)]
     totals = {kind: Counter(runs=0, in_time=0, commands=0, lost=0, doubled=0, differing=0) for kind in kinds}
     with tempfile.TemporaryDirectory() as temporary, contextlib.ExitStack() as stack:
         store = Store(Path(temporary))
@@ -291,13 +293,13 @@ def chaos(runs: int, seed: int, photos: int, kinds: list[str]) -> dict[str, Coun
         duration = time.monotonic() - began
         expected = rows_of("s3://scores/undisturbed")
         print(f"undisturbed: {len(expected)} rows in {duration:.1f} s", flush=True)
-        for run in range(runs):
+        for run, share in enumerate(moments):
             kind, output = kinds[run % len(kinds)], f"s3://scores/run-{run}"
             if kind in ("model", "start"):
                 (faults / kind).touch()
             proxy.counts.clear()
             process = start(kind, output, where)
-            moment = 0.0 if kind in IN_PROCESS else random.uniform(0, duration)
+            moment = 0.0 if kind in IN_PROCESS else share * duration
             time.sleep(moment)
             in_time = process.poll() is None and disturb(kind, process, Place(store, proxy, faults, where))
             process.communicate(timeout=900)

@@ -1,10 +1,11 @@
 """Put on PYTHONPATH, makes scoring processes fail once for every file that lies in the folder GREPR_CHAOS.
 
-``start``: the model cannot be read. ``model``: the model raises at an image, one of the next twenty.
+``start``: the model cannot be read. ``model``: the model raises at one of the first ten images of a process.
 """
 
 import importlib.abc
 import importlib.machinery
+import itertools
 import os
 import random
 import sys
@@ -34,9 +35,10 @@ def _harm_bundles(module):
 
 def _harm_scorer(module):
     encode = module.Scorer._encode
+    before = itertools.count(-random.randrange(10))
 
     def encode_or_raise(self, photos):
-        if random.random() < 1 / 10 and _falls_to_me("model"):
+        if next(before) >= 0 and _falls_to_me("model"):
             raise RuntimeError("the model fails")
         return encode(self, photos)
 

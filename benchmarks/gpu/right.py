@@ -85,7 +85,7 @@ class Right:
         row = {
             "precision": precision,
             "batch": batch,
-            **agreement(self._setting.bundle, precision, first, self.expected, "score", ranks=True),
+            **agreement(self._setting.bundle, precision, first, self.expected, "score", ranks=not self._setting.quick),
             "features": features_difference(self._setting.bundle, first, self.expected),
             "twice the same": all(same(one, other) for one, other in zip(first, last, strict=True)),
         }

@@ -1,6 +1,6 @@
 """``grepr pretrain high``: cuts crops out of photographs, and fine-tunes the high-level encoder on them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any, cast
 
@@ -30,6 +30,7 @@ from pipelines.pretraining.scene_store import SceneStore
 from pipelines.pretraining.training import Stage, TrainingRecord, train
 from pipelines.running.run_files import HIGH_CONFIG_FILE, HIGH_WEIGHTS_FILE
 from pipelines.running.settings import SETTINGS_FILE, check_settings, option_defaults
+from pipelines.running.workers import Node, cores_beside_a_gpu
 
 #: The tower as it was before training, so that workers need neither open_clip's files nor a network.
 INITIAL_FOLDER = "initial"
@@ -37,6 +38,8 @@ CROPS_FOLDER = "crops"
 #: Photographs whose pseudo-labels are looked at after every epoch.
 WATCHED = 256
 WATCHED_AT_ONCE = 32
+#: Processes that label photographs on one GPU: it does nearly all the work, and each takes gigabytes of it.
+LABELLERS_A_GPU = 4
 
 
 class CropMaker(SceneMaker):
@@ -74,6 +77,11 @@ class LabelledCropMaker(CropMaker):
         """Scores a photograph by both paths of the bundle, or by the one that it has; no rating goes in."""
         (result,) = self._scorer.score([content])
         return Failure(result.status, result.error or "no score") if result.score is None else result.score
+
+    @classmethod
+    def per_gpu(cls, nodes: Sequence[Node], device: str, requested: int | None) -> int:
+        """Says how many of these processes share a GPU; 0 where there is none to be used."""
+        return 0 if device == "cpu" else min(LABELLERS_A_GPU, cores_beside_a_gpu(nodes))
 
 
 class HighLevelStage(Stage):

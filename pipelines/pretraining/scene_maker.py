@@ -127,6 +127,11 @@ class SceneMaker(ShardWorker):
         """Gives the pseudo-label of a photograph, or why there is none; None where none is wanted."""
         return None
 
+    @classmethod
+    def per_gpu(cls, nodes: Sequence[Node], device: str, requested: int | None) -> int:
+        """Says how many of these processes share a GPU; see :func:`processes_per_gpu`."""
+        return processes_per_gpu(nodes, device, requested)
+
 
 def make_scenes(
     options: PhotosOptions,
@@ -190,7 +195,7 @@ def _work_through(
     ):
         options = job.options
         # A cluster that adds nodes adds those with CPUs for this.
-        per_gpu = 0 if options.autoscaling else processes_per_gpu(cluster_nodes(), job.device, options.workers)
+        per_gpu = 0 if options.autoscaling else maker.per_gpu(cluster_nodes(), job.device, options.workers)
         workers = cluster_workers(
             "cuda" if per_gpu else "cpu", options.workers, per_gpu=per_gpu or 1, autoscaling=options.autoscaling
         )

@@ -20,10 +20,11 @@ from grepr_core.scoring.scorer import Scorer
 from grepr_core.storage import Folder
 from pipelines.models.bundles import build
 from pipelines.options import ModelBuildOptions, PretrainHighOptions
-from pipelines.pretraining.high import CropMaker, HighLevelStage, run
+from pipelines.pretraining.high import CropMaker, HighLevelStage, LabelledCropMaker, run
 from pipelines.pretraining.scene_store import SceneStore, read_summary
 from pipelines.pretraining.training_log import read_history
 from pipelines.running.shard_files import finished_shards
+from pipelines.running.workers import Node
 from tests.grepr_core.models import full_bundle
 from tests.lake import grepr, make_lake, photo, run_here
 from tests.tiny_clip import save_tiny_clip
@@ -232,6 +233,14 @@ def test_efficientnet_lite0_learns_from_the_zero_shot_scores_of_a_bundle(
     assert moved
     assert not any("running" in name for name in moved)
     assert run(made) == record
+
+
+@pytest.mark.parametrize(
+    ("cores", "gpus", "device", "expected"),
+    [(16, 1, "auto", 4), (128, 2, "cuda", 4), (2, 1, "auto", 2), (16, 1, "cpu", 0), (16, 0, "auto", 0)],
+)
+def test_a_few_processes_label_on_a_gpu(cores: int, gpus: int, device: str, expected: int) -> None:
+    assert LabelledCropMaker.per_gpu([Node(cores, gpus, 2**36)], device, None) == expected
 
 
 def test_pseudo_labels_need_a_zero_shot_score(lake: Path, tmp_path: Path) -> None:
