@@ -141,6 +141,7 @@ def scored(
         **{name: column(name) for name in names},
         score_low=None,
         score_high=None,
+        start=None,
     )
 
 

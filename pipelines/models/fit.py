@@ -14,7 +14,7 @@ from grepr_core.bundles.bundle import Bundle, load_bundle, save_bundle
 from grepr_core.bundles.bundle_files import check_vacant
 from grepr_core.errors import UserError
 from grepr_core.regression.learning_curve import Outlook, extrapolate
-from grepr_core.regression.metrics import LabelBudgetResult, Spread, few_label_protocol
+from grepr_core.regression.metrics import LabelBudgetResult, Spread, few_label_protocol, srocc
 from pipelines.models.rated_features import TRAIN, RatedFeatures, rated_features, read_ratings
 from pipelines.options import FitOptions
 
@@ -38,6 +38,8 @@ class FitResult:
         learning_curve: Quality at growing numbers of ratings, each draw tested on a fifth of the ratings that the
             regressor did not see; empty where they are too few or too alike to tell.
         outlook: What twice and four times the ratings would likely bring; empty where the curve does not carry it.
+        base: Name of the bundle that it was fitted from.
+        base_srocc: How well that one's own scores rank the rated photographs; None where it has none, or all are equal.
     """
 
     bundle: Bundle
@@ -45,6 +47,8 @@ class FitResult:
     ratings: int
     learning_curve: list[LabelBudgetResult]
     outlook: list[Outlook]
+    base: str
+    base_srocc: float | None
 
 
 def run(options: FitOptions) -> FitResult:
@@ -63,6 +67,9 @@ def run(options: FitOptions) -> FitResult:
     ratings = read_ratings(options.ratings, options.images, storage_options=options.storage_options)
     base = load_bundle(options.model)
     rated = rated_features(_training_rows(ratings, options.ratings), options.images, base, options)
+    if not options.from_scratch:
+        rated = replace(rated, start=base.regressor)
+        _warn_of_own_ratings(base)
     weights = rated.weights()
     try:
         regressor = rated.regress(rated.features, rated.mos, weights)
@@ -80,6 +87,7 @@ def run(options: FitOptions) -> FitResult:
         "training": {
             "ratings": len(rated.mos),
             "weighed_by_noise": weights is not None,
+            "started_from": base.model_id if rated.start is not None else None,
             "mos": {"lowest": float(rated.mos.min()), "highest": float(rated.mos.max())},
             "ridge_penalty": round(regressor.alpha, 4),
             "fitted": datetime.now(UTC).date().isoformat(),
@@ -100,7 +108,22 @@ def run(options: FitOptions) -> FitResult:
     )
     saved = save_bundle(bundle, options.output)
     outlook = extrapolate(curve, [2 * len(rated.mos), 4 * len(rated.mos)])
-    return FitResult(saved, options.output, len(rated.mos), curve, outlook)
+    return FitResult(saved, options.output, len(rated.mos), curve, outlook, base.name, _base_srocc(rated))
+
+
+def _warn_of_own_ratings(base: Bundle) -> None:
+    if "weighed_by_noise" in base.card.get("training", {}):  # as 'grepr fit' writes it
+        log.warning(
+            "%s was fitted by 'grepr fit'; if any of these ratings went into it, what is said below is too good. Name "
+            "the model that it was fitted from, or take --from-scratch",
+            base.name,
+        )
+
+
+def _base_srocc(rated: RatedFeatures) -> float | None:
+    if rated.score is None or min(np.ptp(rated.score), np.ptp(rated.mos)) == 0:
+        return None
+    return srocc(rated.score, rated.mos)
 
 
 def _cross_validate(rated: RatedFeatures, weights: NDArray[np.float64] | None) -> list[LabelBudgetResult]:
@@ -143,13 +166,16 @@ def to_text(result: FitResult) -> str:
         result: Of the fit.
 
     Returns:
-        One line for each number of ratings; medians, with the middle half of the draws in brackets.
+        How good the model was that it started from, and one line for each number of ratings; medians, with the middle
+        half of the draws in brackets.
     """
-    lines = [
+    own = f"{result.base} as it is: SROCC {result.base_srocc:.3f}"
+    lines = [] if result.base_srocc is None else [f"{own} on all {result.ratings} ratings"]
+    lines += [
         f"at {point.labels:5d} ratings: SROCC {_spread(point.srocc)}, PLCC {_spread(point.plcc)}"
         for point in result.learning_curve
     ]
-    if lines:
+    if result.learning_curve:
         lines.append(
             f"cross-validated: medians of {result.learning_curve[-1].splits} draws, each tested on a fifth left out; "
             "in brackets the middle half of them"
@@ -172,6 +198,8 @@ def to_json(result: FitResult) -> dict[str, Any]:
         "output": result.output,
         "model_id": result.bundle.model_id,
         "ratings": result.ratings,
+        "base": result.base,
+        "base_srocc": result.base_srocc,
         "learning_curve": [asdict(point) for point in result.learning_curve],
         "outlook": [asdict(outlook) for outlook in result.outlook],
     }

@@ -56,6 +56,7 @@ class RatedFeatures:
         score_high: (N,) zero-shot scores of the high-level path, None where the bundle lacks it.
         score_lower: (N,) lower ends of the prediction intervals, None where the bundle has none.
         score_upper: (N,) upper ends of them.
+        start: What fits start from.
     """
 
     features: NDArray[np.float32]
@@ -69,6 +70,7 @@ class RatedFeatures:
     score_high: NDArray[np.float64] | None
     score_lower: NDArray[np.float64] | None
     score_upper: NDArray[np.float64] | None
+    start: Regressor | None
 
     def weights(self) -> NDArray[np.float64] | None:
         """Gives each rating its weight in a fit: inverse to the variance of model and rating together.
@@ -87,7 +89,7 @@ class RatedFeatures:
         self, features: NDArray[np.floating], mos: NDArray[np.floating], weights: NDArray[np.floating] | None = None
     ) -> Regressor:
         """Fits a regressor on some of the rows; see :func:`grepr_core.regression.regressor.fit_ridge`."""
-        return fit_ridge(features, mos, weights, blocks=self.blocks, variances=self.block_variances)
+        return fit_ridge(features, mos, weights, blocks=self.blocks, variances=self.block_variances, start=self.start)
 
 
 def read_ratings(path: str, images: str = ".", *, storage_options: Mapping[str, Any] | None = None) -> pd.DataFrame:
@@ -256,7 +258,9 @@ def rated_features(ratings: pd.DataFrame, images: str, bundle: Bundle, options: 
     optional = {name: _column(kept.column(name).to_numpy()) for name in names}
     mos, variance = ratings["mos"].to_numpy()[scored], _variance(ratings, scored)
     train = None if train is None else train[scored]
-    return RatedFeatures(features, mos, bundle.feature_blocks, bundle.block_variances, variance, train, **optional)
+    return RatedFeatures(
+        features, mos, bundle.feature_blocks, bundle.block_variances, variance, train, **optional, start=None
+    )
 
 
 def train_rows(ratings: pd.DataFrame) -> NDArray[np.bool_] | None:

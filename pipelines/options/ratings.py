@@ -63,6 +63,8 @@ class LabelOptions(NamesOptions, ScoringOptions):
 class FitOptions(ScoringOptions):
     """Fit the regressor of a model bundle on rated images, and write a new bundle.
 
+    --model is the bundle to start from, one that these ratings did not go into.
+
     Example: grepr fit ratings.csv --images ~/Pictures --output my-model/
     """
 
@@ -80,6 +82,10 @@ class FitOptions(ScoringOptions):
 
     name: str | None = None
     """Name of the new bundle; by default the last part of --output."""
+
+    from_scratch: bool = False
+    """Learn from these ratings alone. By default a fit starts from the scores of --model, where that was fitted itself:
+    the fewer the ratings, the more it helps."""
 
     json: bool = False
     """Print JSON instead of sentences."""

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from grepr_core.regression.intervals import fit_interval
-from grepr_core.regression.regressor import RELATIVE_ALPHAS, Regressor, fit_ridge
+from grepr_core.regression.regressor import RELATIVE_ALPHAS, VARIANCE_OF_START, Regressor, fit_ridge
 
 
 def linear_data(n: int, d: int, noise: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -133,6 +133,45 @@ def test_a_block_counts_by_its_variance():
     assert not np.allclose(
         once.predict(x), fit_ridge(x, y, blocks=(4, 1), relative_alphas=penalty).predict(x), rtol=1e-3
     )
+
+
+def test_predictions_of_the_start_are_one_more_feature():
+    x, y, _ = linear_data(30, 8, noise=0.3)
+    others, theirs, _ = linear_data(60, 8, noise=0.3, seed=1)
+    start = fit_ridge(others, theirs)
+    more = np.column_stack([x, start.predict(x)])
+    for w in (None, np.random.default_rng(2).uniform(0.1, 5, 30)):
+        expected = fit_ridge(more, y, w, blocks=(3, 5, 1), variances=(1, 1, VARIANCE_OF_START))
+        regressor = fit_ridge(x, y, w, blocks=(3, 5), start=start)
+        assert regressor.alpha == pytest.approx(expected.alpha)
+        unseen = np.random.default_rng(3).normal(size=(5, 8))
+        predicted = expected.predict(np.column_stack([unseen, start.predict(unseen)]))
+        np.testing.assert_allclose(regressor.predict(unseen), predicted, rtol=1e-9)
+        np.testing.assert_allclose(regressor.interval.to_array(), expected.interval.to_array(), rtol=1e-9)
+
+
+@pytest.mark.parametrize("scale", [1.0, -20.0])  # of ratings the other way round, as of a distance, too
+def test_a_start_helps_where_ratings_are_few(scale: float):
+    rng = np.random.default_rng(0)
+    x, taste = rng.normal(size=(1300, 200)), rng.normal(size=200)
+    theirs = x @ taste + rng.normal(size=1300)
+    mine = scale * (x @ (taste + 0.3 * rng.normal(size=200)) + 7)
+    start = fit_ridge(x[:500], theirs[:500])
+    test = slice(800, 1300)
+
+    def agreement(regressor: Regressor) -> float:
+        return float(np.corrcoef(regressor.predict(x[test]), mine[test])[0, 1])
+
+    assert agreement(fit_ridge(x[500:530], mine[500:530], blocks=(200,))) < 0.6
+    assert agreement(fit_ridge(x[500:530], mine[500:530], blocks=(200,), start=start)) > 0.85
+
+
+def test_a_start_to_which_all_are_alike_changes_nothing():
+    x, y, _ = linear_data(30, 8, noise=0.3)
+    same = Regressor(np.zeros(8), np.ones(8), np.zeros(8), 3.0, 1.0)
+    np.testing.assert_array_equal(fit_ridge(x, y, start=same).coefficients, fit_ridge(x, y).coefficients)
+    with pytest.raises(ValueError, match="a regressor of 8 features does not fit 7 features"):
+        fit_ridge(x[:, :7], y, start=same)
 
 
 @pytest.mark.parametrize("n", [20, 50])  # without and with enough ratings for intervals

@@ -17,7 +17,7 @@ RNG = np.random.default_rng(0)
 FEATURES = RNG.normal(size=(100, 8)).astype(np.float32)
 MOS = FEATURES[:, 0] + 0.3 * RNG.normal(size=100)
 SCORE = np.tanh(2 * MOS)
-NONE = dict.fromkeys(("score_low", "score_high", "score_lower", "score_upper"))
+NONE = dict.fromkeys(("score_low", "score_high", "score_lower", "score_upper", "start"))
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """Ratings, and the commands that fit and evaluate on them, on a real Ray in this process."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from grepr_core.bundles.bundle import load_bundle
 from grepr_core.errors import UserError
 from grepr_core.pretraining.distortions import distort
 from grepr_core.regression.metrics import srocc
+from grepr_core.regression.regressor import Regressor
 from grepr_core.scoring.scorer import Scorer
 from pipelines.models import evaluate, fit
 from pipelines.models.rated_features import image_uri, rated_features, read_ratings
@@ -133,7 +135,7 @@ def test_an_image_has_one_uri_however_it_is_spelled(images: str, image: str, uri
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("warm_process")
-def test_fitting_makes_a_bundle_that_knows_the_ratings(rated: Path, tmp_path: Path):
+def test_fitting_makes_a_bundle_that_knows_the_ratings(rated: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture):
     options = FitOptions(
         ratings=f"{rated}/ratings.csv",
         images=str(rated),
@@ -161,6 +163,27 @@ def test_fitting_makes_a_bundle_that_knows_the_ratings(rated: Path, tmp_path: Pa
     assert np.corrcoef(scores, held_out["mos"])[0, 1] > 0.8
     with pytest.raises(UserError, match="holds a model bundle already"):
         fit.run(options)
+    # It started from the scores of the built-in model, unless it was not to.
+    lite = load_bundle("grepr-lite")
+    assert bundle.card["training"]["started_from"] == lite.model_id
+    assert text.startswith(f"grepr-lite as it is: SROCC {result.base_srocc:.3f} on all 45 ratings\n")
+    assert result.base_srocc < result.learning_curve[-1].srocc.median
+    assert "too good" not in caplog.text
+    again = fit.run(replace(options, model=options.output, output=str(tmp_path / "again"), from_scratch=True))
+    assert again.bundle.card["training"]["started_from"] is None
+    assert "too good" not in caplog.text
+    alone, started = again.bundle.regressor, bundle.regressor
+    assert started.interval.to_array().tolist() != alone.interval.to_array().tolist()
+    expected = lite.regressor.coefficients / lite.regressor.scale
+
+    def likeness(regressor: Regressor) -> float:
+        return float(np.corrcoef(regressor.coefficients / regressor.scale, expected)[0, 1])
+
+    assert likeness(started) > likeness(alone) + 0.1
+    # Ratings that a model was fitted on flatter what starts from it.
+    twice = fit.run(replace(options, model=options.output, output=str(tmp_path / "twice")))
+    assert twice.bundle.card["training"]["started_from"] == bundle.model_id
+    assert "noise-meter was fitted by 'grepr fit'; if any of these ratings went into it" in caplog.text
 
 
 @pytest.mark.slow
@@ -211,7 +234,7 @@ def test_too_few_ratings_to_fit_or_to_cross_validate(rated: Path, tmp_path: Path
     result = fit.run(options)
     assert result.learning_curve == result.outlook == []
     assert "too many of them are equal" in caplog.text
-    assert fit.to_text(result).startswith("wrote")
+    assert [line.split()[0] for line in fit.to_text(result).splitlines()] == ["grepr-lite", "wrote"]
 
 
 @pytest.mark.slow
