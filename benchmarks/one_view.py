@@ -124,7 +124,7 @@ def scored(
                 changed.save(encoded, "PNG", compress_level=1)
             yield encoded.getvalue()
 
-    scores = Scorer(bundle, zero_shot=False).score(copies())
+    scores = Scorer(bundle, precision="fp32", zero_shot=False).score(copies())
 
     def column(name: str) -> NDArray[np.float64]:
         return np.array([getattr(score, name) for score in scores], np.float64)

@@ -16,9 +16,9 @@ Array = NDArray[np.float64]
 #: Penalties tried, relative to the mean eigenvalue of the Gram matrix, so that they suit any number of features. With
 #: 50 ratings leave-one-out often prefers none at all, by luck; the lower end guards against that.
 RELATIVE_ALPHAS = np.logspace(-1, 3, 17)
-#: What the predictions of a regressor that a fit starts from count, beside a block of features. Of photographs of
-#: another source (``python -m benchmarks.transfer``), 1 to 64 are alike from 50 ratings on; below, 4 is as good as any.
-VARIANCE_OF_START = 4.0
+#: What the predictions of a regressor that a fit starts from count, beside a block of features: of 1, 4 and 16 the best
+#: at every number of ratings from 20 to 400 of another source, see ``benchmarks.transfer``.
+VARIANCE_OF_START = 16.0
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Regressor:
             of the length of their block.
         coefficients: (D,) weights of the standardised features.
         intercept: Mean of the training ratings.
-        alpha: The penalty chosen.
+        alpha: The penalty chosen, of the fit on the features alone.
         interval: How far ratings may lie from predictions; None where there were too few ratings to tell.
     """
 
@@ -115,8 +115,9 @@ def fit_ridge(
     cost one eigendecomposition: of X X^T, or of X^T X, which has the same eigenvalues, where ratings are more than
     features. The penalty is that of the least weighted mean of squared leave-one-out residuals.
 
-    A fit may start from what a regressor makes of the same features by other ratings: its predictions are one more
-    feature then. They are linear in the others, so that what is fitted is a regression on these all the same.
+    A fit may start from a regressor on the same features, of other ratings: it is then the mean of two, one on the
+    features alone, and one that has that regressor's predictions as one more feature. They are linear in the others, so
+    that the result is a regression on these all the same.
 
     Args:
         features: (N, D) finite features of the rated images.
@@ -153,17 +154,26 @@ def fit_ridge(
     share = w / w.sum()
     mean, scale = standardisation(x, share, blocks=blocks, variances=variances)
     root = np.sqrt(share * len(y))
-    x = (x - mean) / scale
-    direction = None if start is None else _direction(start, x, scale, share)
-    if direction is not None:
-        x = np.column_stack([x, x @ direction])
-    x *= root[:, None]
+    x = root[:, None] * (x - mean) / scale
     intercept = float(share @ y)
     residual = root * (y - intercept)
+    coefficients, alpha, errors = _solve(x, residual, share, relative_alphas)
+    direction = None if start is None else _direction(start, x, scale)
+    if direction is not None:
+        started, _, errors_started = _solve(np.column_stack([x, x @ direction]), residual, share, relative_alphas)
+        coefficients = (coefficients + started[:-1] + started[-1] * direction) / 2
+        errors = (errors + errors_started) / 2
+    errors /= root
+    return Regressor(mean, scale, coefficients, intercept, alpha, fit_interval(y - errors, errors))
 
+
+def _solve(
+    x: Array, residual: Array, share: Array, relative_alphas: Sequence[float] | NDArray[np.floating]
+) -> tuple[Array, float, Array]:
+    """Gives the coefficients, their penalty, and the leave-one-out residuals; rows are scaled by the root weights."""
     eigenvalues, vectors = _gram_eigenvectors(x)
     rotated = vectors.T @ residual
-    alphas = np.asarray(relative_alphas) * max(float(eigenvalues.sum()) / len(y), 1e-12)
+    alphas = np.asarray(relative_alphas) * max(float(eigenvalues.sum()) / len(x), 1e-12)
     squares = vectors**2
     left_out = []
     for alpha in alphas:
@@ -172,19 +182,15 @@ def fit_ridge(
         left_out.append((residual - vectors @ (shrinkage * rotated)) / (1 - leverage).clip(min=1e-9))
     best = int(np.argmin([np.mean(residuals**2) for residuals in left_out]))
     alpha = float(alphas[best])
-    coefficients = x.T @ (vectors @ (rotated / (eigenvalues + alpha)))
-    if direction is not None:
-        coefficients = coefficients[:-1] + coefficients[-1] * direction
-    errors = left_out[best] / root
-    return Regressor(mean, scale, coefficients, intercept, alpha, fit_interval(y - errors, errors))
+    return x.T @ (vectors @ (rotated / (eigenvalues + alpha))), alpha, left_out[best]
 
 
-def _direction(start: Regressor, x: Array, scale: Array, share: Array) -> Array | None:
+def _direction(start: Regressor, x: Array, scale: Array) -> Array | None:
     """Gives what a regressor predicts along, in standardised features; None where they are all the same to it."""
     if len(start.coefficients) != x.shape[1]:
         raise ValueError(f"a regressor of {len(start.coefficients)} features does not fit {x.shape[1]} features")
     direction = start.coefficients * scale / start.scale
-    deviation = float(np.sqrt(share @ (x @ direction) ** 2))
+    deviation = float(np.sqrt(np.mean((x @ direction) ** 2)))
     return direction * np.sqrt(VARIANCE_OF_START) / deviation if deviation > 0 else None
 
 

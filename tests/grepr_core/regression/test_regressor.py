@@ -135,19 +135,34 @@ def test_a_block_counts_by_its_variance():
     )
 
 
-def test_predictions_of_the_start_are_one_more_feature():
-    x, y, _ = linear_data(30, 8, noise=0.3)
+def test_half_of_a_fit_has_predictions_of_its_start_as_one_more_feature():
+    x, y, _ = linear_data(40, 8, noise=0.3)
     others, theirs, _ = linear_data(60, 8, noise=0.3, seed=1)
     start = fit_ridge(others, theirs)
-    more = np.column_stack([x, start.predict(x)])
-    for w in (None, np.random.default_rng(2).uniform(0.1, 5, 30)):
-        expected = fit_ridge(more, y, w, blocks=(3, 5, 1), variances=(1, 1, VARIANCE_OF_START))
+    unseen = np.random.default_rng(3).normal(size=(5, 8))
+    known, more = (np.column_stack([part, start.predict(part)]) for part in (x, unseen))
+    for w in (None, np.random.default_rng(2).uniform(0.1, 5, 40)):
         regressor = fit_ridge(x, y, w, blocks=(3, 5), start=start)
-        assert regressor.alpha == pytest.approx(expected.alpha)
-        unseen = np.random.default_rng(3).normal(size=(5, 8))
-        predicted = expected.predict(np.column_stack([unseen, start.predict(unseen)]))
+        alone = fit_ridge(x, y, w, blocks=(3, 5))
+        started = fit_ridge(known, y, w, blocks=(3, 5, 1), variances=(1, 1, VARIANCE_OF_START))
+        predicted = (alone.predict(unseen) + started.predict(more)) / 2
         np.testing.assert_allclose(regressor.predict(unseen), predicted, rtol=1e-9)
-        np.testing.assert_allclose(regressor.interval.to_array(), expected.interval.to_array(), rtol=1e-9)
+        assert not np.allclose(regressor.predict(unseen), alone.predict(unseen), rtol=1e-3)
+
+
+def test_intervals_of_a_started_fit_are_those_of_its_own_left_out_errors():
+    x, y, _ = linear_data(40, 8, noise=2.0)
+    start = fit_ridge(*linear_data(60, 8, noise=0.3, seed=1)[:2])
+    options = {"blocks": (8,), "start": start, "relative_alphas": [1.0]}
+    whole = fit_ridge(x, y, **options)
+    predicted = np.empty(40)
+    for i in range(40):
+        kept = np.arange(40) != i
+        predicted[i] = fit_ridge(x[kept], y[kept], **options).predict(x[i : i + 1])[0]
+    # But for the standardisation, which a rating left out takes part in.
+    expected = fit_interval(predicted, y - predicted)
+    np.testing.assert_allclose(whole.interval.bounds(predicted), expected.bounds(predicted), atol=0.3)
+    assert np.ptp(whole.interval.bounds(predicted), axis=0).min() > 4
 
 
 @pytest.mark.parametrize("scale", [1.0, -20.0])  # of ratings the other way round, as of a distance, too
