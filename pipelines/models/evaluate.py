@@ -55,7 +55,7 @@ class FewLabels(LabelBudgetResult):
     """How well a regressor fitted on few labels does.
 
     Attributes:
-        regressor: Which: that of ``grepr fit``, or one of the paper's protocol.
+        regressor: Which: that of ``grepr fit --from-scratch``, or one of the paper's protocol.
     """
 
     regressor: str

@@ -113,8 +113,9 @@ class EvaluateOptions(ScoringOptions):
     """Random draws of labels; medians over them are printed."""
 
     protocol: Literal["grepr", "paper"] = "grepr"
-    """What is fitted on the labels of a draw: grepr, what 'grepr fit' fits; paper, what the method's authors name, a
-    ridge regression (alpha 0.1, 1, 10 or 100) and an SVR, on features as they are. Needs pip install 'grepr[paper]'."""
+    """What is fitted on the labels of a draw: grepr, what 'grepr fit --from-scratch' fits; paper, what the method's
+    authors name, a ridge regression (alpha 0.1, 1, 10 or 100) and an SVR, on features as they are. Needs pip install
+    'grepr[paper]'."""
 
     zero_shot: bool = True
     """Measure the low-level zero-shot score too, which costs more than all else."""

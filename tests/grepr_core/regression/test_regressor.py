@@ -153,16 +153,18 @@ def test_half_of_a_fit_has_predictions_of_its_start_as_one_more_feature():
 def test_intervals_of_a_started_fit_are_those_of_its_own_left_out_errors():
     x, y, _ = linear_data(40, 8, noise=2.0)
     start = fit_ridge(*linear_data(60, 8, noise=0.3, seed=1)[:2])
-    options = {"blocks": (8,), "start": start, "relative_alphas": [1.0]}
-    whole = fit_ridge(x, y, **options)
-    predicted = np.empty(40)
-    for i in range(40):
-        kept = np.arange(40) != i
-        predicted[i] = fit_ridge(x[kept], y[kept], **options).predict(x[i : i + 1])[0]
-    # But for the standardisation, which a rating left out takes part in.
-    expected = fit_interval(predicted, y - predicted)
-    np.testing.assert_allclose(whole.interval.bounds(predicted), expected.bounds(predicted), atol=0.3)
-    assert np.ptp(whole.interval.bounds(predicted), axis=0).min() > 4
+    more = np.column_stack([x, start.predict(x)])
+    halves = (
+        (fit_ridge(x, y, blocks=(8,)), x),
+        (fit_ridge(more, y, blocks=(8, 1), variances=(1, VARIANCE_OF_START)), more),
+    )
+    predicted = np.zeros(40)
+    for half, features in halves:
+        z = (features - half.mean) / half.scale
+        for i in range(40):
+            predicted[i] += weighted_ridge(z, y, np.ones(40), half.alpha, np.arange(40) != i)(z[i]) / 2
+    found = fit_ridge(x, y, blocks=(8,), start=start).interval
+    np.testing.assert_allclose(found.to_array(), fit_interval(predicted, y - predicted).to_array(), rtol=1e-6)
 
 
 @pytest.mark.parametrize("scale", [1.0, -20.0])  # of ratings the other way round, as of a distance, too
