@@ -269,7 +269,7 @@ def chaos(runs: int, seed: int, photos: int, kinds: list[str]) -> dict[str, Coun
         differ otherwise.
     """
     random.seed(seed)
-    # All at first, since others draw from the same numbers.
+    # Drawn before all else, so that a seed gives the same moments whatever else is drawn.
     moments = [random.random() for _ in range(runs)]
     totals = {kind: Counter(runs=0, in_time=0, commands=0, lost=0, doubled=0, differing=0) for kind in kinds}
     with tempfile.TemporaryDirectory() as temporary, contextlib.ExitStack() as stack:

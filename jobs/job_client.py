@@ -94,7 +94,7 @@ def connect(address: str) -> JobClient:
                 raise Unavailable(
                     f"{address}: no Ray job server answers there; is port 8265 of the head reachable?"
                 ) from error
-            log.warning("%s: connection to the job server lost; trying again in %d s", address, pause)
+            log.warning("%s: the job server does not answer (%s); trying again in %d s", address, error, pause)
             time.sleep(pause)
         except (RuntimeError, KeyError) as error:
             raise Unavailable(f"{address}: what answers there is no Ray job server ({error})") from error
@@ -108,6 +108,12 @@ def _passes(error: BaseException) -> bool:
     cause = error.__context__ if type(error) is ConnectionError else error
     if isinstance(cause, requests.HTTPError) and cause.response is not None:
         return cause.response.status_code in AWAY
+    if isinstance(cause, requests.exceptions.ChunkedEncodingError):  # within the answer
+        return True
+    # What answers in another protocol is no OSError, and stays what it is.
     return isinstance(cause, requests.ConnectionError) and any(
-        isinstance(reason, urllib3.exceptions.ProtocolError) for reason in cause.args
+        isinstance(reason, OSError)
+        for broken in cause.args
+        if isinstance(broken, urllib3.exceptions.ProtocolError)
+        for reason in broken.args
     )

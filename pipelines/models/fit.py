@@ -38,8 +38,8 @@ class FitResult:
         learning_curve: Quality at growing numbers of ratings, each draw tested on a fifth of the ratings that the
             regressor did not see; empty where they are too few or too alike to tell.
         outlook: What twice and four times the ratings would likely bring; empty where the curve does not carry it.
-        base: Name of the bundle that it was fitted from.
-        base_srocc: How well that one's own scores rank the rated photographs; None where it has none, or all are equal.
+        base: Name of the bundle that the encoders are from.
+        base_srocc: How well its own scores rank the rated photographs; None where it has none, or all are equal.
     """
 
     bundle: Bundle
@@ -66,10 +66,10 @@ def run(options: FitOptions) -> FitResult:
     check_vacant(options.output)
     ratings = read_ratings(options.ratings, options.images, storage_options=options.storage_options)
     base = load_bundle(options.model)
+    _warn_of_own_ratings(base)
     rated = rated_features(_training_rows(ratings, options.ratings), options.images, base, options)
     if not options.from_scratch:
         rated = replace(rated, start=base.regressor)
-        _warn_of_own_ratings(base)
     weights = rated.weights()
     try:
         regressor = rated.regress(rated.features, rated.mos, weights)
@@ -112,10 +112,11 @@ def run(options: FitOptions) -> FitResult:
 
 
 def _warn_of_own_ratings(base: Bundle) -> None:
-    if "weighed_by_noise" in base.card.get("training", {}):  # as 'grepr fit' writes it
+    training = base.card.get("training")
+    if isinstance(training, dict) and "weighed_by_noise" in training:  # as this command writes it
         log.warning(
-            "%s was fitted by 'grepr fit'; if any of these ratings went into it, what is said below is too good. Name "
-            "the model that it was fitted from, or take --from-scratch",
+            "%s was fitted by 'grepr fit'; where any of these ratings went into it, it is less good than the figures "
+            "will say, and so is what starts from it: name the model that it was fitted from",
             base.name,
         )
 
@@ -166,11 +167,12 @@ def to_text(result: FitResult) -> str:
         result: Of the fit.
 
     Returns:
-        How good the model was that it started from, and one line for each number of ratings; medians, with the middle
+        How good the given model is, and one line for each number of ratings; medians, with the middle
         half of the draws in brackets.
     """
-    own = f"{result.base} as it is: SROCC {result.base_srocc:.3f}"
-    lines = [] if result.base_srocc is None else [f"{own} on all {result.ratings} ratings"]
+    lines = []
+    if result.base_srocc is not None:
+        lines.append(f"{result.base} as it is: SROCC {result.base_srocc:.3f} on all {result.ratings} ratings")
     lines += [
         f"at {point.labels:5d} ratings: SROCC {_spread(point.srocc)}, PLCC {_spread(point.plcc)}"
         for point in result.learning_curve
@@ -200,6 +202,7 @@ def to_json(result: FitResult) -> dict[str, Any]:
         "ratings": result.ratings,
         "base": result.base,
         "base_srocc": result.base_srocc,
+        "started_from": result.bundle.card["training"]["started_from"],
         "learning_curve": [asdict(point) for point in result.learning_curve],
         "outlook": [asdict(outlook) for outlook in result.outlook],
     }

@@ -84,8 +84,8 @@ class FitOptions(ScoringOptions):
     """Name of the new bundle; by default the last part of --output."""
 
     from_scratch: bool = False
-    """Learn from these ratings alone. By default a fit starts from the scores of --model, where that was fitted itself:
-    the fewer the ratings, the more it helps."""
+    """Learn from these ratings alone. By default a fit starts from the regression of --model, where it has one: the
+    fewer the ratings, the more it helps."""
 
     json: bool = False
     """Print JSON instead of sentences."""

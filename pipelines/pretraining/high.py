@@ -1,5 +1,6 @@
 """``grepr pretrain high``: cuts crops out of photographs, and fine-tunes the high-level encoder on them."""
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any, cast
@@ -80,8 +81,12 @@ class LabelledCropMaker(CropMaker):
 
     @classmethod
     def per_gpu(cls, nodes: Sequence[Node], device: str, requested: int | None) -> int:
-        """Says how many of these processes share a GPU; 0 where there is none to be used."""
-        return 0 if device == "cpu" else min(LABELLERS_A_GPU, cores_beside_a_gpu(nodes))
+        """Says how many of these processes share a GPU: a few, or as many as are asked for; 0 where none is used."""
+        gpus = sum(node.gpus for node in nodes)
+        if device == "cpu" or not gpus:
+            return 0
+        wanted = LABELLERS_A_GPU if requested is None else math.ceil(requested / gpus)
+        return min(wanted, cores_beside_a_gpu(nodes))
 
 
 class HighLevelStage(Stage):

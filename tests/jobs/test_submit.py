@@ -116,13 +116,14 @@ def test_a_runtime_environment_that_is_none(content: str | None, message: str, t
     assert str(path) in str(refusal.value)
 
 
-def test_a_job_server_that_is_away_is_no_wrong_usage(monkeypatch: pytest.MonkeyPatch):
+def test_a_job_server_that_is_away_is_no_wrong_usage(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture):
     # This process is not to be switched to the user's token.
     monkeypatch.setattr("jobs.job_client.maybe_enable_token_auth_if_token_available", lambda warn_if_disabled: False)
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = "http://{}:{}".format(*server.getsockname())
     with pytest.raises(Unavailable, match="no Ray job server answers there"):
         run(SubmitOptions(address=address, submission_id="monday", follow=True), None)
+    assert "trying again" not in caplog.text
 
 
 @pytest.fixture
@@ -146,25 +147,33 @@ def failing(request: pytest.FixtureRequest) -> Iterator[str]:
         thread.join()
 
 
+CUT = b"HTTP/1.0 200 OK\r\nContent-Length: 99\r\n\r\n{"
 AWAY = b"HTTP/1.0 503 Service Unavailable\r\n\r\n"
 
 
-@pytest.mark.parametrize("failing", [(b"",), (b"", b""), (AWAY,)], indirect=True)
+@pytest.mark.parametrize("failing", [(b"",), (b"", b""), (AWAY,), (CUT,)], indirect=True)
 def test_a_connection_that_breaks_at_first_is_made_again(
     failing: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):
     monkeypatch.setattr("jobs.job_client.maybe_enable_token_auth_if_token_available", lambda warn_if_disabled: False)
     monkeypatch.setattr("jobs.job_client.RETRY_SECONDS", (0, 0))
     assert connect(failing).get_address() == failing
-    assert "connection to the job server lost; trying again" in caplog.text
+    assert "the job server does not answer" in caplog.text
 
 
-@pytest.mark.parametrize("failing", [(b"",) * 3, (b"HTTP/1.0 500 Wrong\r\n\r\n",)], indirect=True)
-def test_a_server_that_stays_unwell_is_given_up(failing: str, monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize(
+    ("failing", "tries"),
+    [((b"",) * 3, 2), ((b"HTTP/1.0 500 Wrong\r\n\r\n",), 0), ((b"SSH-2.0-OpenSSH_9.6\r\n",), 0)],
+    indirect=["failing"],
+)
+def test_a_server_that_stays_unwell_is_given_up(
+    failing: str, tries: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
     monkeypatch.setattr("jobs.job_client.maybe_enable_token_auth_if_token_available", lambda warn_if_disabled: False)
     monkeypatch.setattr("jobs.job_client.RETRY_SECONDS", (0, 0))
     with pytest.raises(Unavailable, match="no Ray job server answers there"):
         connect(failing)
+    assert caplog.text.count("trying again") == tries
 
 
 @pytest.mark.parametrize("error", [RuntimeError("Version check returned 404."), KeyError("ray_version")])

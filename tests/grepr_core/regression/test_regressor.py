@@ -135,36 +135,36 @@ def test_a_block_counts_by_its_variance():
     )
 
 
-def test_half_of_a_fit_has_predictions_of_its_start_as_one_more_feature():
-    x, y, _ = linear_data(40, 8, noise=0.3)
-    others, theirs, _ = linear_data(60, 8, noise=0.3, seed=1)
-    start = fit_ridge(others, theirs)
-    unseen = np.random.default_rng(3).normal(size=(5, 8))
-    known, more = (np.column_stack([part, start.predict(part)]) for part in (x, unseen))
-    for w in (None, np.random.default_rng(2).uniform(0.1, 5, 40)):
-        regressor = fit_ridge(x, y, w, blocks=(3, 5), start=start)
-        alone = fit_ridge(x, y, w, blocks=(3, 5))
-        started = fit_ridge(known, y, w, blocks=(3, 5, 1), variances=(1, 1, VARIANCE_OF_START))
-        predicted = (alone.predict(unseen) + started.predict(more)) / 2
-        np.testing.assert_allclose(regressor.predict(unseen), predicted, rtol=1e-9)
-        assert not np.allclose(regressor.predict(unseen), alone.predict(unseen), rtol=1e-3)
+@pytest.mark.parametrize(("n", "d"), [(40, 60), (40, 8)])  # by way of either Gram matrix
+@pytest.mark.parametrize("weighted", [False, True])
+def test_half_of_a_started_fit_has_predictions_of_its_start_as_one_more_feature(n: int, d: int, weighted: bool):
+    x, y, _ = linear_data(n, d, noise=2.0)
+    start = fit_ridge(*linear_data(90, d, noise=0.3, seed=1)[:2])
+    w = np.random.default_rng(2).uniform(0.1, 5, n) if weighted else np.ones(n)
+    blocks = (3, d - 3)
+    alone = fit_ridge(x, y, w, blocks=blocks)
+    known = start.predict(x)
+    mean = np.average(known, weights=w)
+    spread = np.sqrt(np.average((known - mean) ** 2, weights=w) / VARIANCE_OF_START)
+    z = np.column_stack([(x - alone.mean) / alone.scale, (known - mean) / spread])
+    w = w * n / w.sum()
 
+    def left_out(columns: np.ndarray, alpha: float) -> np.ndarray:
+        rows = range(n)
+        return np.array([weighted_ridge(columns, y, w, alpha, np.arange(n) != i)(columns[i]) for i in rows])
 
-def test_intervals_of_a_started_fit_are_those_of_its_own_left_out_errors():
-    x, y, _ = linear_data(40, 8, noise=2.0)
-    start = fit_ridge(*linear_data(60, 8, noise=0.3, seed=1)[:2])
-    more = np.column_stack([x, start.predict(x)])
-    halves = (
-        (fit_ridge(x, y, blocks=(8,)), x),
-        (fit_ridge(more, y, blocks=(8, 1), variances=(1, VARIANCE_OF_START)), more),
-    )
-    predicted = np.zeros(40)
-    for half, features in halves:
-        z = (features - half.mean) / half.scale
-        for i in range(40):
-            predicted[i] += weighted_ridge(z, y, np.ones(40), half.alpha, np.arange(40) != i)(z[i]) / 2
-    found = fit_ridge(x, y, blocks=(8,), start=start).interval
-    np.testing.assert_allclose(found.to_array(), fit_interval(predicted, y - predicted).to_array(), rtol=1e-6)
+    found = {}
+    for alpha in RELATIVE_ALPHAS * np.mean(np.sum(z**2 * w[:, None], axis=1)):
+        predicted = left_out(z, alpha)
+        found[float(np.mean(w * (y - predicted) ** 2))] = (alpha, predicted)
+    alpha, started = found[min(found)]
+    regressor = fit_ridge(x, y, w, blocks=blocks, start=start)
+    assert regressor.alpha == pytest.approx(alone.alpha)
+    expected = [weighted_ridge(z, y, w, alpha, np.ones(n, bool))(row) for row in z]
+    np.testing.assert_allclose(2 * regressor.predict(x) - alone.predict(x), expected, rtol=1e-6)
+    predicted = (started + left_out(z[:, :-1], alone.alpha)) / 2
+    expected = fit_interval(predicted, y - predicted).to_array()
+    np.testing.assert_allclose(regressor.interval.to_array(), expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize("scale", [1.0, -20.0])  # of ratings the other way round, as of a distance, too
@@ -185,10 +185,12 @@ def test_a_start_helps_where_ratings_are_few(scale: float):
 
 def test_a_start_to_which_all_are_alike_changes_nothing():
     x, y, _ = linear_data(30, 8, noise=0.3)
-    same = Regressor(np.zeros(8), np.ones(8), np.zeros(8), 3.0, 1.0)
-    np.testing.assert_array_equal(fit_ridge(x, y, start=same).coefficients, fit_ridge(x, y).coefficients)
+    x[:, 3] = np.float32(0.1)  # whose mean is not exactly that
+    for same in (np.zeros(8), np.eye(8)[3]):
+        start = Regressor(np.zeros(8), np.ones(8), same, 3.0, 1.0)
+        np.testing.assert_array_equal(fit_ridge(x, y, start=start).coefficients, fit_ridge(x, y).coefficients)
     with pytest.raises(ValueError, match="a regressor of 8 features does not fit 7 features"):
-        fit_ridge(x[:, :7], y, start=same)
+        fit_ridge(x[:, :7], y, start=start)
 
 
 @pytest.mark.parametrize("n", [20, 50])  # without and with enough ratings for intervals

@@ -136,7 +136,10 @@ def test_a_bundle_without_a_score_is_for_fitting(rated: Path, tmp_path: Path, ca
     evaluation = evaluate.run(EvaluateOptions(**common, workers=1, labels="20", splits=2))
     assert evaluation.as_it_is == []
     assert evaluation.few_labels[0].srocc.median > 0.5
-    fit.run(FitOptions(**common, workers=1, output=str(tmp_path / "fitted"), max_pixels=30_000))
+    result = fit.run(FitOptions(**common, workers=1, output=str(tmp_path / "fitted"), max_pixels=30_000))
+    # There was nothing to start from.
+    assert "as it is" not in fit.to_text(result)
+    assert (fit.to_json(result)["base_srocc"], fit.to_json(result)["started_from"]) == (None, None)
     fitted = load_bundle(str(tmp_path / "fitted"))
     assert fitted.has_score
     assert fitted.view == Lattice.of_area(30_000)  # what it was fitted at

@@ -24,7 +24,7 @@ from pipelines.pretraining.high import CropMaker, HighLevelStage, LabelledCropMa
 from pipelines.pretraining.scene_store import SceneStore, read_summary
 from pipelines.pretraining.training_log import read_history
 from pipelines.running.shard_files import finished_shards
-from pipelines.running.workers import Node
+from pipelines.running.workers import Node, plan_workers
 from tests.grepr_core.models import full_bundle
 from tests.lake import grepr, make_lake, photo, run_here
 from tests.tiny_clip import save_tiny_clip
@@ -236,11 +236,27 @@ def test_efficientnet_lite0_learns_from_the_zero_shot_scores_of_a_bundle(
 
 
 @pytest.mark.parametrize(
-    ("cores", "gpus", "device", "expected"),
-    [(16, 1, "auto", 4), (128, 2, "cuda", 4), (2, 1, "auto", 2), (16, 1, "cpu", 0), (16, 0, "auto", 0)],
+    ("cores", "gpus", "device", "requested", "expected"),
+    [
+        (16, 1, "auto", None, 4),
+        (128, 2, "cuda", None, 4),
+        (2, 1, "auto", None, 2),
+        (16, 1, "auto", 8, 8),
+        (16, 2, "auto", 6, 3),
+        (16, 1, "auto", 1, 1),
+        (16, 1, "cpu", None, 0),
+        (16, 0, "auto", None, 0),
+    ],
 )
-def test_a_few_processes_label_on_a_gpu(cores: int, gpus: int, device: str, expected: int) -> None:
-    assert LabelledCropMaker.per_gpu([Node(cores, gpus, 2**36)], device, None) == expected
+def test_a_few_processes_label_on_a_gpu(
+    cores: int, gpus: int, device: str, requested: int | None, expected: int
+) -> None:
+    nodes = [Node(cores, gpus, 2**38)]
+    found = LabelledCropMaker.per_gpu(nodes, device, requested)
+    assert found == expected
+    if found:
+        count = plan_workers(nodes=nodes, device="cuda", requested=requested, per_gpu=found).count
+        assert count == requested or count == gpus * found
 
 
 def test_pseudo_labels_need_a_zero_shot_score(lake: Path, tmp_path: Path) -> None:
