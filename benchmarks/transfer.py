@@ -1,8 +1,9 @@
 """Whether what was learned from one source of photographs helps with few ratings of another.
 
-BIQ2021 has three subsets, of photographs from different sources. A regressor is fitted on two of them, and few ratings of the third are drawn: how well do they do alone, without and with the quality axis,
-and how well does a fit that starts from that regressor, as ``grepr fit`` does? Near-copies of photographs that the
-regressor knows are left out, and those of one another lie on one side of the test. Rows of split 'val' have no part.
+BIQ2021 has three subsets, of photographs from different sources. A regressor is fitted on two of them, and few ratings
+of the third are drawn: how well do they do alone, without and with the quality axis, and how well does a fit that
+starts from that regressor, as ``grepr fit`` does? Near-copies of photographs that the regressor knows are left out, and
+those of one another lie on one side of the test. Rows of split 'val' have no part.
 
 Example: python -m benchmarks.transfer photos/
 """
