@@ -17,8 +17,8 @@ Array = NDArray[np.float64]
 #: 50 ratings leave-one-out often prefers none at all, by luck; the lower end guards against that.
 RELATIVE_ALPHAS = np.logspace(-1, 3, 17)
 #: What the predictions of a regressor that a fit starts from count, beside a block of features. Mean SROCC with 20, 50,
-#: 100, 200 and 400 ratings on the three subsets of ``benchmarks.transfer``: .554, .630, .668, .699 and .725 without it;
-#: .600, .655, .681, .706 and .728 by 1; .616, .663, .685, .708 and .729 by 4; .626, .668, .688, .709 and .729 by 16.
+#: 100, 200 and 400 ratings on the subsets of ``benchmarks.transfer``: .554, .630, .668, .699 and .725 without them;
+#: .641, .675, .695, .716 and .734 by 1; .643, .677, .696, .716 and .734 by 4; .646, .678, .697, .717 and .735 by 16.
 VARIANCE_OF_START = 16.0
 
 
@@ -116,9 +116,10 @@ def fit_ridge(
     cost one eigendecomposition: of X X^T, or of X^T X, which has the same eigenvalues, where ratings are more than
     features. The penalty is that of the least weighted mean of squared leave-one-out residuals.
 
-    A fit may start from a regressor on the same features, of other ratings: it is then the mean of two, one on the
-    features alone, and one that has that regressor's predictions as one more feature. They are linear in the others, so
-    that the result is a regression on these all the same.
+    A fit may start from a regressor on the same features, of other ratings. It is then the mean of three: one on the
+    features, one on these and that regressor's predictions as one more feature, and one, by least squares, on the
+    predictions alone; each weighs by its mean squared leave-one-out residual to the power -2. Predictions are linear
+    in the features, so that the result is a regression on these all the same.
 
     Args:
         features: (N, D) finite features of the rated images.
@@ -161,17 +162,29 @@ def fit_ridge(
     eigenvalues, vectors = _gram_eigenvectors(x)
     alphas = np.asarray(relative_alphas) / len(y)
     total = max(float(eigenvalues.sum()), 1e-12)
-    dual, alpha, errors = _solve(eigenvalues, vectors, residual, share, total * alphas)
-    coefficients = x.T @ (vectors @ dual)
+    dual, alpha, left_out = _solve(eigenvalues, vectors, residual, share, total * alphas)
+    fits = [(x.T @ (vectors @ dual), left_out)]
     direction = None if start is None else _direction(start, features, scale, share)
     if direction is not None:
-        added = vectors.T @ (x @ direction)
+        column = x @ direction
+        added = vectors.T @ column
         total += float(added @ added)
-        dual, _, more = _solve(eigenvalues, vectors, residual, share, total * alphas, added=added)
-        coefficients = (coefficients + x.T @ (vectors @ dual) + (added @ dual) * direction) / 2
-        errors = (errors + more) / 2
-    errors /= root
+        dual, _, left_out = _solve(eigenvalues, vectors, residual, share, total * alphas, added=added)
+        fits.append((x.T @ (vectors @ dual) + (added @ dual) * direction, left_out))
+        slope, leverage = (column @ residual) / (column @ column), column**2 / (column @ column) + share
+        fits.append((slope * direction, (residual - slope * column) / (1 - leverage).clip(min=1e-9)))
+    coefficients, left_out = _mean_of(fits)
+    errors = left_out / root
     return Regressor(mean, scale, coefficients, intercept, alpha, fit_interval(y - errors, errors))
+
+
+def _mean_of(fits: Sequence[tuple[Array, Array]]) -> tuple[Array, Array]:
+    """Gives the mean coefficients and leave-one-out residuals of fits, each weighed by how small these are."""
+    errors = np.array([np.mean(left_out**2) for _, left_out in fits]).clip(min=1e-30)
+    weights = (errors.min() / errors) ** 2
+    weights /= weights.sum()
+    coefficients, left_out = (np.average(part, axis=0, weights=weights) for part in zip(*fits, strict=True))
+    return coefficients, left_out
 
 
 def _solve(

@@ -137,7 +137,7 @@ def test_a_block_counts_by_its_variance():
 
 @pytest.mark.parametrize(("n", "d"), [(40, 60), (40, 8)])  # by way of either Gram matrix
 @pytest.mark.parametrize("weighted", [False, True])
-def test_half_of_a_started_fit_has_predictions_of_its_start_as_one_more_feature(n: int, d: int, weighted: bool):
+def test_a_started_fit_is_the_mean_of_three(n: int, d: int, weighted: bool):
     x, y, _ = linear_data(n, d, noise=2.0)
     start = fit_ridge(*linear_data(90, d, noise=0.3, seed=1)[:2])
     w = np.random.default_rng(2).uniform(0.1, 5, n) if weighted else np.ones(n)
@@ -153,18 +153,24 @@ def test_half_of_a_started_fit_has_predictions_of_its_start_as_one_more_feature(
         rows = range(n)
         return np.array([weighted_ridge(columns, y, w, alpha, np.arange(n) != i)(columns[i]) for i in rows])
 
+    def fitted(columns: np.ndarray, alpha: float) -> np.ndarray:
+        return np.array([weighted_ridge(columns, y, w, alpha, np.ones(n, bool))(row) for row in columns])
+
     found = {}
     for alpha in RELATIVE_ALPHAS * np.mean(np.sum(z**2 * w[:, None], axis=1)):
         predicted = left_out(z, alpha)
-        found[float(np.mean(w * (y - predicted) ** 2))] = (alpha, predicted)
-    alpha, started = found[min(found)]
+        found[float(np.mean(w * (y - predicted) ** 2))] = alpha
+    parts = [(z[:, :-1], alone.alpha), (z, found[min(found)]), (z[:, -1:], 0.0)]
+    left = np.stack([left_out(*part) for part in parts])
+    weights = np.mean(w * (y - left) ** 2, axis=1) ** -2.0
     regressor = fit_ridge(x, y, w, blocks=blocks, start=start)
     assert regressor.alpha == pytest.approx(alone.alpha)
-    expected = [weighted_ridge(z, y, w, alpha, np.ones(n, bool))(row) for row in z]
-    np.testing.assert_allclose(2 * regressor.predict(x) - alone.predict(x), expected, rtol=1e-6)
-    predicted = (started + left_out(z[:, :-1], alone.alpha)) / 2
-    expected = fit_interval(predicted, y - predicted).to_array()
-    np.testing.assert_allclose(regressor.interval.to_array(), expected, rtol=1e-5)
+    expected = np.average([fitted(*part) for part in parts], axis=0, weights=weights)
+    np.testing.assert_allclose(regressor.predict(x), expected, rtol=1e-6)
+    predicted = np.average(left, axis=0, weights=weights)
+    interval = fit_interval(predicted, y - predicted).to_array()
+    np.testing.assert_allclose(regressor.interval.to_array(), interval, rtol=1e-5)
+    assert weights.min() / weights.sum() > 0.01  # all three are tried
 
 
 @pytest.mark.parametrize("scale", [1.0, -20.0])  # of ratings the other way round, as of a distance, too
