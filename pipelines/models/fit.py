@@ -167,8 +167,8 @@ def to_text(result: FitResult) -> str:
         result: Of the fit.
 
     Returns:
-        How good the given model is, and one line for each number of ratings; medians, with the middle
-        half of the draws in brackets.
+        How good the given model is, and one line for each number of ratings; medians, with the middle half of the draws
+        in brackets.
     """
     lines = []
     if result.base_srocc is not None:

@@ -56,7 +56,7 @@ class RatedFeatures:
         score_high: (N,) zero-shot scores of the high-level path, None where the bundle lacks it.
         score_lower: (N,) lower ends of the prediction intervals, None where the bundle has none.
         score_upper: (N,) upper ends of them.
-        start: What fits start from.
+        start: Regressor, of other ratings, that fits start from; None where they know these ratings alone.
     """
 
     features: NDArray[np.float32]

@@ -53,7 +53,7 @@ class PhotosOptions(NamesOptions, RunOptions):
     """Scale larger photographs down to this many pixels first."""
 
     workers: int | None = None
-    """Processes that prepare; by default one a CPU core, or four a GPU where they score (--pseudo-labels)."""
+    """Processes that prepare; by default one a CPU core, or four a GPU where they label photographs."""
 
     timeout: float = 60.0
     """Seconds that reading one photograph may take."""
