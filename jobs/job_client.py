@@ -7,7 +7,6 @@ from typing import Any, NoReturn
 
 import aiohttp
 import requests
-import urllib3
 from ray._private.authentication.authentication_token_setup import maybe_enable_token_auth_if_token_available
 from ray.exceptions import AuthenticationError
 from ray.job_submission import JobDetails, JobSubmissionClient
@@ -21,6 +20,13 @@ REQUEST_SECONDS = 30.0
 RETRY_SECONDS = (1, 2, 4, 8, 16)
 #: What a request fails with when the connection or the server is away for a while.
 LOST = (requests.RequestException, aiohttp.ClientError, OSError)
+#: Of these, what a connection fails with that there was.
+BROKEN = (
+    ConnectionResetError,
+    ConnectionAbortedError,
+    BrokenPipeError,
+    requests.exceptions.ChunkedEncodingError,
+)
 #: What a proxy says of a server that is away, as that of a head that has just started.
 AWAY = (502, 503, 504)
 
@@ -104,16 +110,12 @@ def connect(address: str) -> JobClient:
 
 def _passes(error: BaseException) -> bool:
     """Tells a connection that broke, and a server that is away for a while, from one that nothing takes."""
-    # Ray's client hides what went wrong behind an error of its own.
-    cause = error.__context__ if type(error) is ConnectionError else error
-    if isinstance(cause, requests.HTTPError) and cause.response is not None:
-        return cause.response.status_code in AWAY
-    if isinstance(cause, requests.exceptions.ChunkedEncodingError):  # within the answer
-        return True
-    # What answers in another protocol is no OSError, and stays what it is.
-    return isinstance(cause, requests.ConnectionError) and any(
-        isinstance(reason, OSError)
-        for broken in cause.args
-        if isinstance(broken, urllib3.exceptions.ProtocolError)
-        for reason in broken.args
-    )
+    cause: BaseException | None = error
+    # Ray's client and those below it each hide what went wrong behind an error of their own.
+    while cause is not None:
+        if isinstance(cause, requests.HTTPError) and cause.response is not None:
+            return cause.response.status_code in AWAY
+        if isinstance(cause, BROKEN):
+            return True
+        cause = cause.__cause__ or cause.__context__
+    return False

@@ -14,7 +14,7 @@ from grepr_core.bundles.bundle import Bundle, load_bundle, save_bundle
 from grepr_core.bundles.bundle_files import check_vacant
 from grepr_core.errors import UserError
 from grepr_core.regression.learning_curve import Outlook, extrapolate
-from grepr_core.regression.metrics import LabelBudgetResult, Spread, few_label_protocol, srocc
+from grepr_core.regression.metrics import LabelBudgetResult, Spread, few_label_protocol
 from pipelines.models.rated_features import TRAIN, RatedFeatures, rated_features, read_ratings
 from pipelines.options import FitOptions
 
@@ -23,6 +23,8 @@ log = logging.getLogger(__name__)
 FEWEST_RATINGS = 20
 #: Draws of the cross-validation. Where there are many ratings, each draw costs more and says more.
 DRAWS, MANY_RATINGS, DRAWS_OF_MANY = 20, 1500, 5
+#: Where three quarters of the draws have a lower SROCC with the scores of a model, ratings may be the wrong way round.
+REVERSED = -0.3
 #: Doubled until no more ratings are there.
 FIRST_LABELS = 25
 
@@ -39,7 +41,8 @@ class FitResult:
             regressor did not see; empty where they are too few or too alike to tell.
         outlook: What twice and four times the ratings would likely bring; empty where the curve does not carry it.
         base: Name of the bundle that the encoders are from.
-        base_srocc: How well its own scores rank the rated photographs; None where it has none, or all are equal.
+        base_as_it_is: How well its own scores agree with the ratings that the last point is tested on; None where it
+            has none, or nothing can be told.
     """
 
     bundle: Bundle
@@ -48,7 +51,7 @@ class FitResult:
     learning_curve: list[LabelBudgetResult]
     outlook: list[Outlook]
     base: str
-    base_srocc: float | None
+    base_as_it_is: LabelBudgetResult | None
 
 
 def run(options: FitOptions) -> FitResult:
@@ -68,7 +71,7 @@ def run(options: FitOptions) -> FitResult:
     base = load_bundle(options.model)
     _warn_of_own_ratings(base)
     rated = rated_features(_training_rows(ratings, options.ratings), options.images, base, options)
-    if not options.from_scratch:
+    if not options.from_scratch and rated.score is not None and np.ptp(rated.score) > 0:
         rated = replace(rated, start=base.regressor)
     weights = rated.weights()
     try:
@@ -81,7 +84,8 @@ def run(options: FitOptions) -> FitResult:
         # How much less enlarged photos tell is a matter of what the encoders see, and was measured with more ratings.
         interval = replace(regressor.interval, widening=base.regressor.interval.widening)
         regressor = replace(regressor, interval=interval)
-    curve = _cross_validate(rated, weights)
+    curve, as_it_is = _cross_validate(rated, weights)
+    _warn_of_reversed_ratings(base, as_it_is)
     card = {
         **base.card,
         "training": {
@@ -108,38 +112,55 @@ def run(options: FitOptions) -> FitResult:
     )
     saved = save_bundle(bundle, options.output)
     outlook = extrapolate(curve, [2 * len(rated.mos), 4 * len(rated.mos)])
-    return FitResult(saved, options.output, len(rated.mos), curve, outlook, base.name, _base_srocc(rated))
+    return FitResult(saved, options.output, len(rated.mos), curve, outlook, base.name, as_it_is)
 
 
 def _warn_of_own_ratings(base: Bundle) -> None:
     training = base.card.get("training")
     if isinstance(training, dict) and "weighed_by_noise" in training:  # as this command writes it
         log.warning(
-            "%s was fitted by 'grepr fit'; where any of these ratings went into it, it is less good than the figures "
-            "will say, and so is what starts from it: name the model that it was fitted from",
+            "%s was fitted by 'grepr fit'; where any of these ratings went into it, its figures, and those of what "
+            "starts from it, are too good: name the model that it was fitted from",
             base.name,
         )
 
 
-def _base_srocc(rated: RatedFeatures) -> float | None:
-    if rated.score is None or min(np.ptp(rated.score), np.ptp(rated.mos)) == 0:
-        return None
-    return srocc(rated.score, rated.mos)
+def _warn_of_reversed_ratings(base: Bundle, as_it_is: LabelBudgetResult | None) -> None:
+    if as_it_is is not None and as_it_is.srocc.high < REVERSED:
+        log.warning(
+            "ratings are low where %s gives high scores; if low ones mean good photos, turn them round: of a model's "
+            "scores, higher is taken for better",
+            base.name,
+        )
 
 
-def _cross_validate(rated: RatedFeatures, weights: NDArray[np.float64] | None) -> list[LabelBudgetResult]:
+def _cross_validate(
+    rated: RatedFeatures, weights: NDArray[np.float64] | None
+) -> tuple[list[LabelBudgetResult], LabelBudgetResult | None]:
+    """Gives the learning curve, and what the scores as they are come to on what its last point is tested on."""
+    most = len(rated.mos) * 4 // 5
+    splits = DRAWS if len(rated.mos) <= MANY_RATINGS else DRAWS_OF_MANY
     try:
-        return few_label_protocol(
+        curve = few_label_protocol(
             rated.features,
             rated.mos,
             weights=weights,
-            label_counts=label_counts(len(rated.mos) * 4 // 5),
-            splits=DRAWS if len(rated.mos) <= MANY_RATINGS else DRAWS_OF_MANY,
+            label_counts=label_counts(most),
+            splits=splits,
             fit=lambda *training: rated.regress(*training).predict,
         )
     except ValueError as error:
         log.warning("the ratings are too few, or too many of them are equal, to cross-validate (%s)", error)
-        return []
+        return [], None
+    if rated.score is None:
+        return curve, None
+    try:
+        (as_it_is,) = few_label_protocol(
+            rated.score[:, None], rated.mos, label_counts=[most], splits=splits, fit=lambda *_: np.ravel
+        )
+    except ValueError:  # too many of its scores are equal
+        return curve, None
+    return curve, as_it_is
 
 
 def label_counts(most: int) -> list[int]:
@@ -170,14 +191,10 @@ def to_text(result: FitResult) -> str:
         How good the given model is, and one line for each number of ratings; medians, with the middle half of the draws
         in brackets.
     """
-    lines = []
-    if result.base_srocc is not None:
-        lines.append(f"{result.base} as it is: SROCC {result.base_srocc:.3f} on all {result.ratings} ratings")
-    lines += [
-        f"at {point.labels:5d} ratings: SROCC {_spread(point.srocc)}, PLCC {_spread(point.plcc)}"
-        for point in result.learning_curve
-    ]
-    if result.learning_curve:
+    named = [] if result.base_as_it_is is None else [(f"{result.base} as it is", result.base_as_it_is)]
+    named += [(f"at {point.labels:5d} ratings", point) for point in result.learning_curve]
+    lines = [f"{name}: SROCC {_spread(point.srocc)}, PLCC {_spread(point.plcc)}" for name, point in named]
+    if lines:
         lines.append(
             f"cross-validated: medians of {result.learning_curve[-1].splits} draws, each tested on a fifth left out; "
             "in brackets the middle half of them"
@@ -201,7 +218,7 @@ def to_json(result: FitResult) -> dict[str, Any]:
         "model_id": result.bundle.model_id,
         "ratings": result.ratings,
         "base": result.base,
-        "base_srocc": result.base_srocc,
+        "base_as_it_is": None if result.base_as_it_is is None else asdict(result.base_as_it_is),
         "started_from": result.bundle.card["training"]["started_from"],
         "learning_curve": [asdict(point) for point in result.learning_curve],
         "outlook": [asdict(outlook) for outlook in result.outlook],

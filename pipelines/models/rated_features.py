@@ -158,7 +158,8 @@ def read_ratings(path: str, images: str = ".", *, storage_options: Mapping[str, 
         if variance_of_mean(table["std"].to_numpy(), count_or_none).mean() > mos.var(ddof=0):
             raise UserError(
                 f"{path}: std tells of more noise (std^2/count on average) than the whole spread of mos; give std on "
-                "the scale of mos, and in a column count the number of ratings behind each mos, or leave std out"
+                "the scale of mos, and in a column count the number of ratings behind each mos. If that is so, raters "
+                "do not agree on what is good; without std all ratings weigh alike"
             )
     return table
 

@@ -151,6 +151,17 @@ CUT = b"HTTP/1.0 200 OK\r\nContent-Length: 99\r\n\r\n{"
 AWAY = b"HTTP/1.0 503 Service Unavailable\r\n\r\n"
 
 
+def test_a_connection_that_is_reset_while_it_is_made_is_made_again(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("jobs.job_client.maybe_enable_token_auth_if_token_available", lambda warn_if_disabled: False)
+    monkeypatch.setattr("jobs.job_client.RETRY_SECONDS", (0, 0, 0))
+    refused, reset = (Mock(side_effect=error) for error in (ConnectionRefusedError(111, "no"), ConnectionResetError()))
+    for connecting, calls in ((refused, 1), (reset, 4)):
+        monkeypatch.setattr("urllib3.util.connection.create_connection", connecting)
+        with pytest.raises(Unavailable):
+            connect("http://127.0.0.1:8265")
+        assert connecting.call_count == calls
+
+
 @pytest.mark.parametrize("failing", [(b"",), (b"", b""), (AWAY,), (CUT,)], indirect=True)
 def test_a_connection_that_breaks_at_first_is_made_again(
     failing: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture

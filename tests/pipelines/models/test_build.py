@@ -139,7 +139,7 @@ def test_a_bundle_without_a_score_is_for_fitting(rated: Path, tmp_path: Path, ca
     result = fit.run(FitOptions(**common, workers=1, output=str(tmp_path / "fitted"), max_pixels=30_000))
     # There was nothing to start from.
     assert "as it is" not in fit.to_text(result)
-    assert (fit.to_json(result)["base_srocc"], fit.to_json(result)["started_from"]) == (None, None)
+    assert (fit.to_json(result)["base_as_it_is"], fit.to_json(result)["started_from"]) == (None, None)
     fitted = load_bundle(str(tmp_path / "fitted"))
     assert fitted.has_score
     assert fitted.view == Lattice.of_area(30_000)  # what it was fitted at
