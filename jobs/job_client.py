@@ -100,7 +100,7 @@ def connect(address: str) -> JobClient:
                 raise Unavailable(
                     f"{address}: no Ray job server answers there; is port 8265 of the head reachable?"
                 ) from error
-            log.warning("%s: the job server does not answer (%s); trying again in %d s", address, error, pause)
+            log.warning("%s: the job server does not answer; trying again in %d s", address, pause)
             time.sleep(pause)
         except (RuntimeError, KeyError) as error:
             raise Unavailable(f"{address}: what answers there is no Ray job server ({error})") from error
