@@ -71,15 +71,15 @@ def build(photos: Positional[Path], *, base: str, output: str) -> None:
     bundle = load_bundle(base)
     assert bundle.low is not None
     table = all_ratings(photos)
-    held_out = features_of(base, table[table["split"] == "val"], photos, zero_shot=True)
+    held_out = features_of_rated(base, table[table["split"] == "val"], photos, zero_shot=True)
     with tempfile.TemporaryDirectory() as folder:
         # Without the statistics, so that no time goes into zero-shot scores.
         save_bundle(replace(bundle, low=None, pristine=None), f"{folder}/high")
-        rated = features_of(f"{folder}/high", table, photos)
+        rated = features_of_rated(f"{folder}/high", table, photos)
         first_stage = LowLevelEncoder(frame_features="first_stage").eval()
         first_stage.load_state_dict(bundle.low.state_dict())
         save_bundle(Bundle("low", low=first_stage, view=bundle.view), f"{folder}/low")
-        low = features_of(f"{folder}/low", table[table["split"] != "more"], photos)
+        low = features_of_rated(f"{folder}/low", table[table["split"] != "more"], photos)
 
     assert rated.train is not None
     cosines = likeness(rated.features)
@@ -120,7 +120,7 @@ def all_ratings(photos: Path) -> pd.DataFrame:
     return pd.concat([first, more.assign(split="more")], ignore_index=True)
 
 
-def features_of(model: str, table: pd.DataFrame, photos: Path, *, zero_shot: bool = False) -> RatedFeatures:
+def features_of_rated(model: str, table: pd.DataFrame, photos: Path, *, zero_shot: bool = False) -> RatedFeatures:
     """Gives the features of rated photographs, and which of them are not of split 'val'."""
     options = EvaluateOptions(ratings="", images=str(photos), model=model, zero_shot=zero_shot, precision="fp32")
     rated = rated_features(table, str(photos), load_bundle(model), options)

@@ -18,7 +18,7 @@ import tyro
 from numpy.typing import NDArray
 from tyro.conf import Positional
 
-from benchmarks.build_lite import FOLDS, all_ratings, features_of
+from benchmarks.build_lite import FOLDS, all_ratings, features_of_rated
 from benchmarks.near_copies import folds_of, groups_of, likeness
 from grepr_core.regression.active_learning import choose
 from grepr_core.regression.metrics import Spread, srocc
@@ -40,7 +40,7 @@ def measure(photos: Positional[Path], *, model: str = "grepr-lite") -> None:
         model: Bundle with the encoder, by name or folder.
     """
     table = all_ratings(photos)
-    rated = features_of(model, table, photos)
+    rated = features_of_rated(model, table, photos)
     assert rated.train is not None
     subsets = table["image"].str.extract(r"(ss\d\d)[^/]*$", expand=False).to_numpy()
     groups = groups_of(likeness(rated.features))

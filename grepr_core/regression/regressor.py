@@ -168,10 +168,11 @@ def fit_ridge(
     if direction is not None:
         column = x @ direction
         added = vectors.T @ column
-        total += float(added @ added)
+        square = float(column @ column)
+        total += square
         dual, _, left_out = _solve(eigenvalues, vectors, residual, share, total * alphas, added=added)
         fits.append((x.T @ (vectors @ dual) + (added @ dual) * direction, left_out))
-        slope, leverage = (column @ residual) / (column @ column), column**2 / (column @ column) + share
+        slope, leverage = float(column @ residual) / square, column**2 / square + share
         fits.append((slope * direction, (residual - slope * column) / (1 - leverage).clip(min=1e-9)))
     coefficients, left_out = _mean_of(fits)
     errors = left_out / root

@@ -116,9 +116,13 @@ def test_a_runtime_environment_that_is_none(content: str | None, message: str, t
     assert str(path) in str(refusal.value)
 
 
-def test_a_job_server_that_is_away_is_no_wrong_usage(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture):
-    # This process is not to be switched to the user's token.
+@pytest.fixture(autouse=True)
+def _no_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    """This process is not to be switched to the user's token."""
     monkeypatch.setattr("jobs.job_client.maybe_enable_token_auth_if_token_available", lambda warn_if_disabled: False)
+
+
+def test_a_job_server_that_is_away_is_no_wrong_usage(caplog: pytest.LogCaptureFixture):
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = "http://{}:{}".format(*server.getsockname())
     with pytest.raises(Unavailable, match="no Ray job server answers there"):
@@ -152,7 +156,6 @@ AWAY = b"HTTP/1.0 503 Service Unavailable\r\n\r\n"
 
 
 def test_a_connection_that_is_reset_while_it_is_made_is_made_again(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("jobs.job_client.maybe_enable_token_auth_if_token_available", lambda warn_if_disabled: False)
     monkeypatch.setattr("jobs.job_client.RETRY_SECONDS", (0, 0, 0))
     refused, reset = (Mock(side_effect=error) for error in (ConnectionRefusedError(111, "no"), ConnectionResetError()))
     for connecting, calls in ((refused, 1), (reset, 4)):
@@ -166,7 +169,6 @@ def test_a_connection_that_is_reset_while_it_is_made_is_made_again(monkeypatch: 
 def test_a_connection_that_breaks_at_first_is_made_again(
     failing: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):
-    monkeypatch.setattr("jobs.job_client.maybe_enable_token_auth_if_token_available", lambda warn_if_disabled: False)
     monkeypatch.setattr("jobs.job_client.RETRY_SECONDS", (0, 0))
     assert connect(failing).get_address() == failing
     assert "the job server does not answer" in caplog.text
@@ -180,7 +182,6 @@ def test_a_connection_that_breaks_at_first_is_made_again(
 def test_a_server_that_stays_unwell_is_given_up(
     failing: str, tries: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):
-    monkeypatch.setattr("jobs.job_client.maybe_enable_token_auth_if_token_available", lambda warn_if_disabled: False)
     monkeypatch.setattr("jobs.job_client.RETRY_SECONDS", (0, 0))
     with pytest.raises(Unavailable, match="no Ray job server answers there"):
         connect(failing)
@@ -189,7 +190,6 @@ def test_a_server_that_stays_unwell_is_given_up(
 
 @pytest.mark.parametrize("error", [RuntimeError("Version check returned 404."), KeyError("ray_version")])
 def test_what_answers_is_no_job_server(error: Exception, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("jobs.job_client.maybe_enable_token_auth_if_token_available", lambda warn_if_disabled: False)
     monkeypatch.setattr("jobs.job_client.JobClient", Mock(side_effect=error))
     with pytest.raises(Unavailable, match="http://head:8265: what answers there is no Ray job server"):
         run(SubmitOptions(address="http://head:8265", submission_id="monday", follow=True), None)
