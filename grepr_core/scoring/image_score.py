@@ -32,6 +32,7 @@ class ImageScore:
         height: Likewise.
         scored_pixels: Pixels that the model saw.
         bytes: Encoded size; None where the image could not be read.
+        phash: Perceptual hash, see :func:`grepr_core.decoding.perceptual_hash.perceptual_hash`; None unless scored.
         features: (D,) float32 features; None unless scored, or where they are not wanted.
     """
 
@@ -49,6 +50,7 @@ class ImageScore:
     height: int | None = None
     scored_pixels: int | None = None
     bytes: int | None = None
+    phash: str | None = None
     features: NDArray[np.float32] | None = None
 
     @classmethod

@@ -16,6 +16,7 @@ from torch import Tensor
 from grepr_core.bundles.bundle import Bundle
 from grepr_core.decoding.batches import group_by_shape
 from grepr_core.decoding.images import Failure, Limits, Photo, Status, decode
+from grepr_core.decoding.perceptual_hash import perceptual_hash
 from grepr_core.decoding.transfer import transfer_to
 from grepr_core.encoders.inference import resolve_device, resolve_dtype
 from grepr_core.encoders.precision import Precision
@@ -35,10 +36,18 @@ GPU_BATCH_PIXELS = 32 * 512 * 512
 
 
 @dataclass(frozen=True, slots=True)
+class _Decoded:
+    size: int | None
+    image: Photo | Failure
+    phash: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class _Waiting:
     index: int
     size: int
     photo: Photo
+    phash: str | None
 
     @property
     def pixels(self) -> int:
@@ -162,17 +171,17 @@ class Scorer:
 
     def _photos(self, encoded: Iterable[bytes | Failure], scores: dict[int, ImageScore]) -> Iterator[_Waiting]:
         """Decodes; what fails gets its row at once."""
-        for index, (size, image) in enumerate(self._decoded(encoded)):
-            if isinstance(image, Failure):
-                scores[index] = ImageScore.from_failure(image, size)
+        for index, found in enumerate(self._decoded(encoded)):
+            if isinstance(found.image, Failure):
+                scores[index] = ImageScore.from_failure(found.image, found.size)
             else:
-                yield _Waiting(index, size or 0, image)
+                yield _Waiting(index, found.size or 0, found.image, found.phash)
 
-    def _decoded(self, encoded: Iterable[bytes | Failure]) -> Iterator[tuple[int | None, Photo | Failure]]:
+    def _decoded(self, encoded: Iterable[bytes | Failure]) -> Iterator[_Decoded]:
         if self._pool is None:
             yield from map(self._decode, self._contents(encoded))
             return
-        ahead: deque[Future[tuple[int | None, Photo | Failure]]] = deque()
+        ahead: deque[Future[_Decoded]] = deque()
         for content in self._contents(encoded):
             ahead.append(self._pool.submit(self._decode, content))
             if len(ahead) > self._decode_ahead:
@@ -185,15 +194,17 @@ class Scorer:
         while (content := self._timed("read", lambda: next(contents, None))) is not None:
             yield content
 
-    def _decode(self, content: bytes | Failure) -> tuple[int | None, Photo | Failure]:
+    def _decode(self, content: bytes | Failure) -> _Decoded:
         if isinstance(content, Failure):
-            return None, content
+            return _Decoded(None, content)
         image = self._timed("decode", lambda: decode(content, limits=self._limits, view=self._view))
-        if not isinstance(image, Failure) and min(image.rgb.shape[:2]) < LEAST_SIDE:
-            height, width, _ = image.rgb.shape
+        if isinstance(image, Failure):
+            return _Decoded(len(content), image)
+        height, width, _ = image.rgb.shape
+        if min(width, height) < LEAST_SIDE:
             reason = f"{width} x {height} pixels when the model sees it, which needs {LEAST_SIDE} a side"
-            image = Failure(Status.TOO_SMALL, reason, image.width, image.height)
-        return len(content), image
+            return _Decoded(len(content), Failure(Status.TOO_SMALL, reason, image.width, image.height))
+        return _Decoded(len(content), image, self._timed("decode", lambda: perceptual_hash(image.rgb)))
 
     def _timed(self, step: str, action: Callable[[], T]) -> T:
         began = time.perf_counter()
@@ -344,5 +355,6 @@ def _row(waiting: _Waiting, prediction: _Prediction) -> ImageScore:
         height=photo.height,
         scored_pixels=waiting.pixels,
         bytes=waiting.size,
+        phash=waiting.phash,
         features=prediction.features if prediction.features.size else None,
     )

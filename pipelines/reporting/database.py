@@ -18,7 +18,7 @@ from pipelines.scoring.current import current_folder
 from pipelines.scoring.score_table import SCORES_FOLDER, read_shard, schema
 
 #: What the statistics look at; features, the bulk where there are any, stay unread.
-COLUMNS = [name for name in schema().names if name not in ("score_low", "score_high", *SEVERITIES)]
+COLUMNS = [name for name in schema().names if name not in ("score_low", "score_high", "phash", *SEVERITIES)]
 #: Shards read at a time; of each the rows are held that DuckDB has not taken yet.
 READERS = 8
 #: Beyond, DuckDB keeps intermediate results on the disk.

@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from grepr_core.decoding.images import Status
 from grepr_core.errors import UserError
 from grepr_core.storage import Folder
 from pipelines.running.run_files import RUN_FILE
@@ -74,7 +75,15 @@ class OldScores:
             shards = sorted(finished_shards(scores))
             parts = list(pool.map(lambda shard: _index_shard(scores, shard, by_path=moved), shards))
         empty = (np.empty(0, np.uint64), np.empty(0, np.uint64), np.empty(0, np.int64), np.empty(0, np.uint64))
-        keys, versions, places, paths = (np.concatenate(columns) for columns in zip(empty, *parts, strict=True))
+        columns = zip(empty, *(arrays for arrays, _ in parts), strict=True)
+        keys, versions, places, paths = (np.concatenate(column) for column in columns)
+        if without := sum(count for _, count in parts):
+            log.info(
+                "%s: an earlier version scored %d of its images, without the phash that 'grepr filter --distinct' "
+                "compares; rows are taken over as they are, and a new output that takes none over has it throughout",
+                output.url,
+                without,
+            )
         order = np.argsort(keys)
         paths = paths[order] if moved else paths  # none
         known = np.flatnonzero(paths)
@@ -162,13 +171,17 @@ def check_old_settings(output: Folder, settings: dict[str, Any], defaults: dict[
 
 def _index_shard(
     scores: Folder, shard: int, *, by_path: bool
-) -> tuple[NDArray[np.uint64], NDArray[np.uint64], NDArray[np.int64], NDArray[np.uint64]]:
-    table = read_shard(scores, shard, ["image_id", "etag", "status", *(("path", "member") if by_path else ())])
+) -> tuple[tuple[NDArray[np.uint64], NDArray[np.uint64], NDArray[np.int64], NDArray[np.uint64]], int]:
+    """Indexes a shard; gives besides how many of its scored rows have no perceptual hash."""
+    table = read_shard(scores, shard, ["image_id", "etag", "status", "phash", *(("path", "member") if by_path else ())])
     versions, known = _versions(table["etag"])
-    final = [status not in TRANSIENT for status in table["status"].to_pylist()]
+    statuses = table["status"].to_pylist()
+    final = [status not in TRANSIENT for status in statuses]
+    # A row without a score has none either.
+    without_hash = statuses.count(Status.SCORED) - (len(table) - table["phash"].null_count)
     rows = np.flatnonzero(known & final)
     paths = _path_hashes(table)[rows] if by_path else np.empty(0, np.uint64)
-    return id_keys(table["image_id"])[rows], versions[rows], shard * MOST_ROWS + rows, paths
+    return (id_keys(table["image_id"])[rows], versions[rows], shard * MOST_ROWS + rows, paths), without_hash
 
 
 def _path_hashes(images: pa.Table) -> NDArray[np.uint64]:

@@ -63,6 +63,8 @@ def schema(feature_size: int | None = None, features_dtype: FeaturesDtype = "flo
         pa.field("height", pa.int32()),
         pa.field("scored_pixels", pa.int64()),
         pa.field("bytes", pa.int64()),
+        # Hexadecimal, since few readers keep all bits of a nullable integer of 64: pandas makes it floating point.
+        pa.field("phash", pa.string()),
         pa.field("model_id", pa.string(), nullable=False),
     ]
     if feature_size is not None:

@@ -12,6 +12,7 @@ from PIL import Image
 
 from grepr_core.bundles.bundle import Bundle, load_bundle
 from grepr_core.decoding.images import Failure, Limits, Photo, Status, decode
+from grepr_core.decoding.perceptual_hash import perceptual_hash
 from grepr_core.decoding.transfer import HostTransfer
 from grepr_core.decoding.view import AtMost
 from grepr_core.encoders.fused_cpu import can_fuse
@@ -87,6 +88,7 @@ def test_every_part_is_what_the_method_says():
     assert score.score_high == pytest.approx(high_level_score(good, bad), abs=1e-5)
     assert score.score_low == pytest.approx(low_level_score(distance), abs=1e-4)
     assert (score.width, score.height, score.scored_pixels, score.bytes) == (250, 200, 50_000, len(content))
+    assert score.phash == perceptual_hash(decode(content).rgb)
 
 
 def test_features_that_nobody_wants_are_left_out():

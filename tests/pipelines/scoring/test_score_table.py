@@ -35,6 +35,7 @@ SCORED = ImageScore(
     height=3,
     scored_pixels=12,
     bytes=99,
+    phash="c3a50f0ff0f05a3c",
     features=np.arange(3, dtype=np.float32),
 )
 FAILED = ImageScore.from_failure(Failure(Status.MISSING, "no such file"))
@@ -71,10 +72,12 @@ def test_values_land_in_their_columns():
         "height": 3,
         "scored_pixels": 12,
         "bytes": 99,
+        "phash": "c3a50f0ff0f05a3c",
         "features": [0, 1, 2],
         "model_id": "m",
     }
-    assert (rows[1]["status"], rows[1]["error"], rows[1]["features"]) == ("missing", "no such file", None)
+    assert (rows[1]["status"], rows[1]["error"]) == ("missing", "no such file")
+    assert rows[1]["features"] is rows[1]["phash"] is None
 
 
 def test_features_are_rounded_to_half_precision_unless_told_otherwise(tmp_path: Path):
@@ -89,13 +92,13 @@ def test_features_are_rounded_to_half_precision_unless_told_otherwise(tmp_path: 
     assert read["features"].to_pylist() == [exact.features.tolist(), None]
 
 
-def test_rows_of_a_version_that_told_no_reasons_are_null_there(tmp_path: Path):
+def test_rows_of_a_version_that_told_less_are_null_there(tmp_path: Path):
     folder = Folder(str(tmp_path))
     told = make_table(images(2), [SCORED, FAILED], model_id="m")
-    write_shard(folder, 0, told.drop_columns([*SEVERITIES, "not_photo", "reason"]), ShardSummary(2))
+    write_shard(folder, 0, told.drop_columns([*SEVERITIES, "not_photo", "reason", "phash"]), ShardSummary(2))
     old = read_shard(folder, 0)
     assert old.schema.equals(schema())
-    assert old["blur"].null_count == old["not_photo"].null_count == old["reason"].null_count == 2
+    assert [old[name].null_count for name in ("blur", "not_photo", "reason", "phash")] == [2] * 4
     assert count_reasons(old) == {}
     rows = KeptRows(np.array([1]), old.slice(0, 1)).joined_by(told.slice(0, 1))
     assert rows["reason"].to_pylist() == ["pixelation", None]

@@ -491,6 +491,16 @@ def test_scores_of_an_earlier_version_have_no_paths(lake: Path, tmp_path: Path):
         assert len(connection.table("now")) == IMAGES
 
 
+def test_it_tells_how_many_rows_of_an_earlier_version_have_no_hash(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    caplog.set_level("INFO")
+    rows = [score_row(f"s3://lake/{i}.jpg", 0.5, phash=f"{i:016x}" if i else None) for i in range(3)]
+    for name, part in (("some", [*rows, score_row("s3://lake/gone.jpg", None)]), ("all", rows[1:])):
+        OldScores.read(Folder(write_run(str(tmp_path / name), part)), {"source": "s3://lake/photos"})
+    assert [record.getMessage().split(",")[0] for record in caplog.records] == [
+        f"{tmp_path}/some: an earlier version scored 1 of its images"
+    ]
+
+
 @pytest.mark.parametrize(
     ("others", "message"),
     [
