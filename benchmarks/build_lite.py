@@ -19,10 +19,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import tyro
 from numpy.typing import NDArray
-from tyro.conf import Positional
 
+from benchmarks import command_line
 from benchmarks.near_copies import folds_of, groups_of, likeness
 from benchmarks.one_view import SIDES, scored, smaller, some
 from grepr_core.bundles.bundle import Bundle, load_bundle, save_bundle
@@ -60,7 +59,7 @@ CARD = {
 }
 
 
-def build(photos: Positional[Path], *, base: str, output: str) -> None:
+def build(photos: Path, *, base: str, output: str) -> None:
     """Fits, measures and saves.
 
     Args:
@@ -235,4 +234,4 @@ def _few_labels(bundle: Bundle, rated: RatedFeatures, low: RatedFeatures, table:
 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    tyro.cli(build)
+    command_line.run(build)

@@ -16,12 +16,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 import torch
-import tyro
 from numpy.typing import NDArray
 from scipy.stats import mannwhitneyu
-from tyro.conf import Positional
 
-from benchmarks import graphics
+from benchmarks import command_line, graphics
 from benchmarks.faults import KINDS, PROBES, Faults, targets
 from benchmarks.reason_features import Picture, features_of
 from grepr_core.bundles.bundle import load_bundle, save_bundle
@@ -208,7 +206,7 @@ def _percent(share: float) -> str:
 
 
 def build(
-    photos: Positional[Path],
+    photos: Path,
     *,
     output: str | None = None,
     model: str = "grepr-lite",
@@ -239,4 +237,4 @@ def build(
 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    tyro.cli(build)
+    command_line.run(build)

@@ -22,11 +22,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-import tyro
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from tyro.conf import Positional
 
+from benchmarks import command_line
 from grepr_core.bundles.bundle import load_bundle
 from grepr_core.decoding.images import Failure, decode
 from grepr_core.decoding.view import View
@@ -62,7 +61,7 @@ class Encoders(nn.Module):
         return torch.cat([features, self.low.encode_frames(image if smaller is None else smaller)], dim=1)
 
 
-def measure(ratings: Positional[str], *, images: str, photos: int = 1200) -> None:
+def measure(ratings: str, *, images: str, photos: int = 1200) -> None:
     """Prints the table.
 
     Args:
@@ -184,4 +183,4 @@ def _blocks(size: int) -> tuple[int, ...]:
 
 
 if __name__ == "__main__":
-    tyro.cli(measure)
+    command_line.run(measure)

@@ -12,11 +12,10 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 import pandas as pd
-import tyro
 from numpy.typing import NDArray
 from PIL import Image
-from tyro.conf import Positional
 
+from benchmarks import command_line
 from grepr_core.bundles.bundle import Bundle, load_bundle
 from grepr_core.regression.metrics import srocc
 from grepr_core.scoring.scorer import Scorer
@@ -66,7 +65,7 @@ KINDS: dict[str, Callable[[Image.Image], Image.Image]] = {
 }
 
 
-def measure(ratings: Positional[str], *, images: str, model: str = "grepr-lite", photos: int = 400) -> None:
+def measure(ratings: str, *, images: str, model: str = "grepr-lite", photos: int = 400) -> None:
     """Prints the table.
 
     Args:
@@ -146,4 +145,4 @@ def scored(
 
 
 if __name__ == "__main__":
-    tyro.cli(measure)
+    command_line.run(measure)

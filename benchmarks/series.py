@@ -11,12 +11,11 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
-import tyro
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter, ImageOps
 from scipy.ndimage import gaussian_filter, uniform_filter1d
-from tyro.conf import Positional
 
+from benchmarks import command_line
 from grepr_core.bundles.bundle import load_bundle
 from grepr_core.reasons.probes import SEVERITIES
 from grepr_core.scoring.image_score import ImageScore
@@ -108,7 +107,7 @@ CHANGES = {
 }
 
 
-def measure(ratings: Positional[str], *, images: str, model: str = "grepr-lite", photos: int = 8) -> None:
+def measure(ratings: str, *, images: str, model: str = "grepr-lite", photos: int = 8) -> None:
     """Prints the table.
 
     Args:
@@ -170,4 +169,4 @@ def _png(pixels: Pixels) -> bytes:
 
 
 if __name__ == "__main__":
-    tyro.cli(measure)
+    command_line.run(measure)

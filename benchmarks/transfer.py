@@ -14,10 +14,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import tyro
 from numpy.typing import NDArray
-from tyro.conf import Positional
 
+from benchmarks import command_line
 from benchmarks.build_lite import FOLDS, all_ratings, features_of_rated
 from benchmarks.near_copies import folds_of, groups_of, likeness
 from grepr_core.regression.active_learning import choose
@@ -32,7 +31,7 @@ LAKE = max(LABELS)
 TESTED_FOLDS = 2
 
 
-def measure(photos: Positional[Path], *, model: str = "grepr-lite") -> None:
+def measure(photos: Path, *, model: str = "grepr-lite") -> None:
     """Prints a table for each subset.
 
     Args:
@@ -93,4 +92,4 @@ def _few(rated: RatedFeatures, draws: Sequence[NDArray[np.intp]], test: NDArray[
 
 
 if __name__ == "__main__":
-    tyro.cli(measure)
+    command_line.run(measure)

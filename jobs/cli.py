@@ -1,6 +1,5 @@
 """The command line ``grepr``. Each command's program is imported when it runs, so help is instant."""
 
-import io
 import json
 import logging
 import os
@@ -11,11 +10,10 @@ from datetime import UTC, datetime
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, OmitSubcommandPrefixes
-from tyro.extras import subcommand_cli_from_dict
-
 from grepr_core.errors import Unavailable, UserError, without_secrets
 from jobs.exit_codes import DONE, FAILED, INTERRUPTED, TOO_MANY_FAILED, WRONG_USAGE
+from jobs.parser import CommandLine
+from jobs.streams import open_stream, outlive_readers
 from pipelines.options import (
     DemoOptions,
     EvaluateOptions,
@@ -239,16 +237,16 @@ NEEDS_THIS_MACHINE = (DemoOptions, LabelOptions, SubmitOptions)
 
 COMMANDS: dict[str, tuple[type, Callable[[Any], int]]] = {
     "demo": (DemoOptions, _demo),
-    "manifest": (ManifestOptions, _manifest),
     "score": (ScoreOptions, _score),
-    "nightly": (NightlyOptions, _nightly),
     "report": (ReportOptions, _report),
-    "pretrain": (PretrainOptions, _pretrain),
     "filter": (FilterOptions, _filter),
     "label": (LabelOptions, _label),
     "fit": (FitOptions, _fit),
     "evaluate": (EvaluateOptions, _evaluate),
+    "manifest": (ManifestOptions, _manifest),
+    "nightly": (NightlyOptions, _nightly),
     "model": (ModelOptions, _model),
+    "pretrain": (PretrainOptions, _pretrain),
     "submit": (SubmitOptions, _submit),
 }
 
@@ -262,14 +260,8 @@ def parse(arguments: Sequence[str] | None = None) -> object:
     Returns:
         The options of the command.
     """
-    return subcommand_cli_from_dict(
-        {name: options for name, (options, _) in COMMANDS.items()},
-        prog="grepr",
-        description=DESCRIPTION,
-        args=arguments,
-        sort_subcommands=False,
-        config=(FlagCreatePairsOff, OmitArgPrefixes, OmitSubcommandPrefixes),
-    )
+    kinds = {name: options for name, (options, _) in COMMANDS.items()}
+    return CommandLine("grepr", DESCRIPTION, kinds).parse(arguments)
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
@@ -280,10 +272,9 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """
     if arguments is None:
         _begin_in_utf8()
+        outlive_readers()
     if "GREPR_DEBUG" not in os.environ:
         _mute_libraries()
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # names of files are any bytes
     # What libraries tell of themselves, such as where they found credentials, is of no interest here.
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Formatter("%(message)s"))
@@ -324,7 +315,7 @@ def _mute_libraries() -> None:
     sys.unraisablehook = lambda _: None
     # Ray's native part writes advice for Ray's developers straight to the descriptor of standard error, and no setting
     # keeps it quiet. Python's own standard error moves to a copy of the descriptor before it is closed to all else.
-    sys.stderr = os.fdopen(os.dup(2), "w", buffering=1, errors="backslashreplace")
+    sys.stderr = open_stream(os.dup(2), line_buffering=True)
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 2)
     os.close(nowhere)

@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from typing import Annotated
 
-from tyro.conf import Positional, arg
+from pipelines.options.shown import Argument, File, Value
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,21 +17,21 @@ class SubmitOptions:
     Example: grepr submit --address http://head:8265 --follow -- score s3://lake/ s3://scores/monday
     """
 
-    command: Annotated[Positional[tuple[str, ...]], arg(metavar="-- COMMAND")] = ()
+    command: Annotated[tuple[str, ...], Argument("-- COMMAND")] = ()
     """What the job runs, with its options, after two dashes."""
 
-    address: str
-    """URL of the cluster's job server, such as http://head:8265. The cluster's token is taken from RAY_AUTH_TOKEN, the
-    file that RAY_AUTH_TOKEN_PATH names, or ~/.ray/auth_token."""
+    address: Annotated[str, Value("URL")]
+    """The cluster's job server, such as http://head:8265. The cluster's token is taken from RAY_AUTH_TOKEN, the file
+    that RAY_AUTH_TOKEN_PATH names, or ~/.ray/auth_token."""
 
-    runtime_env: str | None = None
-    """YAML or JSON file with Ray's runtime environment of the job, such as 'env_vars' and 'pip'."""
+    runtime_env: File | None = None
+    """YAML or JSON with Ray's runtime environment of the job, such as 'env_vars' and 'pip'."""
 
-    env: str = ""
-    """Names of environment variables, with commas between, that the job gets from here; no others are handed over."""
+    env: Annotated[str, Value("NAMES")] = ""
+    """Environment variables, with commas between, that the job gets from here; no others are handed over."""
 
-    submission_id: str | None = None
-    """Name of the job on the cluster; a second job of the same name is refused."""
+    submission_id: Annotated[str | None, Value("NAME")] = None
+    """Of the job on the cluster; a second job of the same name is refused."""
 
     follow: bool = False
     """Show the job's log until it ends, and end with its exit code."""

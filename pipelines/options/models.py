@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from tyro.conf import Positional, arg, subcommand
+from pipelines.options.shown import ADVANCED, Argument, Bundle, FileOrUrl, Place, Subcommand, Value
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -13,8 +13,8 @@ class ModelShowOptions:
     Example: grepr model show grepr-lite
     """
 
-    bundle: Annotated[Positional[str], arg(metavar="BUNDLE")]
-    """A name, folder or URL."""
+    bundle: Annotated[str, Argument("BUNDLE")]
+    """Name of one that ships with grepr, folder or URL."""
 
     json: bool = False
     """Print the bundle's config.json."""
@@ -27,8 +27,8 @@ class ModelVerifyOptions:
     Example: grepr model verify my-model/
     """
 
-    bundle: Annotated[Positional[str], arg(metavar="BUNDLE")]
-    """A name, folder or URL."""
+    bundle: Annotated[str, Argument("BUNDLE")]
+    """Name of one that ships with grepr, folder or URL."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,44 +40,44 @@ class ModelBuildOptions:
     Example: grepr model build --low grepr-lite --high open_clip:RN50-quickgelu --pretrained openai --output grepr-clip
     """
 
-    low: str | None = None
+    low: Bundle | None = None
     """Low-level encoder: a folder of 'grepr pretrain low', or a bundle, whose pristine statistics are taken as well."""
 
-    high: str | None = None
+    high: Annotated[str | None, Value("ENCODER")] = None
     """High-level encoder: open_clip:ARCHITECTURE, efficientnet_lite0, folder of 'grepr pretrain high', or a bundle."""
 
-    pretrained: str | None = None
+    pretrained: Annotated[str | None, Value("TAG or FILE")] = None
     """Weights for open_clip:ARCHITECTURE: a tag such as openai, or a local checkpoint."""
 
-    pristine: str | None = None
+    pristine: Place | None = None
     """Folder of clean, sharp photographs that the low-level zero-shot score compares with; replaces the statistics that
     a bundle named by --low has. With --unrated, the high-level one as well."""
 
-    unrated: str | None = None
+    unrated: Place | None = None
     """Photographs as they come, of any source, for a high-level zero-shot score without CLIP: where an image lies
     between the --pristine ones and distorted versions of them, measured by how unrated photographs differ."""
 
-    max_pixels: int | None = None
+    max_pixels: Annotated[int | None, ADVANCED] = None
     """See every photo at about this many pixels, scaled up or down; by default as the bundle that an encoder is taken
     from, --low before --high, or else 512 x 512."""
 
-    distance: Literal["corrected", "mvg"] | None = None
+    distance: Annotated[Literal["corrected", "mvg"] | None, ADVANCED] = None
     """How the low-level zero-shot score compares with pristine patches: without the bias of few patches (corrected), or
     as published (mvg); by default what the bundle named by --low says, or else corrected."""
 
-    low_features: Literal["head", "stages", "first_stage", "none"] | None = None
+    low_features: Annotated[Literal["head", "stages", "first_stage", "none"] | None, ADVANCED] = None
     """What the regressor sees of the low-level encoder: the output of its head, as published, or statistics of all
     stages, or of the first; with none it is there for the zero-shot score only, and costs nothing without --zero-shot.
     By default what the bundle named by --low says, or else the head, also where it says none and --high is another."""
 
-    half: bool = False
+    half: Annotated[bool, ADVANCED] = False
     """Store the weights in half precision."""
 
-    output: str
-    """Folder or URL of the new bundle."""
+    output: Place
+    """The new bundle."""
 
-    name: str | None = None
-    """Name of the new bundle; by default the last part of --output."""
+    name: Annotated[str | None, Value("NAME")] = None
+    """Of the new bundle; by default the last part of --output."""
 
     def __post_init__(self) -> None:
         """Checks that the options go together.
@@ -105,24 +105,24 @@ class ModelImportOptions:
     pristine_patches.hdf5 --output official
     """
 
-    low: str | None = None
+    low: FileOrUrl | None = None
     """Their low-level checkpoint, low_level_model_weights.tar; goes with --pristine."""
 
-    high: str | None = None
+    high: FileOrUrl | None = None
     """Their high-level checkpoint, high_level_model_weights.pth. It lacks the text encoder: see --pretrained."""
 
-    pristine: str | None = None
+    pristine: FileOrUrl | None = None
     """Their pristine patches, an HDF5 file with the dataset 'data'."""
 
-    clip: str = "RN50-quickgelu"
+    clip: Annotated[str, Value("ARCHITECTURE")] = "RN50-quickgelu"
     """open_clip's name of the CLIP model that --high was trained from."""
 
-    pretrained: str | None = None
+    pretrained: Annotated[str | None, Value("TAG or FILE")] = None
     """Weights of that CLIP model, of which the text encoder is used: a tag of open_clip, which is downloaded, or a
     local checkpoint such as OpenAI's RN50.pt. By default openai."""
 
-    output: str
-    """Folder or URL of the new bundle."""
+    output: Place
+    """The new bundle."""
 
     def __post_init__(self) -> None:
         """Checks that the options go together.
@@ -138,14 +138,14 @@ class ModelImportOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelOptions:
-    """Look at a model bundle or make one: show, verify, build, import.
+    """Look at a model bundle, or make one.
 
     Example: grepr model show grepr-lite
     """
 
     action: (
-        Annotated[ModelShowOptions, subcommand("show")]
-        | Annotated[ModelVerifyOptions, subcommand("verify")]
-        | Annotated[ModelBuildOptions, subcommand("build")]
-        | Annotated[ModelImportOptions, subcommand("import")]
+        Annotated[ModelShowOptions, Subcommand("show")]
+        | Annotated[ModelVerifyOptions, Subcommand("verify")]
+        | Annotated[ModelBuildOptions, Subcommand("build")]
+        | Annotated[ModelImportOptions, Subcommand("import")]
     )

@@ -3,10 +3,20 @@
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from tyro.conf import Positional, arg, subcommand
-
 from grepr_core.encoders.precision import Precision
-from pipelines.options.shared import Device, NamesOptions, StoredOptions, check_address
+from pipelines.options.shared import Address, Device, NamesOptions, StoredOptions, check_address
+from pipelines.options.shown import (
+    ADVANCED,
+    ENGINE,
+    READING,
+    Argument,
+    Bundle,
+    FileOrUrl,
+    Place,
+    Seconds,
+    Subcommand,
+    Value,
+)
 
 #: Of grepr_core's distortions and patches, which take long to import; a test holds them together.
 MOST_KINDS, MOST_LEVELS, LEAST_SCENE_SIDE = 22, 5, 96
@@ -18,17 +28,17 @@ EFFICIENTNET_LITE0 = "efficientnet_lite0"
 class RunOptions(StoredOptions):
     """Where a run of pretraining is, on which cluster, and what it draws from."""
 
-    output: str
-    """Folder or URL of the run; the same command again goes on where this one ended."""
+    output: Place
+    """The run; the same command again goes on where this one ended."""
 
-    seed: int = 0
+    seed: Annotated[int, ADVANCED] = 0
     """Seed of all that is drawn."""
 
-    address: str | None = None
+    address: Annotated[Address | None, ENGINE] = None
     """Ray cluster to use: 'auto' is that of this machine, HOST:PORT the address of its head; by default the one that
     runs this command as a job, or else Ray is started here and stopped at the end, as 'local' says."""
 
-    autoscaling: bool = False
+    autoscaling: Annotated[bool, ENGINE] = False
     """The cluster adds nodes for the processes asked for, so that more than it has now are not refused. GPU nodes that
     are still to come need --device cuda."""
 
@@ -46,30 +56,30 @@ class RunOptions(StoredOptions):
 class PhotosOptions(NamesOptions, RunOptions):
     """Which photographs a stage of pretraining prepares."""
 
-    source: Annotated[Positional[str], arg(metavar="SOURCE")]
+    source: Annotated[str, Argument("SOURCE")]
     """Photographs, unrated: anything that 'grepr manifest' takes, or a manifest."""
 
-    max_pixels: int = 1024 * 1024
-    """Scale larger photographs down to this many pixels first."""
+    max_pixels: Annotated[int, READING] = 1024 * 1024
+    """Scale larger photographs down to this many pixels first, by default a million (1024 x 1024)."""
 
-    workers: int | None = None
+    workers: Annotated[int | None, ENGINE] = None
     """Processes that prepare; by default one a CPU core, or four a GPU where they label photographs."""
 
-    timeout: float = 60.0
-    """Seconds that reading one photograph may take."""
+    timeout: Annotated[Seconds, READING] = 60.0
+    """Time that reading one photograph may take."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SceneOptions(PhotosOptions):
     """How scenes are prepared: distorted versions of photographs and their FSIMc."""
 
-    kinds: int = 4
+    kinds: Annotated[int, ADVANCED] = 4
     """Kinds of distortion a scene, drawn from all there are."""
 
-    levels: int = 2
+    levels: Annotated[int, ADVANCED] = 2
     """Levels of each kind, drawn from five."""
 
-    scene_side: int | None = None
+    scene_side: Annotated[int | None, ADVANCED] = None
     """Crop longer sides of photographs to this many pixels, 0 leaves photographs whole; by default 384, or 0 with
     --recipe paper."""
 
@@ -102,43 +112,43 @@ class TrainingOptions(RunOptions):
     batch: int = 8
     """Photographs a step, over all workers."""
 
-    learning_rate: float = 1e-4
+    learning_rate: Annotated[float, ADVANCED] = 1e-4
     """Of AdamW, after the warm-up."""
 
-    final_learning_rate: float | None = 1e-6
-    """Where the learning rate ends; it falls along half a cosine. None keeps it constant after the warm-up."""
+    final_learning_rate: Annotated[float | None, ADVANCED, Value("NUMBER or none")] = 1e-6
+    """Where the learning rate ends; it falls along half a cosine; none keeps it constant after the warm-up."""
 
-    warmup_epochs: float = 0.0
+    warmup_epochs: Annotated[float, ADVANCED] = 0.0
     """Epochs in which the learning rate rises linearly from 0 first."""
 
-    weight_decay: float = 0.05
+    weight_decay: Annotated[float, ADVANCED] = 0.05
     """Of AdamW."""
 
-    precision: Precision = "auto"
+    precision: Annotated[Precision, ENGINE] = "auto"
     """Arithmetic of the model; auto goes on as the output was begun, or takes bf16 where all machines have it, and is
     fp32 with --recipe paper."""
 
-    device: Device = "auto"
+    device: Annotated[Device, ENGINE] = "auto"
     """Where the model is trained, and scenes are compared; auto takes GPUs where there are any."""
 
-    num_workers: int | None = None
+    num_workers: Annotated[int | None, ENGINE] = None
     """Processes that train; by default one a GPU, or, where there is none, 0: this process, with all cores."""
 
-    checkpoint_steps: int = 100
+    checkpoint_steps: Annotated[int, ENGINE] = 100
     """Steps between checkpoints; there is one at the end of every epoch too."""
 
-    max_failures: int = 3
+    max_failures: Annotated[int, ENGINE] = 3
     """Give up when workers have died more often than this."""
 
-    temperature: float = 0.5
+    temperature: Annotated[float, ADVANCED] = 0.5
     """Divides the cosines in the loss."""
 
-    ratings: str | None = None
+    ratings: FileOrUrl | None = None
     """Rated images to watch the features with: CSV or Parquet with columns image, mos and, optionally, split, of which
     only 'train' is used. They do not affect the training."""
 
-    ratings_images: str | None = None
-    """Folder or URL that the ratings' paths start from."""
+    ratings_images: Place | None = None
+    """What the ratings' paths start from."""
 
     def __post_init__(self) -> None:
         """Checks ranges, and takes from the recipe what is not given.
@@ -174,24 +184,24 @@ class PretrainLowOptions(SceneOptions, TrainingOptions):
     Example: grepr pretrain low ~/Pictures --output low-run/
     """
 
-    micro_batch: int | None = None
+    micro_batch: Annotated[int | None, ADVANCED] = None
     """Scenes in a forward pass, which share statistics of batch normalisation; bounds the memory. By default 4, or the
     whole batch with --recipe paper."""
 
-    separate_views: bool = False
+    separate_views: Annotated[bool, ADVANCED] = False
     """Normalise anchors and augmented views each by statistics of their own, as the authors' code does; on with
     --recipe paper."""
 
-    grid: int = 7
+    grid: Annotated[int, ADVANCED] = 7
     """Fragments along each side of a crop."""
 
-    cell: int = 32
+    cell: Annotated[int, ADVANCED] = 32
     """Side of a fragment in pixels."""
 
-    flip_probability: float = 0.5
+    flip_probability: Annotated[float, ADVANCED] = 0.5
     """Of mirroring the augmented view, for each axis."""
 
-    validation_scenes: int | None = None
+    validation_scenes: Annotated[int | None, ADVANCED] = None
     """Scenes held out to measure how often a stronger distortion scores lower; by default a twentieth, at most 64, or
     none with --recipe paper."""
 
@@ -236,50 +246,50 @@ class PretrainHighOptions(PhotosOptions, TrainingOptions):
     Example: grepr pretrain high ~/Pictures --output high-run/
     """
 
-    architecture: str = "RN50-quickgelu"
+    architecture: Annotated[str, Value("ARCHITECTURE")] = "RN50-quickgelu"
     """CLIP model with a ResNet tower, by open_clip's name; or hf-hub:org/name or local-dir:/path. Or
     efficientnet_lite0, which needs --pseudo-labels in place of CLIP's text."""
 
-    pretrained: str | None = "openai"
-    """Its weights: a tag of open_clip or a local checkpoint; None with hf-hub: and local-dir:."""
+    pretrained: Annotated[str | None, Value("TAG or FILE")] = "openai"
+    """Its weights: a tag of open_clip or a local checkpoint; none with hf-hub: and local-dir:."""
 
-    pseudo_labels: str | None = None
+    pseudo_labels: Bundle | None = None
     """Bundle whose zero-shot scores say which photographs of a batch are the best and the worst, for
     efficientnet_lite0, which has no text to ask. It scores whole photographs, once."""
 
-    crop: int = 224
+    crop: Annotated[int, ADVANCED] = 224
     """Side in pixels of the square cut out of the middle of a photograph; smaller photographs are enlarged."""
 
     batch: int = 128
     """Photographs a step, over all workers; they are ranked together."""
 
-    group_size: int | None = None
+    group_size: Annotated[int | None, ADVANCED] = None
     """Photographs in the group of the best and in that of the worst of a batch; by default a 32nd of it each."""
 
-    projection_size: int = 128
+    projection_size: Annotated[int, ADVANCED] = 128
     """Length of the head's output; the head is thrown away after training."""
 
-    frozen_head: bool = False
+    frozen_head: Annotated[bool, ADVANCED] = False
     """Leave the head at its random weights, as the authors' code does; on with --recipe paper."""
 
-    batch_norm: Literal["eval", "train"] | None = None
+    batch_norm: Annotated[Literal["eval", "train"] | None, ADVANCED] = None
     """Normalise by the statistics CLIP came with (eval), or by those of each worker's batch, as the authors' code does
     (train); by default eval, or train with --recipe paper. With train, the result depends on the number of workers."""
 
-    positional_embedding: bool = False
+    positional_embedding: Annotated[bool, ADVANCED] = False
     """Keep CLIP's positional embedding in training, as the authors' code does, for crops of CLIP's own size; on with
     --recipe paper. Scoring drops it in any case."""
 
-    learning_rate: float = 1e-6
+    learning_rate: Annotated[float, ADVANCED] = 1e-6
     """Of Adam, after the warm-up."""
 
-    final_learning_rate: float | None = None
+    final_learning_rate: Annotated[float | None, ADVANCED, Value("NUMBER or none")] = None
     """Where the learning rate ends, falling along half a cosine; by default it is constant after the warm-up."""
 
-    warmup_epochs: float = 2.5
+    warmup_epochs: Annotated[float, ADVANCED] = 2.5
     """Epochs in which the learning rate rises linearly from 0 first."""
 
-    weight_decay: float = 0.0
+    weight_decay: Annotated[float, ADVANCED] = 0.0
     """Of AdamW, which without it is Adam."""
 
     @property
@@ -321,9 +331,9 @@ class PretrainHighOptions(PhotosOptions, TrainingOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class PretrainOptions:
-    """Pretrain an encoder on photographs without ratings: low, high.
+    """Pretrain an encoder on photographs without ratings.
 
     Example: grepr pretrain low ~/Pictures --output low-run/
     """
 
-    stage: Annotated[PretrainLowOptions, subcommand("low")] | Annotated[PretrainHighOptions, subcommand("high")]
+    stage: Annotated[PretrainLowOptions, Subcommand("low")] | Annotated[PretrainHighOptions, Subcommand("high")]

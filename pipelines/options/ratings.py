@@ -3,9 +3,8 @@
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from tyro.conf import Positional, arg
-
 from pipelines.options.shared import NamesOptions, ScoringOptions
+from pipelines.options.shown import ADVANCED, Argument, File, Fraction, Place, Value, Without
 
 #: Choosing photos to rate takes memory that grows with the square of their number.
 MOST_POOL = 10_000
@@ -20,23 +19,23 @@ class LabelOptions(NamesOptions, ScoringOptions):
     Example: grepr label scores/ --count 50 --output ratings.csv
     """
 
-    source: Annotated[Positional[str], arg(metavar="SCORES")]
+    source: Annotated[str, Argument("SCORES")]
     """Output of 'grepr score', best with --features; or a manifest, or anything that 'grepr manifest' takes."""
 
-    output: str = "ratings.csv"
+    output: File = "ratings.csv"
     """Table of ratings to write, on this machine; beside it every rating is kept in a journal, .events.jsonl."""
 
     count: int = 50
     """Photos to rate; once they are rated, a larger number adds the next best."""
 
-    repeats: float = 0.1
+    repeats: Annotated[Fraction, ADVANCED] = 0.1
     """Fraction of them that is shown a second time, to measure how consistent a rater is."""
 
-    pool: int = 2000
+    pool: Annotated[int, ADVANCED] = 2000
     """Choose among so many photos, a random sample where there are more; without the model's features in SCORES they
     are scored first."""
 
-    seed: int = 0
+    seed: Annotated[int, ADVANCED] = 0
     """Seed of the sample."""
 
     port: int = 0
@@ -68,20 +67,20 @@ class FitOptions(ScoringOptions):
     Example: grepr fit ratings.csv --images ~/Pictures --output my-model/
     """
 
-    ratings: Annotated[Positional[str], arg(metavar="RATINGS")]
+    ratings: Annotated[str, Argument("RATINGS")]
     """CSV or Parquet with columns image (path below --images, or URI), mos and, where known, std (standard deviation of
     the ratings of an image) and count (their number; without, std is that of mos itself), by which ratings are weighed.
     Where there is a column split, only its rows 'train' are used. Images inside of tar or Parquet files are told by
     member, offset and size, as 'grepr label' writes them."""
 
-    images: str
-    """Folder or URL that the ratings' paths start from."""
+    images: Place
+    """What the ratings' paths start from."""
 
-    output: str
-    """Folder or URL of the new bundle."""
+    output: Place
+    """The new bundle."""
 
-    name: str | None = None
-    """Name of the new bundle; by default the last part of --output."""
+    name: Annotated[str | None, Value("NAME")] = None
+    """Of the new bundle; by default the last part of --output."""
 
     from_scratch: bool = False
     """Learn from these ratings alone. By default a fit starts from the regression of --model, where it has one: the
@@ -98,29 +97,31 @@ class EvaluateOptions(ScoringOptions):
     Example: grepr evaluate ratings.csv --images ~/Pictures --labels 50,100,200
     """
 
-    ratings: Annotated[Positional[str], arg(metavar="RATINGS")]
+    ratings: Annotated[str, Argument("RATINGS")]
     """CSV or Parquet with columns image, mos and, where known, std and count, as 'grepr fit' takes them. Where there is
     a column split, labels are drawn from 'train' and all other rows are the test set; without, every draw holds out a
     random fifth for the test."""
 
-    images: str
-    """Folder or URL that the ratings' paths start from."""
+    images: Place
+    """What the ratings' paths start from."""
 
-    labels: str | None = None
-    """Numbers of labels, with commas between; by default 50, 100 and 200, as far as there are training images."""
+    labels: Annotated[str | None, Value("NUMBERS")] = None
+    """Of labels, with commas between; by default 50, 100 and 200, as far as there are training images."""
 
     splits: int = 10
     """Random draws of labels; medians over them are printed."""
 
-    protocol: Literal["grepr", "paper"] = "grepr"
+    protocol: Annotated[Literal["grepr", "paper"], ADVANCED] = "grepr"
     """What is fitted on the labels of a draw: grepr, what 'grepr fit --from-scratch' fits; paper, what the method's
     authors name, a ridge regression (alpha 0.1, 1, 10 or 100) and an SVR, on features as they are. Needs pip install
     'grepr[paper]'."""
 
-    zero_shot: bool = True
+    zero_shot: Annotated[bool, Without("Leave out the low-level zero-shot score, which costs more than all else.")] = (
+        True
+    )
     """Measure the low-level zero-shot score too, which costs more than all else."""
 
-    seed: int = 0
+    seed: Annotated[int, ADVANCED] = 0
     """Seed of the draws."""
 
     json: bool = False

@@ -4,9 +4,21 @@ import math
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from tyro.conf import Positional, arg
-
-from pipelines.options.shared import LARGEST_SHARD, StoredOptions, check_address
+from pipelines.options.shared import LARGEST_SHARD, Address, StoredOptions, check_address
+from pipelines.options.shown import (
+    ADVANCED,
+    ENGINE,
+    READING,
+    Argument,
+    Column,
+    FileOrUrl,
+    Fraction,
+    Place,
+    Seconds,
+    Sql,
+    Value,
+    Without,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,11 +31,11 @@ class FilterOptions(StoredOptions):
     Example: grepr filter scores/ --output best/ --top-fraction 0.1 --format webdataset
     """
 
-    scores: Annotated[Positional[str], arg(metavar="SCORES")]
+    scores: Annotated[str, Argument("SCORES")]
     """Folder or URL that 'grepr score' or 'grepr filter' wrote to."""
 
-    output: str
-    """Folder or URL of the selection; the same command again goes on where this one ended."""
+    output: Place
+    """The selection; the same command again goes on where this one ended."""
 
     min_score: float | None = None
     """Select scores from here on."""
@@ -31,25 +43,25 @@ class FilterOptions(StoredOptions):
     max_score: float | None = None
     """Select scores up to here."""
 
-    top_fraction: float | None = None
+    top_fraction: Fraction | None = None
     """Select this fraction of the images, rounded up, those with the highest scores."""
 
     top: int | None = None
     """Select so many images, those with the highest scores."""
 
-    per: str | None = None
+    per: Annotated[str | None, Value("COLUMN or SQL")] = None
     """Select the top within each group of equal values of this column or SQL expression, such as 'camera' or
     'width >= height'."""
 
-    where: str | None = None
+    where: Sql | None = None
     """Condition in DuckDB's SQL over the columns of the scores and of --metadata, such as "width >= 1024 and licence =
     'CC0'"."""
 
-    metadata: str | None = None
+    metadata: FileOrUrl | None = None
     """CSV, TSV, JSON or Parquet with a row an image, joined by its column image_id, or else by that of URIs (uri, url,
     path, image, file_name or the like; relative to the table's folder) and, where there is one, member."""
 
-    column: str | None = None
+    column: Column | None = None
     """The column of --metadata to join by: image_id's or the one of URIs; by default it is told by its name."""
 
     min_interval_lower: float | None = None
@@ -59,27 +71,27 @@ class FilterOptions(StoredOptions):
     """What to make beside the rows of the selection, which always go to OUT/scores: nothing more; a list of URIs,
     OUT/uris.txt; tar files with each image and its scores as JSON, OUT/tars; or copies of the images, OUT/images."""
 
-    shard_size: int = LARGEST_SHARD
+    shard_size: Annotated[int, ADVANCED] = LARGEST_SHARD
     """Images in a Parquet or tar file."""
 
-    unfinished: bool = False
+    unfinished: Annotated[bool, ADVANCED] = False
     """Take scores that 'grepr score' has not finished, as far as they are there."""
 
     overwrite: bool = False
     """Replace a selection made otherwise."""
 
-    workers: int | None = None
+    workers: Annotated[int | None, ENGINE] = None
     """Processes that write tar files or copies; by default one a CPU core."""
 
-    address: str | None = None
+    address: Annotated[Address | None, ENGINE] = None
     """Ray cluster to write tar files or copies with: 'auto' is that of this machine, HOST:PORT the address of its head;
     by default the one that runs this command as a job, or else Ray is started here and stopped at the end, as 'local'
     says."""
 
-    timeout: float = 60.0
-    """Seconds that reading one image may take before it is left out."""
+    timeout: Annotated[Seconds, READING] = 60.0
+    """Time that reading one image may take before it is left out."""
 
-    max_failed_fraction: float = 0.05
+    max_failed_fraction: Annotated[Fraction, ADVANCED] = 0.05
     """Exit with 3 if a larger fraction of the selected images could not be written."""
 
     @property
@@ -142,17 +154,17 @@ class ReportOptions(StoredOptions):
     Example: grepr report scores/ --output report.html
     """
 
-    scores: Annotated[Positional[str], arg(metavar="SCORES")]
+    scores: Annotated[str, Argument("SCORES")]
     """Folder or URL that 'grepr score' wrote to; the run need not be finished."""
 
-    output: str
-    """File or URL to write, such as report.html."""
+    output: FileOrUrl
+    """What to write, such as report.html."""
 
-    compare: str | None = None
+    compare: Place | None = None
     """Output of another 'grepr score', such as last night's: tells what has changed since."""
 
-    title: str | None = None
+    title: Annotated[str | None, Value("TEXT")] = None
     """Of the page; by default it names the source."""
 
-    thumbnails: bool = True
+    thumbnails: Annotated[bool, Without("Show no small copies of photos; by default some are read, 60 at most.")] = True
     """Show small copies of some photos, 60 at most, which are read for it."""

@@ -3,9 +3,8 @@
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from tyro.conf import Positional, arg
-
 from pipelines.options.shared import Duration, ScoringOptions, SourceOptions
+from pipelines.options.shown import ADVANCED, Argument, Place
 
 FeaturesDtype = Literal["float16", "float32"]
 
@@ -17,12 +16,12 @@ class ManifestOptions(SourceOptions):
     Example: grepr manifest ~/Pictures manifest/
     """
 
-    source: Annotated[Positional[str], arg(metavar="SOURCE")]
+    source: Annotated[str, Argument("SOURCE")]
     """A folder, a glob such as 'photos/**/*.jpg' (in quotes), or a URL such as s3://bucket/prefix; tar archives or
     Parquet files with images, by file or glob; a table of URIs, .csv, .tsv, .txt, .json, .jsonl or .parquet; or the
     manifest.json of an S3 Inventory."""
 
-    manifest: Annotated[Positional[str], arg(metavar="MANIFEST")]
+    manifest: Annotated[str, Argument("MANIFEST")]
     """Folder or URL to write to."""
 
 
@@ -30,13 +29,13 @@ class ManifestOptions(SourceOptions):
 class LakeOptions(SourceOptions, ScoringOptions):
     """How a whole source is scored."""
 
-    source: Annotated[Positional[str], arg(metavar="SOURCE")]
+    source: Annotated[str, Argument("SOURCE")]
     """Anything that 'grepr manifest' takes, or a manifest."""
 
     features: bool = False
     """Also write the features, so that a regressor can be fitted on them."""
 
-    features_dtype: FeaturesDtype = "float16"
+    features_dtype: Annotated[FeaturesDtype, ADVANCED] = "float16"
     """What --features are rounded to. float32 keeps all that the model gives, takes twice the room, and is what every
     reader of Parquet knows."""
 
@@ -66,10 +65,10 @@ class ScoreOptions(LakeOptions):
     Example: grepr score ~/Pictures scores/
     """
 
-    output: Annotated[Positional[str], arg(metavar="OUT")]
+    output: Annotated[str, Argument("OUT")]
     """Folder or URL for the scores."""
 
-    since: str | None = None
+    since: Place | None = None
     """Output of an earlier, finished run: rows of images whose ETag (or time and size) is the same are taken over from
     it, so that only new and changed images cost anything."""
 
@@ -81,7 +80,7 @@ class ScoreOptions(LakeOptions):
     """Score nothing but a sample, and print how fast that was and what the whole takes."""
 
     within: Duration = 10 * 3600.0
-    """With --plan: time that all images are to be scored in, such as 10h."""
+    """With --plan: time that all images are to be scored in, by default 10h."""
 
     def __post_init__(self) -> None:
         """Checks what does not go together.
@@ -108,7 +107,7 @@ class NightlyOptions(LakeOptions):
     Example: grepr nightly s3://lake/ s3://scores/nightly
     """
 
-    scores: Annotated[Positional[str], arg(metavar="SCORES")]
+    scores: Annotated[str, Argument("SCORES")]
     """Folder or URL that holds a folder a night."""
 
 
@@ -119,5 +118,5 @@ class DemoOptions:
     Example: grepr demo demo/
     """
 
-    output: Annotated[Positional[str], arg(metavar="OUT")]
+    output: Annotated[str, Argument("OUT")]
     """Folder to write to."""

@@ -6,52 +6,35 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
-import tyro
-from tyro.conf import UseAppendAction
-
 from grepr_core.encoders.precision import Precision
 from grepr_core.web.access import ALLOW_LINK_LOCAL, WebAccess
+from pipelines.options.shown import ADVANCED, ENGINE, READING, Bundle, Column, Fraction, Seconds, Value
 
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 def _duration(text: str) -> float:
     number, unit = text[:-1], text[-1:]
-    if unit not in _SECONDS:
-        raise ValueError(f"{text!r} is no duration such as 90s, 45m, 10h or 2d")
-    return float(number) * _SECONDS[unit]
-
-
-Duration = Annotated[
-    float,
-    tyro.constructors.PrimitiveConstructorSpec(
-        nargs=1,
-        metavar="DURATION",
-        instance_from_str=lambda texts: _duration(texts[0]),
-        is_instance=lambda value: isinstance(value, float),
-        str_from_instance=lambda value: [f"{value / 3600:g}h"],
-    ),
-]
-Device = Literal["auto", "cpu", "cuda"]
+    try:
+        return float(number) * _SECONDS[unit]
+    except (ValueError, KeyError) as error:
+        raise ValueError(f"{text!r} is no duration such as 90s, 45m, 10h or 2d") from error
 
 
 def _json_object(text: str) -> dict[str, Any]:
-    value = json.loads(text)
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise ValueError(f"{text!r} is no JSON: {error}") from error
     if not isinstance(value, dict):
-        raise ValueError("not a JSON object")
+        raise ValueError(f"{text!r} is no JSON object such as '{{\"anon\": true}}'")
     return value
 
 
-StorageOptions = Annotated[
-    Mapping[str, Any],
-    tyro.constructors.PrimitiveConstructorSpec(
-        nargs=1,
-        metavar="JSON",
-        instance_from_str=lambda texts: _json_object(texts[0]),
-        is_instance=lambda value: isinstance(value, dict),
-        str_from_instance=lambda value: [json.dumps(value)],
-    ),
-]
+Duration = Annotated[float, Value("DURATION", _duration)]
+StorageOptions = Annotated[Mapping[str, Any], Value("JSON", _json_object)]
+Address = Annotated[str, Value("ADDRESS")]
+Device = Literal["auto", "cpu", "cuda"]
 
 
 #: How a command gets to a cluster that this machine is no node of.
@@ -88,12 +71,12 @@ LARGEST_SHARD = 1000
 class StoredOptions:
     """How files are reached."""
 
-    storage_options: StorageOptions = field(default_factory=dict)
+    storage_options: Annotated[StorageOptions, READING] = field(default_factory=dict)
     """Credentials and endpoints as fsspec takes them, such as '{"anon": true}'; else those of the environment count.
     'headers' go to the host of a source on the web, and to those that 'headers_for' lists, such as
     '{"headers": {"X-Api-Key": "..."}, "headers_for": ["https://photos.example"]}'."""
 
-    allow_link_local: bool = False
+    allow_link_local: Annotated[bool, READING] = False
     """Read from link-local addresses (169.254.0.0/16, fe80::/10) too. Clouds hand out credentials of their machines
     there, so what a table names there is refused."""
 
@@ -112,15 +95,15 @@ class StoredOptions:
 class NamesOptions:
     """Which files of a source count."""
 
-    all_files: bool = False
+    all_files: Annotated[bool, READING] = False
     """Take every file of a folder for an image, whatever its name."""
 
-    members: UseAppendAction[Annotated[tuple[str, ...], tyro.conf.arg(metavar="GLOB")]] = ()
+    members: Annotated[tuple[str, ...], Value("GLOB"), READING] = ()
     """Take the members of tar archives, and the files of folders, whose names match this glob, such as '*.jpg'; or with
     ! before it, as '!*.mask.png', those that do not. Give it several times for several globs; one with a slash is for
     the whole path."""
 
-    column: str | None = None
+    column: Annotated[Column | None, READING] = None
     """Of a table, the column that names the images or holds them; by default it is told by its name and its values."""
 
 
@@ -128,7 +111,7 @@ class NamesOptions:
 class SourceOptions(NamesOptions, StoredOptions):
     """How a source is listed."""
 
-    shard_size: int = LARGEST_SHARD
+    shard_size: Annotated[int, ADVANCED] = LARGEST_SHARD
     """Images in a shard, the unit of retry and of output. The first shards are smaller."""
 
     def __post_init__(self) -> None:
@@ -146,52 +129,52 @@ class SourceOptions(NamesOptions, StoredOptions):
 class ScoringOptions(StoredOptions):
     """How images are scored; shared by all commands that score."""
 
-    model: str = "grepr-lite"
-    """Model bundle: the name of one that ships with grepr, a folder or a URL."""
+    model: Bundle = "grepr-lite"
+    """The model: name of one that ships with grepr, a folder or a URL."""
 
-    device: Device = "auto"
+    device: Annotated[Device, ENGINE] = "auto"
     """Where the model runs; auto takes GPUs where there are any."""
 
-    precision: Precision = "auto"
+    precision: Annotated[Precision, ENGINE] = "auto"
     """Arithmetic of the model; auto goes on as the output was begun, or takes bf16 where all machines have it."""
 
-    workers: int | None = None
+    workers: Annotated[int | None, ENGINE] = None
     """Processes; by default one a GPU, or else one a CPU core."""
 
-    processes_per_gpu: int = 1
+    processes_per_gpu: Annotated[int, ENGINE] = 1
     """Processes that share a GPU and the CPU cores beside it; more than one where a GPU waits for decoding, since the
     threads of one process hold each other up."""
 
-    address: str | None = None
+    address: Annotated[Address | None, ENGINE] = None
     """Ray cluster to use: 'auto' is that of this machine, HOST:PORT the address of its head; by default the one that
     runs this command as a job, or else Ray is started here and stopped at the end, as 'local' says."""
 
-    autoscaling: bool = False
+    autoscaling: Annotated[bool, ENGINE] = False
     """The cluster adds nodes for the processes asked for; without this, those that have no place yet begin when nodes
     join. GPU nodes that are still to come need --device cuda."""
 
-    zero_shot: bool = False
+    zero_shot: Annotated[bool, ADVANCED] = False
     """Give the low-level zero-shot score too where the score does not depend on it; it costs more than all else."""
 
-    max_pixels: int | None = None
+    max_pixels: Annotated[int | None, ADVANCED] = None
     """Scale photos to about this many pixels; by default what the model was fitted at."""
 
-    max_image_pixels: int = 250_000_000
-    """Refuse images of more pixels (decompression bombs) as too_large."""
+    max_image_pixels: Annotated[int, READING] = 250_000_000
+    """Refuse images of more pixels (decompression bombs) as too_large; by default 250 million."""
 
-    max_image_bytes: int = 512 * 2**20
-    """Refuse larger files as too_large."""
+    max_image_bytes: Annotated[int, READING] = 512 * 2**20
+    """Refuse larger files as too_large; by default 512 MiB."""
 
-    min_side: int = 32
+    min_side: Annotated[int, READING] = 32
     """Refuse images with a shorter side as too_small."""
 
-    timeout: float = 60.0
-    """Seconds that reading one image may take before it counts as timeout."""
+    timeout: Annotated[Seconds, READING] = 60.0
+    """Time that reading one image may take before it counts as timeout."""
 
-    hang_timeout: float = 300.0
-    """Seconds that decoding and scoring one image may take before it counts as timeout, and its process is replaced."""
+    hang_timeout: Annotated[Seconds, ENGINE] = 300.0
+    """Time that decoding and scoring one image may take before it counts as timeout, and its process is replaced."""
 
-    max_failed_fraction: float = 0.05
+    max_failed_fraction: Annotated[Fraction, ADVANCED] = 0.05
     """Exit with 3 if a larger fraction of the images could not be scored."""
 
     def __post_init__(self) -> None:
