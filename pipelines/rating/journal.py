@@ -108,10 +108,12 @@ class RatingJournal:
         self.slots: list[Slot] = []
         self._raters: dict[str, _Rater] = {}
         self._lock = threading.Lock()
+        self._table_is_behind = False
         if table.exists() and not self.path.exists():
             raise UserError(f"{table}: exists, but no journal {self.path.name} beside it; name another --output")
         try:
-            self._file: IO[bytes] = self.path.open("a+b")
+            # Without a buffer: what a full disk did not take must not be written later, beside what is tried again.
+            self._file: IO[bytes] = self.path.open("a+b", buffering=0)
         except OSError as error:
             raise UserError(f"{self.path}: {error.strerror}") from error
         try:
@@ -158,13 +160,16 @@ class RatingJournal:
 
         Returns:
             Whether it was kept; not where this rater has decided on the slot before.
+
+        Raises:
+            OSError: The disk does not take it. It can be tried again: what was kept is kept once.
         """
         with self._lock:
-            if slot in self._rater(rater).decided:
-                return False
-            self._append(self._event("skip" if rating is None else "rating", rater, slot, rating))
+            new = slot not in self._rater(rater).decided
+            if new:
+                self._append(self._event("skip" if rating is None else "rating", rater, slot, rating))
             self._write_table()
-            return True
+            return new
 
     def undo(self, rater: str, slot: int) -> bool:
         """Takes back a rating or skip, if it is the rater's last.
@@ -175,13 +180,16 @@ class RatingJournal:
 
         Returns:
             Whether it was taken back.
+
+        Raises:
+            OSError: The disk does not take it.
         """
         with self._lock:
-            if slot != next(reversed(self._rater(rater).decided), None):
-                return False
-            self._append(self._event("undo", rater, slot, None))
+            last = slot == next(reversed(self._rater(rater).decided), None)
+            if last:
+                self._append(self._event("undo", rater, slot, None))
             self._write_table()
-            return True
+            return last
 
     def upcoming(self, rater: str) -> list[int]:
         """Lists the slots that a rater has not decided on, in order."""
@@ -189,10 +197,10 @@ class RatingJournal:
             decided = self._rater(rater).decided
             return [slot for slot in range(len(self.slots)) if slot not in decided]
 
-    def last(self, rater: str) -> int | None:
-        """Gives the slot that :meth:`undo` would take back."""
+    def last(self, rater: str) -> tuple[int, int | None] | None:
+        """Gives the slot that :meth:`undo` would take back, and its rating, None where it was skipped."""
         with self._lock:
-            return next(reversed(self._rater(rater).decided), None)
+            return next(reversed(self._rater(rater).decided.items()), None)
 
     def raters(self) -> list[str]:
         """Lists who has rated."""
@@ -230,10 +238,17 @@ class RatingJournal:
         }
 
     def _append(self, event: dict[str, Any]) -> None:
-        self._file.write(json.dumps(event, ensure_ascii=False).encode() + b"\n")
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        line = json.dumps(event, ensure_ascii=False).encode() + b"\n"
+        end = os.fstat(self._file.fileno()).st_size
+        try:
+            while line:
+                line = line[self._file.write(line) :]
+            os.fsync(self._file.fileno())
+        except OSError:
+            self._file.truncate(end)  # a part of a line would spoil the next one
+            raise
         self._apply(event)
+        self._table_is_behind = True
 
     def _apply(self, event: dict[str, Any]) -> None:
         match event["type"]:
@@ -265,8 +280,8 @@ class RatingJournal:
                     f"{self.path}, line {number}: damaged; restore the file or name another --output"
                 ) from error
         self._file.truncate(whole)
-        if self.photos:
-            self._write_table()
+        self._table_is_behind = bool(self.photos)
+        self._write_table()
 
     def _ratings(self) -> dict[int, list[int]]:
         """Ratings of every rated photo, those of all raters and the repeated ones alike."""
@@ -278,7 +293,9 @@ class RatingJournal:
         return dict(sorted(found.items()))
 
     def _write_table(self) -> None:
-        Folder(str(self._table.parent)).write(self._table.name, self._to_csv().encode())
+        if self._table_is_behind:
+            Folder(str(self._table.parent)).write(self._table.name, self._to_csv().encode())
+            self._table_is_behind = False
 
     def _to_csv(self) -> str:
         """Mean, standard deviation and number of the ratings of each photo, as ``grepr fit`` reads them."""

@@ -4,15 +4,15 @@ It listens on the loopback address only. Who does not know the token in the page
 the internet whose name was made to point to this machine is told by the ``Host`` header, which then holds that name.
 """
 
-import io
+import errno
 import json
+import logging
 import secrets
 import socket
 from collections.abc import Callable
 from typing import Any
 
 import uvicorn
-from PIL import Image
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
@@ -24,22 +24,24 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from grepr_core.decoding.images import Failure, Limits, decode, is_plain_jpeg
-from grepr_core.decoding.view import AtMost
+from grepr_core.decoding.images import Failure, Limits
 from grepr_core.errors import UserError
 from pipelines.lake.image_reader import ImageReader
 from pipelines.rating.journal import SCALE, RatingJournal
+from pipelines.rating.page.shown import MOST_SHOWN_PIXELS, for_browser
+
+log = logging.getLogger(__name__)
 
 HOST = "127.0.0.1"
-#: A browser's tab takes 4 bytes a pixel, and zooming shows no more than this anyway.
-MOST_SHOWN_PIXELS = 50_000_000
+#: The least copy of a photo that can be asked for, in pixels; none is that of a screen.
+LEAST_PIXELS = 10_000
 LONGEST_NAME = 64
 LONGEST_REQUEST = 4096
 #: Seconds that an unfinished answer may hold up the end.
 GRACE = 2
 HEADERS = {
     "Content-Security-Policy": (
-        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src blob: data:; connect-src 'self'; "
         "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     ),
     "Cross-Origin-Resource-Policy": "same-origin",
@@ -84,12 +86,15 @@ class _Page:
         number = request.path_params["number"]
         if number >= len(self._journal.photos):
             raise HTTPException(404)
+        pixels = _pixels(request.query_params.get("pixels", str(MOST_SHOWN_PIXELS)))
         content = self._reader.read(self._journal.photos[number].entry).content
-        shown = content if isinstance(content, Failure) else for_browser(content, self._limits)
+        shown = content if isinstance(content, Failure) else for_browser(content, self._limits, pixels)
         if isinstance(shown, Failure):
             return PlainTextResponse(f"{shown.status}: {shown.error}", 422)
-        body, media_type = shown
-        return Response(body, media_type=media_type, headers={"Cache-Control": "private, max-age=86400"})
+        headers = {"Cache-Control": "private, max-age=86400"}
+        if shown.full_size:
+            headers["X-Full-Size"] = "x".join(map(str, shown.full_size))
+        return Response(shown.content, media_type=shown.media_type, headers=headers)
 
     def raters(self, request: Request) -> Response:
         return JSONResponse(self._journal.raters())
@@ -121,12 +126,12 @@ class _Page:
         return JSONResponse({})
 
     def _state(self, rater: str) -> Response:
-        slots, upcoming = self._journal.slots, self._journal.upcoming(rater)
+        slots, upcoming, last = self._journal.slots, self._journal.upcoming(rater), self._journal.last(rater)
         state: dict[str, Any] = {
             "total": len(slots),
             "done": len(slots) - len(upcoming),
             "upcoming": [{"slot": slot, "photo": slots[slot].photo} for slot in upcoming[:2]],
-            "last": self._journal.last(rater),
+            "last": None if last is None else dict(zip(("slot", "rating"), last, strict=True)),
         }
         if not upcoming:
             state["consistency"] = str(self._journal.consistency(rater))
@@ -160,6 +165,7 @@ def make_app(
     ]
     return Starlette(
         routes=[Mount(f"/{token}", routes=routes)],
+        exception_handlers={OSError: _not_kept},
         middleware=[
             Middleware(TrustedHostMiddleware, allowed_hosts=[HOST, "localhost"], www_redirect=False),
             Middleware(_Guard, token=token),
@@ -200,26 +206,18 @@ def serve(
         server.run(sockets=[listener])
 
 
-def for_browser(content: bytes, limits: Limits) -> tuple[bytes, str] | Failure:
-    """Gives an image as every browser shows it alike, and as the model sees it.
+def _not_kept(request: Request, error: Exception) -> Response:
+    """Answers where the disk did not take a rating; the page tries again."""
+    reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
+    log.warning("a rating could not be saved: %s; the page tries again", reason)
+    full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return PlainTextResponse(reason, 507 if full else 500)
 
-    Args:
-        content: The encoded image.
-        limits: What to refuse.
 
-    Returns:
-        The JPEG itself where it is a plain one; of all else the decoded picture, upright and in sRGB, without further
-        loss as PNG. With the media type; or why it cannot be shown.
-    """
-    shown = Limits(limits.max_bytes, min(limits.max_pixels, MOST_SHOWN_PIXELS), limits.min_side)
-    if is_plain_jpeg(content, limits=shown):
-        return content, "image/jpeg"
-    photo = decode(content, limits=limits, view=AtMost(MOST_SHOWN_PIXELS))
-    if isinstance(photo, Failure):
-        return photo
-    png = io.BytesIO()
-    Image.fromarray(photo.rgb).save(png, "PNG", compress_level=1)
-    return png.getvalue(), "image/png"
+def _pixels(text: str) -> int:
+    if not (text.isascii() and text.isdecimal() and len(text) < 10 and int(text) >= LEAST_PIXELS):
+        raise HTTPException(400, f"pixels is a number from {LEAST_PIXELS:,} on")
+    return int(text)
 
 
 def _name(value: object) -> str:

@@ -6,14 +6,17 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from unittest import mock
 
 import pandas as pd
 import pytest
 
 from grepr_core.errors import UserError
+from grepr_core.storage import Folder
 from pipelines.lake.sources import Entry
 from pipelines.models.rated_features import read_ratings
 from pipelines.rating.journal import Photo, RatingJournal, Slot, journal_path, sequence
+from tests.pipelines.rating.full_disk import files_up_to
 
 SETTINGS = {"source": "/photos", "images": "/photos"}
 
@@ -60,7 +63,9 @@ def test_the_table_has_mean_deviation_and_count(tmp_path: Path):
 def test_undo_goes_back_step_by_step(tmp_path: Path):
     journal = new_journal(tmp_path / "ratings.csv", 3)
     journal.rate("Ann", 0, 5)
+    assert journal.last("Ann") == (0, 5)
     journal.rate("Ann", 1, None)
+    assert journal.last("Ann") == (1, None)
     assert journal.upcoming("Ann") == [2]
     assert not journal.undo("Ann", 0)  # not the last
     assert not journal.undo("Ben", 1)
@@ -141,6 +146,25 @@ def test_a_damaged_journal_is_refused(line: bytes, tmp_path: Path):
     with pytest.raises(UserError, match="line 2: damaged"):
         RatingJournal(table)
     assert path.read_bytes() == before
+
+
+def test_what_a_full_disk_does_not_take_can_be_tried_again(tmp_path: Path):
+    table = tmp_path / "ratings.csv"
+    journal = new_journal(table, 3)
+    journal.rate("Ann", 0, 4)
+    whole = journal.path.read_bytes()
+    with files_up_to(len(whole) + 20), pytest.raises(OSError, match="File too large"):
+        journal.rate("Ann", 1, 5)
+    assert journal.path.read_bytes() == whole
+    assert journal.upcoming("Ann") == [1, 2]
+    # Where there is room for the rating, but not for the table, the rating is kept, and the table written later.
+    with mock.patch.object(Folder, "write", side_effect=OSError("full")), pytest.raises(OSError, match="full"):
+        journal.rate("Ann", 1, 5)
+    assert not journal.rate("Ann", 1, 5)
+    journal.close()
+    again = RatingJournal(table)
+    assert again.last("Ann") == (1, 5)
+    assert table.read_text() == "image,mos\n0.jpg,4\n1.jpg,5\n"
 
 
 def test_a_line_that_was_not_finished_is_dropped(tmp_path: Path):

@@ -199,6 +199,25 @@ def test_photos_come_as_a_browser_shows_them(client: TestClient, tmp_path: Path)
     assert client.get("photos/5").status_code == 404
 
 
+def test_a_large_photo_comes_as_a_copy_of_the_size_of_a_screen(client: TestClient, tmp_path: Path):
+    rng = np.random.default_rng(0)
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    photo = Image.fromarray(rng.integers(0, 255, (800, 1200, 3), np.uint8))
+    photo.save(tmp_path / "0.jpg", quality=95, exif=turned)
+    content = (tmp_path / "0.jpg").read_bytes()
+    assert len(content) > 2**20
+    copy = client.get("photos/0", params={"pixels": 60_000})
+    assert (copy.headers["content-type"], copy.headers["x-full-size"]) == ("image/jpeg", "800x1200")
+    assert Image.open(io.BytesIO(copy.content)).size == (200, 300)
+    assert len(copy.content) < 200_000
+    for pixels in ({}, {"pixels": 960_000}, {"pixels": 10**8}):
+        whole = client.get("photos/0", params=pixels)
+        assert (whole.content, "x-full-size" in whole.headers) == (content, False)
+    for pixels in ("", "0", "-1", "1e6", "9999", "1" * 30, "\u0663" * 6):
+        assert client.get("photos/0", params={"pixels": pixels}).status_code == 400
+
+
 def test_only_the_token_opens_the_page(client: TestClient):
     for path in (
         "/",
@@ -229,10 +248,11 @@ def test_rating_by_several_people(client: TestClient, tmp_path: Path):
     first = {"slot": 0, "photo": 0}
     assert state == {"total": 6, "done": 0, "upcoming": [first, {"slot": 1, "photo": 1}], "last": None}
     state = client.post("api/rate", json={"rater": "Ann B", "slot": 0, "rating": 4}).json()
-    assert (state["done"], state["upcoming"][0]["slot"], state["last"]) == (1, 1, 0)
+    assert (state["done"], state["upcoming"][0]["slot"], state["last"]) == (1, 1, {"slot": 0, "rating": 4})
     again = client.post("api/rate", json={"rater": "Ann B", "slot": 0, "rating": 1}).json()
     assert again == state
-    assert client.post("api/rate", json={"rater": "Ben", "slot": 0, "rating": 2}).json() == state
+    other = client.post("api/rate", json={"rater": "Ben", "slot": 0, "rating": 2}).json()
+    assert other == {**state, "last": {"slot": 0, "rating": 2}}
     assert client.get("api/raters").json() == ["Ann B", "Ben"]
     assert (tmp_path / "ratings.csv").read_text().splitlines()[1] == "0.jpg,3,1.41421,2"
     assert client.post("api/undo", json={"rater": "Ben", "slot": 0}).json()["done"] == 0

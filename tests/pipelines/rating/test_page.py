@@ -1,5 +1,6 @@
 """The page in a real browser: rate, undo, reload, finish; and the fit that follows."""
 
+import json
 import os
 import shlex
 import threading
@@ -24,9 +25,11 @@ from pipelines.rating.journal import Photo, RatingJournal
 from pipelines.rating.label import fit_command
 from pipelines.rating.page import serve
 from tests.lake import jpeg, photo
+from tests.pipelines.rating.full_disk import files_up_to
 
 PHOTOS, REPEATS = 21, 2
 BROKEN = 3
+TIMES = "\N{MULTIPLICATION SIGN}"
 HOSTILE = '<img src=x onerror="document.title=1">\u202e.jpg'
 
 
@@ -73,11 +76,11 @@ def page(browser: Browser, served: Served) -> Iterator[Page]:
     wrong: list[str] = []
     page.on("pageerror", lambda error: wrong.append(str(error)))
     page.on("console", lambda message: wrong.append(message.text) if message.type in ("error", "warning") else None)
-    page.on("request", lambda r: None if r.url.startswith((served.address, "data:")) else wrong.append(r.url))
+    page.on("request", lambda r: None if r.url.startswith((served.address, "data:", "blob:")) else wrong.append(r.url))
     page.goto(served.address)
     yield page
     context.close()
-    expected = ("422 (Unprocessable", "ERR_CONNECTION_REFUSED")
+    expected = ("422 (Unprocessable", "ERR_CONNECTION_REFUSED", "ERR_INTERNET_DISCONNECTED", "500 (Internal")
     assert all(any(words in text for words in expected) for text in wrong), wrong
 
 
@@ -125,8 +128,10 @@ def test_rate_undo_reload_finish_fit(page: Page, served: Served, tmp_path: Path,
     expect_place(page, 3)
     page.keyboard.press("u")
     expect_place(page, 2)
+    expect(page.get_by_role("status")).to_have_text("Taken back: 5, excellent.")
     page.reload()
     expect_place(page, 2)
+    expect(page.get_by_role("status")).to_have_text("Last: 4, good; saved.")
     assert [slot for slot in range(3) if slot not in served.journal.upcoming("Ann")] == [0]
     page.get_by_role("button", name="undo").click()
     expect_place(page, 1)
@@ -186,8 +191,43 @@ def test_zoom_shows_every_pixel_where_one_points(page: Page, served: Served):
     assert page.locator("#photo").bounding_box() == fitting
     page.keyboard.press("2")
     expect_place(page, 2)
-    page.keyboard.press("z")
-    expect(page.locator("#frame.zoomed")).to_be_visible()
+    # Of a small photo every pixel is seen as it is, and it is not made larger.
+    expect(page.locator("#size")).to_have_text(f"128 {TIMES} 96")
+    expect(page.locator("#zoom")).to_be_disabled()
+    page.locator("#frame").click()
+    assert page.locator("#photo").evaluate("photo => photo.offsetWidth") == 128
+
+
+def test_what_could_not_be_saved_is_told_and_tried_again(page: Page, served: Served):
+    start(page, "Ann")
+    page.context.set_offline(True)
+    page.keyboard.press("5")
+    expect(page.get_by_role("alert")).to_contain_text("Not saved: no answer from the command.")
+    expect(page.get_by_role("alert")).to_contain_text("Trying again")
+    look(page, "not-saved")
+    expect_place(page, 1)
+    page.context.set_offline(False)
+    expect_place(page, 2)
+    expect(page.get_by_role("alert")).to_be_hidden()
+    expect(page.get_by_role("status")).to_have_text("Saved: 5, excellent.")
+    expect(page.get_by_role("button", name="fair")).to_be_enabled()
+    with files_up_to(served.journal.path.stat().st_size + 20):
+        page.keyboard.press("3")
+        expect(page.get_by_role("alert")).to_contain_text("Not saved: File too large. Trying again")
+        expect_place(page, 2)
+    expect_place(page, 3)
+    expect(page.get_by_role("alert")).to_be_hidden()
+    assert [served.journal.last("Ann"), served.journal.upcoming("Ann")[0]] == [(1, 3), 2]
+    journal = served.journal.path.read_text().splitlines()
+    assert [json.loads(line)["type"] for line in journal] == ["photos", "rating", "rating"]
+
+
+def test_a_double_click_rates_one_photo(page: Page, served: Served):
+    start(page, "Ann")
+    page.get_by_role("button", name="good").dblclick()
+    expect_place(page, 2)
+    expect(page.locator("#photo:not(.loading)")).to_be_visible()
+    assert served.journal.upcoming("Ann")[0] == 1
 
 
 def test_the_end_of_the_command_is_told(page: Page, served: Served):
@@ -195,15 +235,62 @@ def test_the_end_of_the_command_is_told(page: Page, served: Served):
     requests.post(served.address + "api/finish", json={}, timeout=10)
     served.thread.join(timeout=30)
     page.keyboard.press("5")
-    expect(page.get_by_role("alert")).to_contain_text("Not saved: the command has ended")
+    expect(page.get_by_role("alert")).to_contain_text("If it has ended, run it again and open the address it prints")
     expect_place(page, 1)
     assert served.journal.raters() == []
 
 
+@pytest.mark.slow
+def test_photos_of_every_shape_fit_a_phone(browser: Browser, served: Served):
+    """A portrait photo, a panorama, and one of 50 megapixels, of which a phone gets a copy, and all where it zooms."""
+    sizes = [(4000, 6000), (9000, 1500), (8688, 5792), (64, 48)]
+    for i, size in enumerate(sizes):
+        photo(i, (128, 96)).resize(size).save(served.folder / served.journal.photos[i].image, quality=95)
+    context = browser.new_context(
+        viewport={"width": 390, "height": 844}, device_scale_factor=3, has_touch=True, is_mobile=True
+    )
+    page = context.new_page()
+    got: dict[str, int] = {}
+    page.on("response", lambda r: got.update({r.url.split("/")[-1]: int(r.headers.get("content-length", 0))}))
+    page.goto(served.address)
+    start(page, "Ann")
+    footer = page.locator("footer").bounding_box()
+    for i, (width, height) in enumerate(sizes):
+        expect(page.locator("#photo:not(.loading)")).to_be_visible()
+        expect(page.locator("#size")).to_contain_text(f"{width} {TIMES} {height}")
+        look(page, f"phone-shape-{i}")
+        box, frame = page.locator("#photo").bounding_box(), page.locator("#frame").bounding_box()
+        assert box is not None
+        assert frame is not None
+        assert box["width"] / box["height"] == pytest.approx(width / height, rel=0.02)
+        # It touches two sides of the frame, or has a pixel of the page for each of its own.
+        fitting = min(frame["width"] / width, frame["height"] / height, 1)
+        assert box["width"] == pytest.approx(fitting * width, abs=1)
+        assert page.locator("footer").bounding_box() == footer
+        copied = got[f"{i}?pixels={390 * 844 * 9}"]
+        sent = Path(served.journal.photos[i].entry.uri).stat().st_size
+        assert copied < sent if sent > 2**20 else copied == sent, (copied, sent)
+        if i == 2:
+            assert str(i) not in got
+            page.locator("#frame").tap()
+            expect(page.locator("#size")).to_have_text(f"{width} {TIMES} {height}")
+            zoomed = page.locator("#photo").bounding_box()
+            assert zoomed is not None
+            assert zoomed["width"] == pytest.approx(width / 3, abs=1)
+            page.wait_for_function("document.querySelector('#photo').naturalWidth == 8688")
+            assert page.locator("#photo").bounding_box() == zoomed
+            assert got[str(i)] == sent
+        page.get_by_role("button", name="good").tap()
+        expect_place(page, i + 2)
+    context.close()
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_everything_is_in_reach_on_a_phone(browser: Browser, served: Served, scheme: str):
+    # Held upright, or on its side.
+    width, height = (360, 640) if scheme == "light" else (844, 390)
     context = browser.new_context(
-        viewport={"width": 360, "height": 640}, color_scheme=scheme, has_touch=True, is_mobile=True
+        viewport={"width": width, "height": height}, color_scheme=scheme, has_touch=True, is_mobile=True
     )
     page = context.new_page()
     page.goto(served.address)
@@ -213,8 +300,8 @@ def test_everything_is_in_reach_on_a_phone(browser: Browser, served: Served, sch
         box = button.bounding_box()
         assert box is not None
         assert box["x"] >= 0
-        assert box["x"] + box["width"] <= 360
-        assert box["y"] + box["height"] <= 640
+        assert box["x"] + box["width"] <= width
+        assert box["y"] + box["height"] <= height
     page.get_by_role("button", name="fair").tap()
     expect_place(page, 2)
     context.close()

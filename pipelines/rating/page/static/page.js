@@ -3,12 +3,18 @@
 const $ = (id) => document.getElementById(id);
 const SCREENS = ["who", "rate", "end", "closed"];
 const WORDS = ["", "bad", "poor", "fair", "good", "excellent"];
+const PATIENCE = 15_000; // milliseconds that an answer may take, after which it is asked for again
+const LONGEST_DELAY = 8_000; // before it is asked for again
+const FEWEST_PIXELS = 1_000_000; // of a copy
+// A copy has the pixels of the whole screen: at least those that any part of it can show, however it is turned.
+const SCREEN_PIXELS = Math.max(FEWEST_PIXELS, Math.ceil(screen.width * screen.height * devicePixelRatio ** 2));
 
 let rater = sessionStorage.getItem("rater") ?? "";
 let state = null;
 let busy = false; // an answer is being waited for
-let seen = false; // the photo is on the screen
-let next = null; // holds the next photo, so that it is there at once
+let photo = null; // what is shown: its place, the picture, the full size, whether the picture is a copy with less pixels
+let seen = false; // it is on the screen
+let next = null; // the next one, so that it is there at once: its place, and the promise of the photo
 
 function show(screen) {
   for (const id of SCREENS) $(id).hidden = id !== screen;
@@ -19,23 +25,49 @@ function trouble(text) {
   $("trouble").hidden = !text;
 }
 
-function photoUrl(place) {
-  return `photos/${place.photo}`;
+/** Says what became of the last rating, so that one sees that something was said. */
+function tell(text, saved = true) {
+  $("status").textContent = text;
+  $("status").className = "";
+  void $("status").offsetWidth; // begins the animation anew
+  $("status").className = saved ? "saved" : "";
 }
 
-/** Asks the server; gives null, and says so, where it cannot be reached or refuses. */
+function inWords(rating) {
+  return rating === null ? "skipped" : `${rating}, ${WORDS[rating]}`;
+}
+
+function wait(attempt) {
+  return new Promise((resolve) => setTimeout(resolve, Math.min(1000 * 2 ** attempt, LONGEST_DELAY)));
+}
+
+/** Fetches until there is an answer that asking again would not change; says so while there is none. */
+async function persist(path, options, unanswered) {
+  for (let attempt = 0; ; attempt++) {
+    let reason = "no answer from the command. If it has ended, run it again and open the address it prints";
+    try {
+      const response = await fetch(path, options && { ...options, signal: AbortSignal.timeout(PATIENCE) });
+      if (response.status < 500) {
+        if (attempt) trouble("");
+        return response;
+      }
+      reason = await response.text();
+    } catch {
+      // it cannot be reached
+    }
+    trouble(`${unanswered}: ${reason}. Trying again …`);
+    await wait(attempt);
+  }
+}
+
+/** Asks the server; gives null, and says so, where it refuses. */
 async function ask(path, body) {
   const post = body && { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) };
   busy = true;
   try {
-    const response = await fetch(path, post);
-    if (!response.ok) throw new Error(await response.text());
-    trouble("");
-    return await response.json();
-  } catch (error) {
-    const lost = error instanceof TypeError;
-    trouble(lost ? "Not saved: the command has ended. Run it again, and open the address it prints." : error.message);
-    return null;
+    const response = await persist(path, post ?? {}, body ? "Not saved" : "Not loaded");
+    trouble(response.ok ? "" : `${body ? "Not saved" : "Not loaded"}: ${await response.text()}`);
+    return response.ok ? await response.json() : null;
   } finally {
     busy = false;
   }
@@ -49,6 +81,7 @@ async function load() {
     return;
   }
   update(await ask(`api/state?rater=${encodeURIComponent(rater)}`));
+  if (state?.last) tell(`Last: ${inWords(state.last.rating)}; saved.`, false);
 }
 
 function update(answer) {
@@ -59,6 +92,7 @@ function update(answer) {
   state = answer;
   const [now, then] = state.upcoming;
   if (!now) {
+    next = null;
     show("end");
     $("consistency").textContent = `${rater}: ${state.consistency}.`;
     $("undo-last").disabled = state.last === null;
@@ -71,23 +105,105 @@ function update(answer) {
   $("count").textContent = `${state.done + 1} / ${state.total}`;
   $("switch").textContent = rater;
   $("undo").disabled = state.last === null;
-  showPhoto(now);
-  next = then ? new Image() : null;
-  if (next) next.src = photoUrl(then);
+  showPhoto(now).then((shown) => {
+    if (!shown || !then) return;
+    next = { slot: then.slot, photo: fetchPhoto(then) };
+    next.photo.catch(() => {}); // it is told when its turn comes
+  });
 }
 
-function showPhoto(place) {
+/** Fetches a photo and decodes it. Rejects with the reason where it cannot be shown. */
+async function fetchPhoto(place, whole = false) {
+  const path = `photos/${place.photo}${whole ? "" : `?pixels=${SCREEN_PIXELS}`}`;
+  const response = await persist(path, null, "The photo does not come");
+  if (!response.ok) throw await response.text();
+  const image = new Image();
+  image.src = URL.createObjectURL(await response.blob());
+  await image.decode().catch(() => Promise.reject("its picture is damaged"));
+  URL.revokeObjectURL(image.src); // the image keeps what it holds
+  const full = response.headers.get("X-Full-Size");
+  const [width, height] = full ? full.split("x").map(Number) : [image.naturalWidth, image.naturalHeight];
+  return { slot: place.slot, place, image, width, height, copy: full !== null };
+}
+
+async function showPhoto(place) {
+  photo = null;
   seen = false;
   allow();
   zoom(false);
   $("no-photo").hidden = true;
   $("frame").hidden = false;
-  const photo = $("photo");
-  photo.className = "loading";
-  photo.alt = `Photo ${state.done + 1} of ${state.total}`;
-  photo.dataset.slot = place.slot;
-  photo.removeAttribute("src"); // the same photo again is loaded again
-  photo.src = photoUrl(place);
+  $("size").textContent = "";
+  $("photo").className = "loading";
+  const wanted = next?.slot === place.slot ? next.photo : fetchPhoto(place);
+  const current = () => state?.upcoming[0]?.slot === place.slot && !$("rate").hidden;
+  try {
+    const fetched = await wanted;
+    if (!current()) return false;
+    put(fetched);
+    seen = true;
+    allow();
+  } catch (reason) {
+    if (!current()) return false;
+    $("frame").hidden = true;
+    $("no-photo").hidden = false;
+    $("no-photo").textContent = `This photo cannot be shown (${reason}). Skip it, or reload the page to try again.`;
+  }
+  return true;
+}
+
+/** Puts a photo into the frame. */
+function put(fetched) {
+  photo = fetched;
+  photo.image.id = "photo";
+  photo.image.alt = `Photo ${state.done + 1} of ${state.total}`;
+  $("frame").replaceChildren(photo.image);
+  fit();
+}
+
+/** Fetches all pixels of the photo, where a copy with less of them is shown, and puts them into its place. */
+async function sharpen() {
+  const shown = photo;
+  if (!shown?.copy || shown.loading) return;
+  shown.loading = true;
+  describe();
+  try {
+    const whole = await fetchPhoto(shown.place, true);
+    // One that is too large for a browser comes with less pixels than the photo has.
+    if (photo === shown) put({ ...whole, width: shown.width, height: shown.height, copy: false });
+  } catch {
+    shown.loading = false; // the copy stays
+    if (photo === shown) describe();
+  }
+}
+
+/** Gives how wide the photo is where all of it is seen: never more than one of its pixels in one of the page's. */
+function fittingWidth() {
+  const frame = $("frame");
+  return Math.min(photo.width, frame.clientWidth, (frame.clientHeight * photo.width) / photo.height);
+}
+
+/** Gives how wide it is when zoomed: every pixel of it seen, or twice as large, though not larger than it is. */
+function zoomedWidth() {
+  return Math.max(photo.width / devicePixelRatio, Math.min(2 * fittingWidth(), photo.width));
+}
+
+function fit() {
+  if (!photo) return;
+  const width = $("frame").classList.contains("zoomed") ? zoomedWidth() : fittingWidth();
+  $("photo").style.width = `${width}px`;
+  $("photo").style.height = `${(width * photo.height) / photo.width}px`;
+  $("zoom").disabled = zoomedWidth() < 1.05 * fittingWidth();
+  $("frame").classList.toggle("whole", $("zoom").disabled);
+  describe();
+}
+
+/** Says how much of the photo's detail is on the screen. */
+function describe() {
+  const part = Math.min(1, ($("photo").offsetWidth * devicePixelRatio) / photo.width);
+  const size = `${photo.width} × ${photo.height}`;
+  if (photo.loading && part > 0.99) $("size").textContent = "loading all pixels …";
+  else $("size").textContent = part > 0.99 ? size : `${size}, at ${Math.max(1, Math.round(100 * part))} %`;
 }
 
 /** Only what has been seen can be rated. */
@@ -95,50 +211,42 @@ function allow() {
   for (const button of $("ratings").children) button.setAttribute("aria-disabled", !seen); // keeps the focus
 }
 
-async function explain() {
-  const slot = $("photo").dataset.slot;
-  const response = await fetch($("photo").src).catch(() => null);
-  const reason = response ? await response.text() : "the command has ended";
-  if (slot !== $("photo").dataset.slot) return;
-  $("frame").hidden = true;
-  $("no-photo").hidden = false;
-  $("no-photo").textContent = `This photo cannot be shown (${reason}). Skip it, or reload the page to try again.`;
-}
-
 async function decide(rating) {
   if (busy || $("rate").hidden || (rating !== null && !seen)) return;
   const shown = seen;
   seen = false;
   allow();
+  tell("Saving …", false);
   const answer = await ask("api/rate", { rater, slot: state.upcoming[0].slot, rating });
-  if (answer) $("status").textContent = rating === null ? "Skipped." : `Saved: ${rating}, ${WORDS[rating]}.`;
-  else seen = shown;
+  tell(answer ? (rating === null ? "Skipped." : `Saved: ${inWords(rating)}.`) : "Not saved.", Boolean(answer));
+  if (!answer) seen = shown;
   allow();
   update(answer);
 }
 
 async function undo() {
   if (busy || state === null || state.last === null) return;
-  const answer = await ask("api/undo", { rater, slot: state.last });
-  if (answer) $("status").textContent = "Taken back.";
+  const { slot, rating } = state.last;
+  const answer = await ask("api/undo", { rater, slot });
+  if (answer) tell(`Taken back: ${inWords(rating)}.`);
   update(answer);
 }
 
-/** Shows every pixel of a photo that was scaled down to fit, or twice the size of one that was not. */
+/** Shows every pixel of a photo that was scaled down to fit. */
 function zoom(on, event) {
   const frame = $("frame");
-  const photo = $("photo");
-  if (on && !seen) return;
-  const box = photo.getBoundingClientRect();
+  if (on && (!seen || $("zoom").disabled)) return;
+  const box = $("photo").getBoundingClientRect();
   const pointed = event?.currentTarget === frame && event.detail > 0; // not by a key
   const x = pointed ? (event.clientX - box.left) / box.width : 0.5;
   const y = pointed ? (event.clientY - box.top) / box.height : 0.5;
   frame.classList.toggle("zoomed", on);
   frame.setAttribute("aria-pressed", on);
-  photo.style.width = on ? `${Math.max(photo.naturalWidth / devicePixelRatio, 2 * box.width)}px` : "";
+  fit();
   if (on) {
-    frame.scrollLeft = x * photo.offsetWidth - frame.clientWidth / 2;
-    frame.scrollTop = y * photo.offsetHeight - frame.clientHeight / 2;
+    frame.scrollLeft = x * $("photo").offsetWidth - frame.clientWidth / 2;
+    frame.scrollTop = y * $("photo").offsetHeight - frame.clientHeight / 2;
+    sharpen();
   }
 }
 
@@ -149,18 +257,14 @@ function toggleZoom(event) {
 function leave() {
   rater = "";
   state = null;
+  next = null;
   sessionStorage.removeItem("rater");
   $("name").value = "";
   $("names").replaceChildren();
+  tell("", false);
   load();
 }
 
-$("photo").addEventListener("load", () => {
-  seen = true;
-  $("photo").className = "";
-  allow();
-});
-$("photo").addEventListener("error", explain);
 $("name-form").addEventListener("submit", (event) => {
   event.preventDefault();
   rater = $("name").value.trim();
@@ -169,11 +273,14 @@ $("name-form").addEventListener("submit", (event) => {
   load();
 });
 for (const button of $("ratings").children) {
-  button.addEventListener("click", () => decide(Number(button.dataset.rating)));
+  button.addEventListener("click", (event) => {
+    // The second click of a double one would rate the next photo, which is there at once.
+    if (event.detail < 2) decide(Number(button.dataset.rating));
+  });
 }
 $("frame").addEventListener("click", toggleZoom);
 $("zoom").addEventListener("click", toggleZoom);
-$("skip").addEventListener("click", () => decide(null));
+$("skip").addEventListener("click", (event) => event.detail < 2 && decide(null));
 $("undo").addEventListener("click", undo);
 $("undo-last").addEventListener("click", undo);
 $("switch").addEventListener("click", leave);
@@ -183,6 +290,9 @@ $("finish").addEventListener("click", async () => {
   show("closed");
   $("closed").querySelector("h1").focus();
 });
+new ResizeObserver(() => seen && fit()).observe($("frame"));
+// Two fingers enlarge the whole page, and with it the photo.
+visualViewport?.addEventListener("resize", () => seen && visualViewport.scale > 1.1 && sharpen());
 document.addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey || event.repeat || $("rate").hidden && $("end").hidden) return;
   const key = event.key.toLowerCase();
