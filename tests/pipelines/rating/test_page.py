@@ -280,7 +280,8 @@ def test_photos_of_every_shape_fit_a_phone(browser: Browser, served: Served):
             page.wait_for_function("document.querySelector('#photo').naturalWidth == 8688")
             assert page.locator("#photo").bounding_box() == zoomed
             assert got[str(i)] == sent
-        page.get_by_role("button", name="good").tap()
+        # Not twice the same one: a machine is so quick that it would be a double tap.
+        page.get_by_role("button", name=("good", "fair")[i % 2]).tap()
         expect_place(page, i + 2)
     context.close()
 
