@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from grepr_core.errors import Unavailable, UserError, without_secrets
 from jobs.exit_codes import DONE, FAILED, INTERRUPTED, TOO_MANY_FAILED, WRONG_USAGE
+from jobs.heartbeat import heartbeat
 from jobs.parser import CommandLine
 from jobs.streams import open_stream, outlive_readers
 from pipelines.options import (
@@ -285,7 +286,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     program = next(program for kind, program in COMMANDS.values() if isinstance(options, kind))
     signal.signal(signal.SIGTERM, _interrupt)
     try:
-        code = program(options)
+        with heartbeat():
+            code = program(options)
     except UserError as error:
         code = _complain(str(error), FAILED if isinstance(error, Unavailable) else WRONG_USAGE)
     except KeyboardInterrupt:

@@ -3,10 +3,18 @@
 import io
 import os
 import sys
+import time
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
+
+_last_written = time.monotonic()
+
+
+def last_written() -> float:
+    """Gives when something was written last, by the clock of ``time.monotonic``."""
+    return _last_written
 
 
 def outlive_readers() -> None:
@@ -28,6 +36,8 @@ def open_stream(number: int, *, line_buffering: bool) -> io.TextIOWrapper:
 
 class _Descriptor(io.FileIO):
     def write(self, data: "ReadableBuffer", /) -> int:
+        global _last_written  # noqa: PLW0603 - of both streams
+        _last_written = time.monotonic()
         try:
             return super().write(data)
         except BrokenPipeError:

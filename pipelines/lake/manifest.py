@@ -25,6 +25,8 @@ from grepr_core.web.access import for_reading
 from pipelines.lake.sources import Entry, Listing
 from pipelines.options import ManifestOptions
 from pipelines.stores.row_groups import fill_columns, read_file_metadata, read_row_group
+from pipelines.telling.activity import activity
+from pipelines.telling.words import counted
 
 log = logging.getLogger(__name__)
 
@@ -287,7 +289,8 @@ def _find_or_list(options: ManifestOptions) -> tuple[Manifest, bool]:
         return found, False
     listing = Listing(source, **names, storage_options=for_reading(options.storage_options, source))
     folder = Folder(options.manifest, options.storage_options)
-    return write_manifest(listing, folder, source=source, largest_shard=options.shard_size, names=names), True
+    with activity(f"listing {options.source}", lambda: f"{counted(listing.found, 'image')} found"):
+        return write_manifest(listing, folder, source=source, largest_shard=options.shard_size, names=names), True
 
 
 def given_manifest(source: str, storage_options: Mapping[str, Any]) -> Manifest | None:
@@ -341,4 +344,8 @@ def find_or_make_manifest(
         shard_size=shard_size,
         storage_options=storage_options,
     )
-    return _find_or_list(options)[0]
+    manifest, listed = _find_or_list(options)
+    if listed:
+        shards = counted(manifest.shards, "shard")
+        log.info("%s: %s in %s", source, counted(manifest.images, "image"), shards)
+    return manifest

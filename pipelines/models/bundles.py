@@ -35,8 +35,8 @@ from pipelines.models.clip import load_clip
 from pipelines.models.photographs import decoded
 from pipelines.models.quality_axis import LowLevelScorer, make_axis
 from pipelines.options import ModelBuildOptions, ModelImportOptions
-from pipelines.running.progress import Progress
 from pipelines.running.run_files import HIGH_CONFIG_FILE, HIGH_WEIGHTS_FILE, LOW_WEIGHTS_FILE, RUN_FILE
+from pipelines.telling.progress import Progress
 
 log = logging.getLogger(__name__)
 

@@ -21,6 +21,8 @@ from grepr_core.regression.metrics import (
 from grepr_core.zero_shot.scores import combined_score
 from pipelines.models.rated_features import RatedFeatures, rated_features, read_ratings, train_rows
 from pipelines.options import EvaluateOptions
+from pipelines.telling.activity import activity
+from pipelines.telling.words import counted
 
 #: Numbers of labels that are tried where none are asked for.
 USUAL_LABELS = (50, 100, 200)
@@ -124,24 +126,25 @@ def run(options: EvaluateOptions) -> Evaluation:
     rated = rated_features(ratings, options.images, bundle, options)
     available = training_images(rated.mos, rated.train)
     regressors = published or {"grepr": lambda *training: rated.regress(*training).predict}
-    try:
-        few_labels = [
-            FewLabels(regressor=name, **vars(result))
-            for name, fit in regressors.items()
-            for result in few_label_protocol(
-                rated.features,
-                rated.mos,
-                train=rated.train,
-                # The paper knows of no weights.
-                weights=None if published else rated.weights(),
-                label_counts=asked or [count for count in USUAL_LABELS if count <= available],
-                splits=options.splits,
-                seed=options.seed,
-                fit=fit,
-            )
-        ]
-    except ValueError as error:
-        raise UserError(f"{options.ratings}: {error}; see --labels and --splits") from error
+    with activity(f"fitting on few of {counted(len(rated.mos), 'rating')}, {options.splits} times each"):
+        try:
+            few_labels = [
+                FewLabels(regressor=name, **vars(result))
+                for name, fit in regressors.items()
+                for result in few_label_protocol(
+                    rated.features,
+                    rated.mos,
+                    train=rated.train,
+                    # The paper knows of no weights.
+                    weights=None if published else rated.weights(),
+                    label_counts=asked or [count for count in USUAL_LABELS if count <= available],
+                    splits=options.splits,
+                    seed=options.seed,
+                    fit=fit,
+                )
+            ]
+        except ValueError as error:
+            raise UserError(f"{options.ratings}: {error}; see --labels and --splits") from error
     test = np.ones(len(rated.mos), bool) if rated.train is None else ~rated.train
     own = {
         "the bundle's regressor": rated.score,

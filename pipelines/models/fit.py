@@ -17,6 +17,8 @@ from grepr_core.regression.learning_curve import Outlook, extrapolate
 from grepr_core.regression.metrics import LabelBudgetResult, Spread, few_label_protocol
 from pipelines.models.rated_features import TRAIN, RatedFeatures, rated_features, read_ratings
 from pipelines.options import FitOptions
+from pipelines.telling.activity import activity
+from pipelines.telling.words import counted
 
 log = logging.getLogger(__name__)
 
@@ -73,18 +75,20 @@ def run(options: FitOptions) -> FitResult:
     rated = rated_features(_training_rows(ratings, options.ratings), options.images, base, options)
     if not options.from_scratch and rated.score is not None and np.ptp(rated.score) > 0:
         rated = replace(rated, start=base.regressor)
-    weights = rated.weights()
-    try:
-        regressor = rated.regress(rated.features, rated.mos, weights)
-    except ValueError as error:
-        raise UserError(f"{options.ratings}: {error}; rate more images") from error
+    with activity(f"fitting on {counted(len(rated.mos), 'rating')}"):
+        weights = rated.weights()
+        try:
+            regressor = rated.regress(rated.features, rated.mos, weights)
+        except ValueError as error:
+            raise UserError(f"{options.ratings}: {error}; rate more images") from error
     if options.max_pixels is not None:
         base = replace(base, view=base.view.at(options.max_pixels))
     elif regressor.interval is not None and base.regressor is not None and base.regressor.interval is not None:
         # How much less enlarged photos tell is a matter of what the encoders see, and was measured with more ratings.
         interval = replace(regressor.interval, widening=base.regressor.interval.widening)
         regressor = replace(regressor, interval=interval)
-    curve, as_it_is = _cross_validate(rated, weights)
+    with activity("cross-validating"):
+        curve, as_it_is = _cross_validate(rated, weights)
     _warn_of_reversed_ratings(base, as_it_is)
     card = {
         **base.card,

@@ -11,7 +11,7 @@ from grepr_core.decoding.images import Failure, Limits, decode
 from grepr_core.decoding.view import View
 from pipelines.lake.fetch import Fetcher
 from pipelines.lake.sources import Entry
-from pipelines.running.progress import Progress
+from pipelines.telling.progress import Progress
 
 log = logging.getLogger(__name__)
 

@@ -33,12 +33,13 @@ from pipelines.pretraining.scene_store import (
     write_index,
     write_scenes,
 )
-from pipelines.running.progress import Progress
 from pipelines.running.session import ray_session
 from pipelines.running.shard_files import finished_shards
 from pipelines.running.shard_pool import ShardRun
 from pipelines.running.shard_worker import ShardWorker
 from pipelines.running.workers import Node, cluster_nodes, cluster_workers, cores_beside_a_gpu, plan_workers
+from pipelines.telling.progress import Progress
+from pipelines.telling.words import counted
 
 log = logging.getLogger(__name__)
 
@@ -189,10 +190,7 @@ def _work_through(
     if not todo:
         return summaries
     before = sum(summary.scenes + len(summary.failures) for summary in done)
-    with (
-        ray_session(job.options.address),
-        closing(Progress(job.manifest.images, before, what="preparing")) as shown,
-    ):
+    with ray_session(job.options.address):
         options = job.options
         # A cluster that adds nodes adds those with CPUs for this.
         per_gpu = 0 if options.autoscaling else maker.per_gpu(cluster_nodes(), job.device, options.workers)
@@ -200,10 +198,12 @@ def _work_through(
             "cuda" if per_gpu else "cpu", options.workers, per_gpu=per_gpu or 1, autoscaling=options.autoscaling
         )
         job = replace(job, device="cuda" if workers.gpus else "cpu")
-        for row in ShardRun(maker, job, np.array(todo), workers):
-            summaries.append(ScenesSummary(**row))
-            failed = len(summaries[-1].failures)
-            shown.update(summaries[-1].scenes + failed, failed)
+        log.info("preparing %s with %s", counted(job.manifest.images - before, "photograph"), workers)
+        with closing(Progress(job.manifest.images, before, what="preparing")) as shown:
+            for row in ShardRun(maker, job, np.array(todo), workers):
+                summaries.append(ScenesSummary(**row))
+                failed = len(summaries[-1].failures)
+                shown.update(summaries[-1].scenes + failed, failed)
     return summaries
 
 

@@ -49,6 +49,8 @@ from pipelines.running.run_files import RUN_FILE
 from pipelines.running.session import cluster_address, ray_session
 from pipelines.running.settings import check_settings, option_defaults
 from pipelines.running.workers import Workers, cluster_workers
+from pipelines.telling.activity import activity
+from pipelines.telling.words import counted
 
 log = logging.getLogger(__name__)
 
@@ -202,10 +204,13 @@ def train(stage: Stage, options: TrainingOptions) -> TrainingRecord:
         precision = settle_precision(output, settings, workers or resolve_device(options.device).type)
         job = _Job(stage, replace(options, precision=precision), output, workers)
         name = f"{stage.name}-{hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]}"
-        if workers is None:
-            _trainer(job, name).fit()
-        else:
-            _fit_on_ray(job, workers, name)
+        where = "in this process" if workers is None else f"with {workers}"
+        epochs = counted(options.epochs, "epoch")
+        with activity(f"training on {counted(stage.examples, 'example')} for {epochs} {where}"):
+            if workers is None:
+                _trainer(job, name).fit()
+            else:
+                _fit_on_ray(job, workers, name)
     record = TrainingRecord(
         format_version=FORMAT_VERSION,
         settings=settings,

@@ -23,6 +23,8 @@ from pipelines.rating.journal import Consistency, Photo, RatingJournal
 from pipelines.rating.label_pool import Pool, find_pool
 from pipelines.rating.page import serve
 from pipelines.running.settings import changes
+from pipelines.telling.activity import activity, under_way
+from pipelines.telling.words import counted
 
 log = logging.getLogger(__name__)
 
@@ -71,7 +73,8 @@ def run(options: LabelOptions, *, announce: Callable[[str], None]) -> LabelResul
         storage_options = for_reading(options.storage_options, journal.settings["images"])
         reader = ImageReader(limits=_limits(options), timeout=options.timeout, storage_options=storage_options)
         try:
-            serve(journal, reader, limits=_limits(options), port=options.port, announce=announce)
+            with under_way(lambda: ""):  # which waits for a person
+                serve(journal, reader, limits=_limits(options), port=options.port, announce=announce)
         except KeyboardInterrupt:
             log.info("the page is closed; every rating is kept")
         return LabelResult(
@@ -120,7 +123,8 @@ def plan(journal: RatingJournal, options: LabelOptions) -> None:
     if count < missing:
         log.warning("there are only %d photos to rate", len(journal.photos) + count)
     blocks, variances = bundle.feature_blocks, bundle.block_variances
-    chosen = choose(pool.features, count, blocks=blocks, variances=variances, quality=pool.quality, rated=rated)
+    with activity(f"choosing {count} of {counted(len(pool.entries), 'photo')}", announced=False):
+        chosen = choose(pool.features, count, blocks=blocks, variances=variances, quality=pool.quality, rated=rated)
     photos = [Photo(_name(pool.source, pool.entries[row]), pool.entries[row]) for row in chosen]
     journal.add_photos(
         {**settings, "count": options.count, "images": pool.source}, photos, repeats=round(options.repeats * count)

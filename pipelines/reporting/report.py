@@ -26,6 +26,7 @@ from pipelines.scoring.current import current_folder, one_state, output_state
 from pipelines.scoring.old_scores import OF_THE_IMAGES
 from pipelines.scoring.run_record import DEFAULTS, RunRecord, read_record
 from pipelines.stores.object_store import STORE_ERRORS
+from pipelines.telling.activity import activity
 
 #: Photographs shown: the worst, the best, of each tenth, and of those that rose and fell most.
 EXTREMES, PER_TENTH, MOVES = 6, 4, 4
@@ -105,7 +106,8 @@ def run(options: ReportOptions) -> ReportResult:
     with open_database() as connection:
         this = _load(connection, "now", options.scores, options.storage_options)
         old = _load(connection, "before", options.compare, options.storage_options) if options.compare else None
-        statistics = compute(connection, "now", extremes=EXTREMES, per_tenth=PER_TENTH)
+        with activity("counting", announced=False):
+            statistics = compute(connection, "now", extremes=EXTREMES, per_tenth=PER_TENTH)
         comparison = None
         if old is not None:
             comparison = compare(connection, "now", "before", photos=MOVES)
@@ -113,7 +115,8 @@ def run(options: ReportOptions) -> ReportResult:
     if options.thumbnails:
         shown = _shown(statistics, comparison)
         storage_options = for_reading(options.storage_options, this.settings.get("source"))
-        thumbnails = make_thumbnails(shown, this.find_manifest(), storage_options)
+        with activity("reading the photos that are shown"):
+            thumbnails = make_thumbnails(shown, this.find_manifest(), storage_options)
     report = _report(options, this, statistics, thumbnails)
     if old is not None and comparison is not None:
         report = _with_comparison(report, this, old, comparison)
@@ -127,7 +130,7 @@ def run(options: ReportOptions) -> ReportResult:
 def _load(connection: duckdb.DuckDBPyConnection, table: str, url: str, storage_options: Mapping[str, Any]) -> _Run:
     """Reads the record of a run, and its scores into a table."""
     output = Folder(url, storage_options)
-    with one_state(output, output_state(output)):
+    with activity(f"reading the scores of {url}"), one_state(output, output_state(output)):
         run = _Run.read(output)
         load_scores(connection, table, output)
     return run

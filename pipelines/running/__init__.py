@@ -2,7 +2,7 @@
 
 In come a command's options, output folder and, where it has some, shards to be worked through. Out go a Ray session
 with as many processes as the cluster carries, whatever becomes of some of them; a lock and settings on the output,
-files of shards that are whole or absent, and progress.
+and files of shards that are whole or absent.
 """
 
 __all__ = [
@@ -10,7 +10,6 @@ __all__ = [
     "cores",
     "placement",
     "precision",
-    "progress",
     "run_files",
     "run_lock",
     "session",

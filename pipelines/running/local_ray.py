@@ -14,6 +14,7 @@ from ray._private import node
 
 from grepr_core.errors import Unavailable, UserError
 from pipelines.running.cores import available_cores
+from pipelines.telling.activity import activity
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +41,7 @@ def start_ray() -> None:
     for attempt in range(1, ATTEMPTS + 1):
         before = psutil.Process().children()
         try:
-            with _without_watchers():
+            with activity("starting Ray on this machine"), _without_watchers():
                 ray.init(
                     address="local",  # not a cluster that happens to run on this machine
                     num_cpus=available_cores(),

@@ -11,6 +11,7 @@ import ray
 
 from pipelines.running import cluster, local_ray
 from pipelines.running.interrupts import undisturbed
+from pipelines.telling.activity import activity
 
 
 def cluster_address(address: str | None = None) -> str | None:
@@ -61,7 +62,8 @@ def ray_session(address: str | None = None) -> Iterator[None]:
         if (there := cluster_address(address)) is None:
             local_ray.start_ray()
         else:
-            cluster.connect(there, _named(there, address))
+            with activity(f"connecting to the Ray cluster, {_named(there, address)}"):
+                cluster.connect(there, _named(there, address))
     finally:
         if threading.current_thread() is threading.main_thread():
             # Ray puts a handler of its own in place, which ends the process with 15 as exit code.

@@ -9,6 +9,7 @@ from typing import Any, Self
 import ray
 
 from grepr_core.errors import UserError
+from pipelines.telling.words import counted
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +56,7 @@ class Node:
 
     def __str__(self) -> str:
         gpus = f", {self.gpus:.3g} GPU{'' if self.gpus == 1 else 's'}" if self.gpus else ""
-        return f"{_number(self.cpus, 'CPU core')}{gpus}, {self.memory / 2**30:.1f} GiB"
+        return f"{counted(self.cpus, 'CPU core')}{gpus}, {self.memory / 2**30:.1f} GiB"
 
 
 @dataclass(frozen=True)
@@ -92,6 +93,10 @@ class Workers:
         """What each asks Ray for, as placement groups and Ray Train take it."""
         asked = {"CPU": float(self.cpus), "GPU": float(self.gpus), "memory": float(self.memory)}
         return {name: amount for name, amount in asked.items() if amount}
+
+    def __str__(self) -> str:
+        each = f"each on {_share(self.per_gpu)}" if self.per_gpu else f"each on {counted(self.cpus, 'CPU core')}"
+        return f"{counted(self.count, 'process', 'processes')}, {each}"
 
     def places(self, nodes: Iterable[Node]) -> int:
         """Counts how many of them nodes hold, no more than there may be."""
@@ -160,7 +165,7 @@ def plan_workers(
         if requested > limit:
             what = "CPU cores" if not on_gpus else "GPUs" if per_gpu == 1 else "shares of GPUs"
             raise UserError(
-                f"{option} {requested} needs as many {what}, but Ray has {_number(limit, 'place')} for such a process "
+                f"{option} {requested} needs as many {what}, but Ray has {counted(limit, 'place')} for such a process "
                 f"(the largest node: {_largest(usable)}); ask for fewer{_growing(option)}"
             )
         memory = next(size for size in _sizes(usable, memory) if _places(usable, 1, shared, size) >= requested)
@@ -237,5 +242,5 @@ def _growing(option: str) -> str:
     return f", or, where the cluster adds nodes by itself, for {option} N --autoscaling"
 
 
-def _number(count: int, what: str) -> str:
-    return f"{count} {what}{'' if count == 1 else 's'}"
+def _share(per_gpu: int) -> str:
+    return "a GPU" if per_gpu == 1 else f"a {per_gpu}th of a GPU" if per_gpu > 3 else f"1/{per_gpu} of a GPU"

@@ -29,7 +29,6 @@ from grepr_core.web.access import for_reading
 from pipelines.lake.manifest import MANIFEST_FILE, MANIFEST_FOLDER, Manifest, find_or_make_manifest, given_manifest
 from pipelines.options import FeaturesDtype, LakeOptions, ScoreOptions, ScoringOptions
 from pipelines.running.precision import recorded_precision, settle_precision
-from pipelines.running.progress import Progress
 from pipelines.running.run_files import RUN_FILE
 from pipelines.running.run_lock import RunLock, run_lock
 from pipelines.running.session import check_cluster, ray_session
@@ -54,6 +53,9 @@ from pipelines.scoring.score_table import (
     read_summary,
 )
 from pipelines.scoring.shard_scorer import JOURNAL_FOLDER, ScoringJob, ShardScorer
+from pipelines.telling.activity import activity
+from pipelines.telling.progress import Progress
+from pipelines.telling.words import counted
 
 log = logging.getLogger(__name__)
 
@@ -231,26 +233,29 @@ def score_manifest(
     check_settings(output, settings, defaults=DEFAULTS | {"manifest": manifest.digest}, holds="scores")
     earlier = output.read_json(RUN_FILE) if output.exists(RUN_FILE) else {}
     output.delete(RUN_FILE)
-    before, todo = _unfinished(manifest, output.child(SCORES_FOLDER), retry)
+    with activity(f"looking for what {output.url} holds already", announced=False):
+        before, todo = _unfinished(manifest, output.child(SCORES_FOLDER), retry)
     if before.images:
-        log.info("%s: %d of %d images are done already", output.url, before.images, manifest.images)
+        left = manifest.images - before.images
+        log.info("%s: %d of %s done, %d left", output.url, before.images, counted(manifest.images, "image"), left)
     here, processes, began = ShardSummary(), None, time.monotonic()
     if len(todo):
         with (
             ray_session(options.address),
-            closing(Progress(manifest.images, before.images)) as shown,
             one_state(since, output_state(since)) if since is not None else nullcontext(),
         ):
             workers = workers_for(options)
+            log.info("scoring %s with %s", counted(manifest.images - before.images, "image"), workers)
             precision = settle_precision(output, settings, workers)
-            old = ray.put(OldScores.read(since, settings)) if since is not None else None
+            old = ray.put(_old_scores(since, settings)) if since is not None else None
             job = _job(manifest, output, model, options, precision, workers, features, retry, old)
             run = ShardRun(ShardScorer, job, todo, workers)
-            for row in run:
-                check()
-                summary = ShardSummary(**row)
-                here += summary
-                shown.update(summary.images, summary.images - summary.counts.get(Status.SCORED, 0))
+            with closing(Progress(manifest.images, before.images)) as shown:
+                for row in run:
+                    check()
+                    summary = ShardSummary(**row)
+                    here += summary
+                    shown.update(summary.images, summary.images - summary.counts.get(Status.SCORED, 0))
             processes = {**asdict(workers), "gpus": workers.gpus, "ran": run.processes}
     record = _record(before + here, here, settings, options, processes, time.monotonic() - began)
     if record.images != manifest.images:
@@ -263,6 +268,11 @@ def score_manifest(
         notes.delete(name)
     write_record(output, record, earlier)
     return record
+
+
+def _old_scores(since: Folder, settings: dict[str, Any]) -> OldScores:
+    with activity(f"reading which images {since.url} has scores of"):
+        return OldScores.read(since, settings)
 
 
 def workers_for(options: ScoringOptions) -> Workers:

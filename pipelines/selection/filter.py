@@ -23,7 +23,6 @@ from grepr_core.errors import UserError
 from grepr_core.storage import Folder, absolute, from_record
 from grepr_core.web.access import for_reading
 from pipelines.options import FilterOptions
-from pipelines.running.progress import Progress
 from pipelines.running.run_files import FILTER_FILE, LOCK_FILE
 from pipelines.running.run_lock import RunLock, run_lock
 from pipelines.running.settings import changes, option_defaults
@@ -38,6 +37,9 @@ from pipelines.selection.rows import FAILED_FILE, read_rows, write_failures, wri
 from pipelines.selection.scores import ScoresFolder, archive_offsets, open_scores
 from pipelines.selection.tars import TARS_FOLDER, TarWriter
 from pipelines.selection.uris import URIS_FILE, write_uris
+from pipelines.telling.activity import activity
+from pipelines.telling.progress import Progress
+from pipelines.telling.words import counted
 
 log = logging.getLogger(__name__)
 
@@ -225,9 +227,10 @@ def _decide(options: FilterOptions, source: ScoresFolder, output: Folder) -> Dec
         closing(Criteria(options, temporary)) as criteria,
     ):
         if options.metadata is not None:
-            keys, rows = read_metadata(
-                options.metadata, options.storage_options, criteria.mentions, column=options.column
-            )
+            with activity(f"reading {options.metadata}"):
+                keys, rows = read_metadata(
+                    options.metadata, options.storage_options, criteria.mentions, column=options.column
+                )
             criteria.add_metadata(keys, rows)
         contents = read_rows(source.folder, source.shards, criteria, output, total=source.images or 0)
         images = sum(contents.counts.values())
@@ -236,10 +239,12 @@ def _decide(options: FilterOptions, source: ScoresFolder, output: Folder) -> Dec
                 f"{options.scores}: has {images} rows of {source.images} images; some of its files are gone, so score "
                 "anew, or take what there is with --unfinished"
             )
-        chosen = criteria.choose()
+        with activity("choosing", announced=False):
+            chosen = criteria.choose()
         members = options.wants_images and criteria.holds_members()
         if members:
-            criteria.add_offsets(archive_offsets(source.manifest()))
+            with activity("looking up places in archives", announced=False):
+                criteria.add_offsets(archive_offsets(source.manifest()))
         shards, written = write_rows(
             source.folder,
             criteria.picked(),
@@ -291,12 +296,14 @@ def _write_images(
     if len(todo) and decision.chosen.selected:
         storage_options = for_reading(options.storage_options, source.image_source())
         job = ImagesJob(output, work, decision.root, decision.has_offsets, options.timeout, storage_options)
-        progress = Progress(decision.chosen.selected, before.images + before.failed, what="writing")
-        with ray_session(options.address), closing(progress):
+        done_before = before.images + before.failed
+        with ray_session(options.address):
             workers = cluster_workers("cpu", options.workers)
-            for row in ShardRun(WRITERS[options.format], job, todo, workers):  # type: ignore[type-abstract]
-                lock.check()
-                progress.update(row["images"] + row["failed"], row["failed"])
+            log.info("writing %s with %s", counted(decision.chosen.selected - done_before, "image"), workers)
+            with closing(Progress(decision.chosen.selected, done_before, what="writing")) as progress:
+                for row in ShardRun(WRITERS[options.format], job, todo, workers):  # type: ignore[type-abstract]
+                    lock.check()
+                    progress.update(row["images"] + row["failed"], row["failed"])
     footers = read_footers(lists, sorted(finished_shards(lists)))
     written = {shard: from_record(WrittenShard, footer) for shard, footer in footers}
     failed = [shard for shard, summary in written.items() if summary.failed]

@@ -34,7 +34,11 @@ _LOOKED_UP = 16_384
 
 
 class Listing:
-    """The images of a source, in a stable order; iterate once."""
+    """The images of a source, in a stable order; iterate once.
+
+    Attributes:
+        found: Images so far.
+    """
 
     def __init__(
         self,
@@ -64,6 +68,7 @@ class Listing:
         self._names = NameFilter(all_files=all_files, members=members)
         self._choice = ColumnChoice(column)
         self._storage_options = dict(storage_options or {})
+        self.found = 0
 
     @property
     def skipped(self) -> int:
@@ -93,7 +98,9 @@ class Listing:
             raise UserError(
                 f"{self._source}: --column is of tables with named columns ({', '.join(_WITH_COLUMNS)}); leave it out"
             )
-        yield from self._images()
+        for entry in self._images():
+            self.found += 1
+            yield entry
         for glob in self._names.unmatched():
             log.warning("%s: no name matches --members %r", self._source, glob)
 
