@@ -9,8 +9,6 @@ import scipy.fft
 from numpy.typing import NDArray
 from PIL import Image
 
-#: Bits of a hash, of which half are set unless the picture is plain.
-BITS = 64
 #: Side of what is left of the picture, and of the lowest frequencies of it that are compared with their median.
 _SIDE, _FREQUENCIES = 32, 8
 
@@ -24,8 +22,8 @@ def perceptual_hash(rgb: NDArray[np.uint8]) -> str:
         rgb: (H, W, 3) uint8, C-contiguous, as :class:`grepr_core.decoding.images.Photo` has it.
 
     Returns:
-        16 hexadecimal digits, as ``str(imagehash.phash(image))`` of the same pixels. Of a picture of one colour no bit
-        is set but perhaps the first.
+        16 hexadecimal digits, as ``str(imagehash.phash(image))`` of the same pixels. Half of the bits are set, but of a
+        picture of one colour none or the first.
     """
     height, width, _ = rgb.shape
     grey = Image.frombuffer("RGB", (width, height), rgb, "raw", "RGB", 0, 1).convert("L")

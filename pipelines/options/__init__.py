@@ -34,6 +34,8 @@ from pipelines.options.scoring import (
 from pipelines.options.shared import (
     HAND_OVER,
     LARGEST_SHARD,
+    MOST_BITS,
+    NEAR_BITS,
     ScoringOptions,
     SourceOptions,
     StoredOptions,
@@ -43,6 +45,8 @@ from pipelines.options.shared import (
 __all__ = [
     "HAND_OVER",
     "LARGEST_SHARD",
+    "MOST_BITS",
+    "NEAR_BITS",
     "DemoOptions",
     "EvaluateOptions",
     "FeaturesDtype",

@@ -65,6 +65,10 @@ def check_address(address: str | None, named: str | None = None) -> None:
 
 #: Images in a shard once there are many.
 LARGEST_SHARD = 1000
+#: Of the 64 bits of photos' hashes, how many may differ between near-copies by default (benchmarks/hash_bits.py).
+NEAR_BITS = 6
+#: And at most; beyond, most of the pairs are of different photos.
+MOST_BITS = 10
 
 
 @dataclass(frozen=True, kw_only=True)
