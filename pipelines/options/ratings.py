@@ -14,7 +14,8 @@ MOST_POOL = 10_000
 class LabelOptions(NamesOptions, ScoringOptions):
     """Rate the photos that teach a model most, on a page in the browser, for 'grepr fit'.
 
-    The page is served to this machine alone. The same command again goes on where it ended.
+    The page is served to this machine alone, unless --host says otherwise. The same command again goes on where it
+    ended.
 
     Example: grepr label scores/ --count 50 --output ratings.csv
     """
@@ -37,6 +38,10 @@ class LabelOptions(NamesOptions, ScoringOptions):
 
     seed: Annotated[int, ADVANCED] = 0
     """Seed of the sample."""
+
+    host: Annotated[str, Value("ADDRESS")] = "127.0.0.1"
+    """Address of this machine to serve the page at; 0.0.0.0 for all that it has, so that a phone in the same network
+    can rate. Whoever has the link sees the photos; it holds a secret, which changes with every start."""
 
     port: int = 0
     """Port of the page; by default any that is free."""

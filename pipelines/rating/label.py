@@ -74,7 +74,7 @@ def run(options: LabelOptions, *, announce: Callable[[str], None]) -> LabelResul
         reader = ImageReader(limits=_limits(options), timeout=options.timeout, storage_options=storage_options)
         try:
             with under_way(lambda: ""):  # which waits for a person
-                serve(journal, reader, limits=_limits(options), port=options.port, announce=announce)
+                serve(journal, reader, limits=_limits(options), host=options.host, port=options.port, announce=announce)
         except KeyboardInterrupt:
             log.info("the page is closed; every rating is kept")
         return LabelResult(

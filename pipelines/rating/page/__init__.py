@@ -1,4 +1,4 @@
-"""The page on which photos are rated: a small web server for this machine alone, and what it serves.
+"""The page on which photos are rated: a small web server, and what it serves.
 
 In come the photos that were chosen and the journal of ratings. Out go the page, its photos, and every rating into the
 journal at once.

@@ -1,23 +1,23 @@
 """The web server of the page.
 
-It listens on the loopback address only. Who does not know the token in the page's address gets nothing; and a page of
-the internet whose name was made to point to this machine is told by the ``Host`` header, which then holds that name.
+It listens on the loopback address only, unless a person names another. Who does not know the token in the page's
+address gets nothing; and a page of the internet whose name was made to point to this machine is told by the ``Host``
+header, which then holds that name. The token is told to nobody: requests are not logged, and browsers send no referrer.
 """
 
 import errno
 import json
 import logging
 import secrets
-import socket
 from collections.abc import Callable
 from typing import Any
 
 import uvicorn
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Mount, Route
@@ -25,14 +25,13 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from grepr_core.decoding.images import Failure, Limits
-from grepr_core.errors import UserError
 from pipelines.lake.image_reader import ImageReader
 from pipelines.rating.journal import SCALE, RatingJournal
+from pipelines.rating.page.addresses import is_loopback, listen, names_this_machine, origins
 from pipelines.rating.page.shown import MOST_SHOWN_PIXELS, for_browser
 
 log = logging.getLogger(__name__)
 
-HOST = "127.0.0.1"
 #: The least copy of a photo that can be asked for, in pixels; none is that of a screen.
 LEAST_PIXELS = 10_000
 LONGEST_NAME = 64
@@ -51,11 +50,15 @@ HEADERS = {
 
 
 class _Guard:
-    """Lets through who knows the token, which is the first part of every path, and adds the headers of security."""
+    """Lets through who knows the token, which is the first part of every path, and adds the headers of security.
 
-    def __init__(self, app: ASGIApp, token: str) -> None:
+    What was sent to a name that is not this machine's is refused first.
+    """
+
+    def __init__(self, app: ASGIApp, token: str, host: str) -> None:
         self._app = app
         self._token = token.encode()
+        self._host = host
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -69,7 +72,11 @@ class _Guard:
 
         first = scope["path"].encode().split(b"/")[1:2]
         known = first and secrets.compare_digest(first[0], self._token)
-        app = self._app if known else PlainTextResponse("open the address that the command printed", 403)
+        app = self._app
+        if not names_this_machine(Headers(scope=scope).get("host", ""), self._host):
+            app = PlainTextResponse("the page is at an address of this machine only", 400)
+        elif not known:
+            app = PlainTextResponse("open the address that the command printed", 403)
         await app(scope, receive, send_with_headers)
 
 
@@ -139,7 +146,7 @@ class _Page:
 
 
 def make_app(
-    journal: RatingJournal, reader: ImageReader, *, limits: Limits, token: str, finish: Callable[[], None]
+    journal: RatingJournal, reader: ImageReader, *, limits: Limits, token: str, host: str, finish: Callable[[], None]
 ) -> Starlette:
     """Makes the web application.
 
@@ -148,6 +155,7 @@ def make_app(
         reader: Of the photos.
         limits: Larger photos are not shown.
         token: First part of every path.
+        host: What the person calls this machine, which requests may call it too.
         finish: Is called when the person is done.
 
     Returns:
@@ -166,15 +174,18 @@ def make_app(
     return Starlette(
         routes=[Mount(f"/{token}", routes=routes)],
         exception_handlers={OSError: _not_kept},
-        middleware=[
-            Middleware(TrustedHostMiddleware, allowed_hosts=[HOST, "localhost"], www_redirect=False),
-            Middleware(_Guard, token=token),
-        ],
+        middleware=[Middleware(_Guard, token=token, host=host)],
     )
 
 
 def serve(
-    journal: RatingJournal, reader: ImageReader, *, limits: Limits, port: int, announce: Callable[[str], None]
+    journal: RatingJournal,
+    reader: ImageReader,
+    *,
+    limits: Limits,
+    host: str,
+    port: int,
+    announce: Callable[[str], None],
 ) -> None:
     """Serves the page until the person finishes it there, or interrupts the process.
 
@@ -182,27 +193,33 @@ def serve(
         journal: Of the ratings.
         reader: Of the photos.
         limits: Larger photos are not shown.
+        host: Address or name of this machine to listen on, 0.0.0.0 or :: for all of its addresses.
         port: To listen on; 0 for any that is free.
-        announce: Is told the page's address.
+        announce: Is told the page's addresses, a line each.
 
     Raises:
-        UserError: The port is taken.
+        UserError: The host is none of this machine, or the port is taken.
         KeyboardInterrupt: The process was interrupted, and the server has ended.
     """
-    with socket.socket() as listener:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listener.bind((HOST, port))
-        except OSError as error:
-            raise UserError(f"--port {port}: {error.strerror}; name another, or leave it out") from error
-        # From here on a browser is not turned away, but waits until the server has begun.
-        listener.listen()
+    with listen(host, port) as listener:
+
+        def finish() -> None:
+            server.should_exit = True
+
         token = secrets.token_urlsafe(24)
-        app = make_app(journal, reader, limits=limits, token=token, finish=lambda: setattr(server, "should_exit", True))
+        app = make_app(journal, reader, limits=limits, token=token, host=host, finish=finish)
         server = uvicorn.Server(
             uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=GRACE)
         )
-        announce(f"rate here: http://{HOST}:{listener.getsockname()[1]}/{token}/")
+        links = [f"{origin}/{token}/" for origin in origins(listener)]
+        if not is_loopback(listener):
+            log.warning(
+                "whoever in the network has the link sees the photos and can rate them, and what is sent is not "
+                "encrypted; end the command when you are done"
+            )
+        announce(f"rate here: {links[0]}")
+        for link in links[1:]:
+            announce(f"from other devices in the network: {link}")
         server.run(sockets=[listener])
 
 

@@ -32,7 +32,7 @@ from pipelines.scoring.score import run as score
 from tests.lake import SMALL_VIEW, grepr, jpeg, photo
 
 PHOTOS = 30
-TOKEN = "secret"
+TOKEN, NAME = "secret", "photos.home.arpa"
 
 
 def noisy(i: int) -> bytes:
@@ -179,7 +179,7 @@ def client(tmp_path: Path) -> TestClient:
     limits = Limits(max_pixels=10**6)
     reader = ImageReader(limits=limits, timeout=5)
     finished: list[bool] = []
-    app = make_app(journal, reader, limits=limits, token=TOKEN, finish=lambda: finished.append(True))
+    app = make_app(journal, reader, limits=limits, token=TOKEN, host=NAME, finish=lambda: finished.append(True))
     client = TestClient(app, base_url=f"http://127.0.0.1:8000/{TOKEN}/")
     client.finished = finished
     return client
@@ -237,10 +237,34 @@ def test_only_the_token_opens_the_page(client: TestClient):
     assert client.get("%2e%2e/server.py").status_code == 404
 
 
-@pytest.mark.parametrize("host", ["evil.example", "evil.example:8000", "127.0.0.1.evil.example", ""])
+@pytest.mark.parametrize(
+    "host",
+    [
+        "evil.example",
+        "evil.example:8000",
+        "127.0.0.1.evil.example",
+        "192.168.1.20.evil.example:8000",
+        "evil.example:8000@127.0.0.1",
+        "127.0.0.1/evil.example",
+        "localhost.evil.example",
+        "[::1].evil.example",
+        "[::1",
+        "2130706433",
+        "",
+    ],
+)
 def test_a_name_made_to_point_here_is_turned_away(client: TestClient, host: str):
-    assert client.get("photos/0", headers={"Host": host}).status_code == 400
-    assert client.get("photos/0", headers={"Host": "localhost:99"}).status_code == 200
+    answer = client.get("photos/0", headers={"Host": host})
+    assert answer.status_code == 400
+    assert answer.headers["referrer-policy"] == "no-referrer"
+
+
+@pytest.mark.parametrize(
+    "host", ["localhost:99", "127.0.0.1", "192.168.1.20:8000", "[fd00::1]:8000", "[::1]", "Photos.home.arpa:8000"]
+)
+def test_an_address_and_the_name_that_was_given_are_answered(client: TestClient, host: str):
+    assert client.get("photos/0", headers={"Host": host}).status_code == 200
+    assert client.get("http://127.0.0.1:8000/wrong/photos/0", headers={"Host": host}).status_code == 403
 
 
 def test_rating_by_several_people(client: TestClient, tmp_path: Path):

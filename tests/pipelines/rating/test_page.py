@@ -43,7 +43,9 @@ class Served:
         limits = Limits()
         reader = ImageReader(limits=limits, timeout=5)
         self.thread = threading.Thread(
-            target=serve, args=(journal, reader), kwargs={"limits": limits, "port": 0, "announce": addresses.put}
+            target=serve,
+            args=(journal, reader),
+            kwargs={"limits": limits, "host": "127.0.0.1", "port": 0, "announce": addresses.put},
         )
         self.thread.start()
         self.address = addresses.get(timeout=30).split()[-1]
