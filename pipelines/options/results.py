@@ -166,5 +166,5 @@ class ReportOptions(StoredOptions):
     title: Annotated[str | None, Value("TEXT")] = None
     """Of the page; by default it names the source."""
 
-    thumbnails: Annotated[bool, Without("Show no small copies of photos; by default some are read, 60 at most.")] = True
-    """Show small copies of some photos, 60 at most, which are read for it."""
+    thumbnails: Annotated[bool, Without("Show no copies of photos; by default some are read, 240 at most.")] = True
+    """Show copies of some photos, 240 at most, which are read for it."""

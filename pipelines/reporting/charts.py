@@ -1,168 +1,123 @@
-"""Charts as SVG that takes its colours from the page, so that they follow its light or dark scheme.
+"""What charts are drawn of: bars and lines as SVG that is stretched to its place, marks of an axis as text beside it.
 
-Matplotlib knows nothing of a page's colours: it draws with stand-ins, which are then replaced by CSS variables. What
-tells one thing from another is never colour alone, but hatching, line style, place or a label.
+The drawings take their colours from the page, so that they follow its light or dark scheme, and letters keep their size
+whatever the width. What tells one thing from another is never colour alone, but its form, its place or a label.
 """
 
-import io
-import logging
-import re
+import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from dataclasses import dataclass
 
-import matplotlib as mpl
-import numpy as np
 from markupsafe import Markup
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
-from pipelines.reporting.statistics import Histogram, Tenth
+from pipelines.reporting.statistics import Histogram, round_up
 
-# That it looks through the machine's fonts once is of no interest to anyone.
-logging.getLogger("matplotlib").setLevel(logging.ERROR)
-
-#: Stand-ins for the page's colours; no colours that anybody would draw with.
-INK, MUTED, LINE, ACCENT, SOFT = "#010203", "#020304", "#030405", "#040506", "#050607"
-_VARIABLES = {INK: "ink", MUTED: "muted", LINE: "line", ACCENT: "accent", SOFT: "soft"}
-_SETTINGS: dict[Any, object] = {
-    "svg.fonttype": "none",
-    "font.size": 12,
-    "text.color": INK,
-    "axes.labelcolor": MUTED,
-    "axes.edgecolor": LINE,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.spines.left": False,
-    "axes.grid.axis": "y",
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "axes.formatter.use_mathtext": False,
-    "grid.color": LINE,
-    "grid.linewidth": 0.8,
-    "xtick.color": LINE,
-    "ytick.color": LINE,
-    "xtick.labelcolor": MUTED,
-    "ytick.labelcolor": MUTED,
-    "ytick.left": False,
-    "hatch.linewidth": 1.2,
-    "patch.linewidth": 1,
-    "legend.frameon": False,
-}
-#: Widths of a chart in points: for a phone, whose narrow screen would else shrink the letters, and for the rest.
-NARROW, WIDE = 340, 820
-POINTS_PER_INCH = 72
+#: Units of a drawing from left to right and from bottom to top.
+WIDTH, HEIGHT = 1000, 400
+#: Steps that an axis has at most.
+MOST_TICKS_ACROSS, MOST_TICKS_UP = 6, 5
+#: Fraction of a bar that is left free beside it.
+GAP = 0.12
 
 
-def distribution(histogram: Histogram, tenths: Sequence[Tenth], median: float, label: str) -> Markup:
-    """Draws how scores are distributed, and below, on the same axis, how sure those of each tenth are.
+@dataclass(frozen=True)
+class Tick:
+    """A mark of an axis: how far along it in percent, and what is written there."""
+
+    place: float
+    label: str
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A chart without its words.
+
+    Attributes:
+        drawing: SVG that fills its place.
+        across: Marks of the axis from left to right.
+        up: Marks of the axis from bottom to top.
+    """
+
+    drawing: Markup
+    across: list[Tick]
+    up: list[Tick]
+
+
+def distribution(histogram: Histogram) -> Chart:
+    """Draws how scores are distributed.
 
     Args:
         histogram: Of the scores.
-        tenths: With prediction intervals; without them, or none, the lower part is left out.
-        median: Of the scores.
-        label: What the chart shows, for who cannot see it.
 
     Returns:
-        HTML with a narrow and a wide drawing.
+        Bars.
     """
-    sure = [(tenth.mean, *tenth.interval) for tenth in tenths if tenth.interval is not None]
-
-    def draw(figure: Figure) -> None:
-        if sure:
-            top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
-        else:
-            top = bottom = figure.subplots()
-        _bars(top, histogram)
-        top.axvline(median, color=INK, linewidth=1.5)
-        top.annotate(
-            f"median {median:.2f}",
-            (median, 1),
-            xytext=(4, 2),
-            textcoords="offset points",
-            xycoords=("data", "axes fraction"),
-            annotation_clip=False,
-        )
-        top.set_ylabel("photos")
-        if sure:
-            _intervals(bottom, sure)
-        bottom.set_xlabel("score (higher is better)")
-
-    return _both(draw, 400 if sure else 260, label)
+    top = max(1, int(histogram.counts.max()))
+    step = max(1, round_up(top / MOST_TICKS_UP))
+    bars = _bars([count / top for count in histogram.counts.tolist()], "bar")
+    return Chart(_svg(bars), _across(histogram), _up(step, top, lambda value: f"{value:,.0f}"))
 
 
-def _bars(axes: Axes, histogram: Histogram) -> None:
-    axes.bar(
-        histogram.edges[:-1],
-        histogram.counts,
-        np.diff(histogram.edges),
-        align="edge",
-        color=ACCENT,
-        edgecolor=SOFT,
-        linewidth=0.8,
-    )
-    axes.yaxis.set_major_locator(MaxNLocator(4, integer=True))
-    axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
-
-
-def _intervals(axes: Axes, tenths: Sequence[tuple[float, float, float]]) -> None:
-    rows = np.arange(1, len(tenths) + 1)
-    means, lower, upper = np.transpose(tenths)
-    axes.hlines(rows, lower, upper, color=MUTED, linewidth=2)
-    axes.plot(lower, rows, "|", upper, rows, "|", color=MUTED, markersize=7, markeredgewidth=2)
-    axes.plot(means, rows, "o", color=ACCENT, markersize=6, markeredgecolor=SOFT)
-    axes.set_yticks([1, len(tenths)], ["lowest", "highest"])
-    axes.set_ylabel("tenth")
-    axes.set_ylim(0.3, len(tenths) + 0.7)
-    axes.grid(visible=False, axis="y")
-    axes.grid(visible=True, axis="x")
-
-
-def drift(before: Histogram, now: Histogram, label: str) -> Markup:
-    """Draws two distributions over one another, as fractions of each: hatched bars for then, a line for now.
+def drift(before: Histogram, now: Histogram) -> Chart:
+    """Draws two distributions over one another, as fractions of each: bars for then, a line for now.
 
     Args:
         before: Of the other run.
         now: Of this one, with the same bars.
-        label: What the chart shows, for who cannot see it.
 
     Returns:
-        HTML with a narrow and a wide drawing.
+        Bars and a line.
     """
-
-    def draw(figure: Figure) -> None:
-        axes = figure.subplots()
-        shares = [100 * h.counts / max(1, h.counts.sum() + h.below + h.above) for h in (before, now)]
-        axes.stairs(shares[0], before.edges, fill=True, facecolor="none", edgecolor=MUTED, hatch="////", label="before")
-        axes.stairs(shares[1], now.edges, color=ACCENT, linewidth=2.5, label="now")
-        axes.yaxis.set_major_locator(MaxNLocator(4))
-        axes.set_ylabel("% of the photos")
-        axes.set_xlabel("score (higher is better)")
-        axes.legend(loc="upper left")
-
-    return _both(draw, 280, label)
-
-
-def _both(draw: Callable[[Figure], None], height: int, label: str) -> Markup:
-    drawing = Markup('<div class="chart {}" role="img" aria-label="{}">{}</div>')
-    widths = {"narrow": NARROW, "wide": WIDE}
-    return Markup("").join(drawing.format(name, label, _svg(draw, width, height)) for name, width in widths.items())
+    old, new = (
+        [count / max(1, one.counts.sum() + one.below + one.above) for count in one.counts.tolist()]
+        for one in (before, now)
+    )
+    top = max(*old, *new, 1e-9)
+    step = round_up(100 * top / MOST_TICKS_UP)
+    line = _outline([share / top for share in new])
+    decimals = 0 if step >= 1 else 1
+    return Chart(
+        _svg(_bars([share / top for share in old], "old") + line),
+        _across(before),
+        _up(step, 100 * top, lambda value: f"{value:.{decimals}f} %"),
+    )
 
 
-def _svg(draw: Callable[[Figure], None], width: int, height: int) -> Markup:
-    # Two drawings of one page must not share names: what one of them hides would be missing in the other.
-    salt = f"{draw.__qualname__} {width}"
-    with mpl.rc_context({**_SETTINGS, "svg.hashsalt": salt}):
-        figure = Figure((width / POINTS_PER_INCH, height / POINTS_PER_INCH), POINTS_PER_INCH, layout="constrained")
-        draw(figure)
-        buffer = io.StringIO()
-        figure.savefig(buffer, format="svg", transparent=True, metadata=dict.fromkeys(("Creator", "Date", "Format")))
-    svg = buffer.getvalue()
-    svg = svg[svg.index("<svg") :]
-    svg = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>", "", svg, flags=re.DOTALL)
-    svg = re.sub(r'<g id="[^"]*"', "<g", svg)
-    svg = re.sub(r'(<svg[^>]*?) width="[^"]*" height="[^"]*"', r"\1", svg)
-    svg = re.sub(r"font-family: [^;\"]*;?", "", svg)
-    for colour, name in _VARIABLES.items():
-        svg = svg.replace(colour, f"var(--{name})")
-    return Markup(svg)  # noqa: S704 - matplotlib's, of numbers and fixed words
+def _bars(heights: Sequence[float], name: str) -> Markup:
+    """Draws bars of heights from 0 to 1; the least that is not zero can still be seen."""
+    wide = WIDTH / len(heights)
+    path = "".join(
+        f"M{(i + GAP / 2) * wide:.1f} {HEIGHT}v{-max(2.0, height * HEIGHT):.1f}h{(1 - GAP) * wide:.1f}V{HEIGHT}z"
+        for i, height in enumerate(heights)
+        if height
+    )
+    return Markup('<path class="{}" d="{}"/>').format(name, path)
+
+
+def _outline(heights: Sequence[float]) -> Markup:
+    wide = WIDTH / len(heights)
+    path = f"M0 {HEIGHT}" + "".join(f"V{HEIGHT * (1 - height):.1f}h{wide:.2f}" for height in heights) + f"V{HEIGHT}"
+    return Markup('<path class="new" d="{}"/>').format(path)
+
+
+def _svg(content: Markup) -> Markup:
+    return Markup('<svg viewBox="0 0 {} {}" preserveAspectRatio="none" aria-hidden="true">{}</svg>').format(
+        WIDTH, HEIGHT, content
+    )
+
+
+def _across(histogram: Histogram) -> list[Tick]:
+    low, high = float(histogram.edges[0]), float(histogram.edges[-1])
+    step = round_up((high - low) / MOST_TICKS_ACROSS)
+    decimals = max(0, -math.floor(math.log10(step) + 1e-9))
+    numbers = range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)
+    return [
+        Tick(
+            100 * (number * step - low) / (high - low), f"{number * step:z.{decimals}f}".replace("-", "\N{MINUS SIGN}")
+        )
+        for number in numbers
+    ]
+
+
+def _up(step: float, top: float, write: Callable[[float], str]) -> list[Tick]:
+    return [Tick(100 * number * step / top, write(number * step)) for number in range(int(top / step + 1e-9) + 1)]

@@ -7,12 +7,11 @@ from dataclasses import dataclass
 
 import duckdb
 
+from pipelines.reporting.shown_photos import PHOTO, ShownPhoto
 from pipelines.reporting.statistics import (
-    PHOTO,
     QUANTILES,
     REASONS,
     Histogram,
-    ShownPhoto,
     histogram,
     most_first,
     score_edges,

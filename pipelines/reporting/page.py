@@ -1,18 +1,26 @@
 """The page: one HTML file that loads nothing, made from a template in which everything is escaped."""
 
+import base64
+import hashlib
 import json
 import math
+import re
+import shlex
 import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from statistics import median
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from pipelines.reporting.charts import Chart
 from pipelines.reporting.comparison import Comparison
+from pipelines.reporting.failures import FailedImage
 from pipelines.reporting.statistics import Statistics
+from pipelines.reporting.threshold import Threshold
 from pipelines.reporting.thumbnails import Thumbnail
 from pipelines.scoring.run_record import RunRecord
 
@@ -44,7 +52,13 @@ class Report:
         scale: Lowest and highest rating of the model's scale, where known.
         intervals: What prediction intervals are, in words; None where that is not known.
         notes: Warnings, in sentences.
-        distribution_chart: Histogram of the scores; None without any.
+        distribution: Histogram of the scores; None without any.
+        thresholds: What each keeps; empty without any score.
+        chosen: Index of the one that the page begins with.
+        filter: The command that a threshold is put behind.
+        failures: Images without a score, as far as the page holds them.
+        failures_query: That finds them all.
+        page: Number of photographs on one page of the worst or the best.
         steps: Time by step, longest first.
         comparison: With another run, where there is one.
         compared_with: Where that is.
@@ -66,13 +80,19 @@ class Report:
     scale: tuple[float, float] | None
     intervals: str | None
     notes: list[str]
-    distribution_chart: Markup | None
+    distribution: Chart | None
+    thresholds: list[Threshold]
+    chosen: int
+    filter: str
+    failures: list[FailedImage]
+    failures_query: str
+    page: int
     steps: list[Step] = field(default_factory=list)
     comparison: Comparison | None = None
     compared_with: str = ""
     other_model: bool = False
     drift: list[str] = field(default_factory=list)
-    drift_chart: Markup | None = None
+    drift_chart: Chart | None = None
 
     @property
     def axis(self) -> tuple[float, float]:
@@ -80,6 +100,12 @@ class Report:
         assert self.statistics.histogram is not None
         edges = self.statistics.histogram.edges
         return float(edges[0]), float(edges[-1])
+
+    @property
+    def aspect(self) -> float:
+        """Width by height of the place of a photograph: that of most of them, but not too long or high for the rest."""
+        aspects = [shown.width / shown.height for shown in (*self.statistics.worst, *self.statistics.best)]
+        return round(min(max(median(aspects), 1.0), 1.5), 2) if aspects else 1.0
 
 
 def render(report: Report) -> str:
@@ -111,9 +137,10 @@ def render(report: Report) -> str:
         "date": format_date,
         "duration": format_duration,
         "below": below,
+        "breakable": breakable,
         "label": label,
+        "minus": with_minus,
         "number": format_number,
-        "ordinal": ordinal,
         "percent": format_percent,
         "place": place,
         "plain": plain,
@@ -122,7 +149,11 @@ def render(report: Report) -> str:
         "shorten": shorten,
         "words": words,
     }
-    return environment.get_template("report.html").render(report=report).lstrip()
+    # As it stands in the page, since the page allows no other: nothing that a name could smuggle in is ever run.
+    script = environment.get_template("report.js").render()
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    template = environment.get_template("report.html")
+    return template.render(report=report, script=Markup(script), script_hash=f"sha256-{digest}").lstrip()  # noqa: S704
 
 
 def visible(text: str) -> str:
@@ -143,9 +174,32 @@ def shorten(text: str, most: int) -> str:
     return f"{text[:head]}…{text[head + 1 - most :]}"
 
 
-def below(folder: str, root: str) -> str:
-    """Gives a folder's path below another."""
-    return folder.removeprefix(root).removeprefix("/") or "(not in a folder of its own)"
+def breakable(text: str) -> Markup:
+    """Lets a line end behind what parts the words of a name, so that it need not end within one."""
+    return Markup("<wbr>").join(re.split(r"(?<=[/_.\-])(?=.)", text))
+
+
+def quote(text: str) -> str:
+    """Quotes a text for a shell; characters that are not seen but act, by their numbers, as bash and zsh read them."""
+    if visible(text) == text:
+        return shlex.quote(text)
+    return "$'" + "".join(_in_quotes(character) for character in text) + "'"
+
+
+def _in_quotes(character: str) -> str:
+    if character in "\\'":
+        return "\\" + character
+    if visible(character) == character:
+        return character
+    try:
+        return "".join(f"\\x{byte:02x}" for byte in character.encode(errors="surrogateescape"))
+    except UnicodeEncodeError:
+        return "?"
+
+
+def below(path: str, root: str) -> str:
+    """Gives a path below that of a folder."""
+    return path.removeprefix(root).removeprefix("/") or "(not in a folder of its own)"
 
 
 def label(name: str) -> str:
@@ -172,11 +226,6 @@ def plain(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-def ordinal(number: int) -> str:
-    """Says which one of up to twenty."""
-    return f"{number}{ {1: 'st', 2: 'nd', 3: 'rd'}.get(number, 'th') }"
-
-
 def format_number(number: int) -> str:
     """Writes a count with its thousands apart."""
     return f"{number:,}"
@@ -184,12 +233,17 @@ def format_number(number: int) -> str:
 
 def format_score(score: float) -> str:
     """Writes a score to two decimals, without a sign before zero."""
-    return f"{score:z.2f}".replace("-", "\N{MINUS SIGN}")
+    return with_minus(f"{score:z.2f}")
+
+
+def with_minus(number: str) -> str:
+    """Gives a number with a minus for a hyphen."""
+    return number.replace("-", "\N{MINUS SIGN}")
 
 
 def format_change(change: float) -> str:
     """Writes a difference of scores with its sign; one of less than half a thousandth is none."""
-    return f"{change:+.3f}".replace("-", "\N{MINUS SIGN}") if abs(change) >= 0.0005 else "0"
+    return with_minus(f"{change:+.3f}") if abs(change) >= 0.0005 else "0"
 
 
 def format_percent(fraction: float) -> str:

@@ -18,18 +18,23 @@ from pipelines.options import ReportOptions
 from pipelines.reporting import charts
 from pipelines.reporting.comparison import Comparison, compare
 from pipelines.reporting.database import load_scores, open_database
-from pipelines.reporting.page import Report, Step, format_percent, format_score, render
-from pipelines.reporting.statistics import QUANTILES, ShownPhoto, Statistics, compute
+from pipelines.reporting.failures import FailedImage, list_failures
+from pipelines.reporting.page import Report, Step, format_percent, format_score, quote, render
+from pipelines.reporting.shown_photos import ShownPhoto
+from pipelines.reporting.statistics import Statistics, compute
+from pipelines.reporting.threshold import Threshold, count_kept, nearest
 from pipelines.reporting.thumbnails import Thumbnail, make_thumbnails
 from pipelines.running.settings import SETTINGS_FILE, changes
 from pipelines.scoring.current import current_folder, one_state, output_state
 from pipelines.scoring.old_scores import OF_THE_IMAGES
 from pipelines.scoring.run_record import DEFAULTS, RunRecord, read_record
+from pipelines.scoring.score_table import SCORES_FOLDER
 from pipelines.stores.object_store import STORE_ERRORS
 from pipelines.telling.activity import activity
 
-#: Photographs shown: the worst, the best, of each tenth, and of those that rose and fell most.
-EXTREMES, PER_TENTH, MOVES = 6, 4, 4
+#: Photographs shown: the worst, and the best; those on a page of them, which fills rows of 2, 3, 4, 6 and 12; some
+#: between those; and of those that rose and fell most.
+EXTREMES, PAGE, BETWEEN, MOVES = 48, 12, 48, 6
 STEPS = {
     "read": "Waiting for bytes",
     "decode": "Decoding",
@@ -107,7 +112,13 @@ def run(options: ReportOptions) -> ReportResult:
         this = _load(connection, "now", options.scores, options.storage_options)
         old = _load(connection, "before", options.compare, options.storage_options) if options.compare else None
         with activity("counting", announced=False):
-            statistics = compute(connection, "now", extremes=EXTREMES, per_tenth=PER_TENTH)
+            statistics = compute(connection, "now", most=EXTREMES, between=BETWEEN)
+            model, notes = _model(this, statistics)
+            thresholds: list[Threshold] = []
+            if statistics.histogram is not None:
+                scale = model.header.scale if model else None
+                thresholds = count_kept(connection, "now", statistics.histogram, scale)
+            failures = list_failures(connection, "now")
         comparison = None
         if old is not None:
             comparison = compare(connection, "now", "before", photos=MOVES)
@@ -117,7 +128,7 @@ def run(options: ReportOptions) -> ReportResult:
         storage_options = for_reading(options.storage_options, this.settings.get("source"))
         with activity("reading the photos that are shown"):
             thumbnails = make_thumbnails(shown, this.find_manifest(), storage_options)
-    report = _report(options, this, statistics, thumbnails)
+    report = _report(options, this, statistics, thresholds, failures, thumbnails, model, notes)
     if old is not None and comparison is not None:
         report = _with_comparison(report, this, old, comparison)
     page = render(report).encode()
@@ -138,20 +149,23 @@ def _load(connection: duckdb.DuckDBPyConnection, table: str, url: str, storage_o
 
 def _shown(statistics: Statistics, comparison: Comparison | None) -> list[ShownPhoto]:
     moved = [move.photo for move in (*comparison.fallen, *comparison.risen)] if comparison else []
-    of_tenths = [photo for tenth in statistics.tenths for photo in tenth.photos]
-    return [*moved, *statistics.worst, *statistics.best, *of_tenths]
+    return [*moved, *statistics.worst, *statistics.best, *statistics.between]
 
 
-def _report(options: ReportOptions, this: _Run, statistics: Statistics, thumbnails: Mapping[str, Thumbnail]) -> Report:
-    model, notes = _model(this, statistics)
+def _report(
+    options: ReportOptions,
+    this: _Run,
+    statistics: Statistics,
+    thresholds: list[Threshold],
+    failures: list[FailedImage],
+    thumbnails: Mapping[str, Thumbnail],
+    model: BundleFiles | None,
+    notes: list[str],
+) -> Report:
     source = without_secrets(str(this.settings.get("source", this.output.url)))
-    chart = None
-    if statistics.histogram is not None:
-        median = statistics.overall.quantiles[len(QUANTILES) // 2]
-        words = f"Histogram of {statistics.scored:,} scores, median {median:.2f}"
-        chart = charts.distribution(statistics.histogram, statistics.tenths, median, words)
+    median = statistics.overall.median
     interval = model.regressor.interval if model and model.regressor else None
-    intervals = f"meant to hold {100 * interval.level:.0f} % of ratings" if interval else None
+    files = f"{current_folder(this.output, SCORES_FOLDER).url}/*.parquet".replace("'", "''")
     return Report(
         title=options.title or f"Photo quality of {posixpath.basename(source.rstrip('/')) or source}",
         source=source,
@@ -164,9 +178,15 @@ def _report(options: ReportOptions, this: _Run, statistics: Statistics, thumbnai
         model_name=this.settings.get("model"),
         card=model.card() if model else None,
         scale=model.header.scale if model else None,
-        intervals=intervals,
+        intervals=f"meant to hold {100 * interval.level:.0f} % of ratings" if interval else None,
         notes=notes,
-        distribution_chart=chart,
+        distribution=charts.distribution(statistics.histogram) if statistics.histogram else None,
+        thresholds=thresholds,
+        chosen=0 if median is None else nearest(thresholds, median),
+        filter=f"grepr filter {quote(without_secrets(absolute(options.scores)))}",
+        failures=failures,
+        failures_query=f"SELECT uri, member, status, error FROM '{without_secrets(files)}' WHERE status <> 'scored';",
+        page=PAGE,
         steps=_steps(this.record),
     )
 
@@ -196,7 +216,7 @@ def _with_comparison(report: Report, this: _Run, old: _Run, comparison: Comparis
     other_model = comparison.model_ids != report.statistics.model_ids
     chart = None
     if comparison.before is not None and comparison.now is not None:
-        chart = charts.drift(comparison.before, comparison.now, "Distribution of the scores, before and now")
+        chart = charts.drift(comparison.before, comparison.now)
     return replace(
         report,
         comparison=comparison,

@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from grepr_core.decoding.images import Status
+from pipelines.reporting.shown_photos import ENLARGED, ShownPhoto, extremes, photos_between
 
 #: Of which a group of images has the quantiles of its scores told.
 QUANTILES = (0.1, 0.25, 0.5, 0.75, 0.9)
-TENTHS = 10
 #: Most bars of a histogram.
 BARS = 50
 #: Groups that are told one by one; the others are pooled.
@@ -33,9 +33,6 @@ SIZE_CLASSES = (
 )
 
 
-#: A row of the scores as :class:`ShownPhoto` has it.
-PHOTO = """{'shard': shard, 'image_id': image_id, 'uri': uri, 'member': member, 'etag': etag, 'score': score,
-'lower': score_lower, 'upper': score_upper, 'width': width, 'height': height, 'reason': reason}"""
 #: How many images each reason ails most, as a map.
 REASONS = "histogram(reason)"
 
@@ -114,62 +111,6 @@ class Folders:
 
 
 @dataclass(frozen=True)
-class ShownPhoto:
-    """A photograph that the report shows, with its row of the scores.
-
-    Attributes:
-        shard: Number of the shard it is in.
-        image_id: Its identity.
-        uri: Of the image or of its container.
-        member: Name in the container, if it is in one.
-        etag: Of what was scored.
-        score: Predicted quality.
-        lower: Lower end of the prediction interval; None where not calibrated.
-        upper: Upper end.
-        width: In pixels.
-        height: In pixels.
-        reason: What ails it most; None where nothing does, or it is not told.
-    """
-
-    shard: int
-    image_id: str
-    uri: str
-    member: str | None
-    etag: str | None
-    score: float
-    lower: float | None
-    upper: float | None
-    width: int
-    height: int
-    reason: str | None = None
-
-
-@dataclass(frozen=True)
-class Tenth:
-    """A tenth of the scored images, by score; images of one score are never parted, so some tenths may be missing.
-
-    Attributes:
-        number: Which one, 1 is the lowest.
-        low: Least score.
-        high: Highest one.
-        images: How many.
-        mean: Of the scores.
-        interval: Mean lower and mean upper end of the prediction intervals; None where not calibrated.
-        photos: Some of them.
-        reasons: As of a :class:`Group`.
-    """
-
-    number: int
-    low: float
-    high: float
-    images: int
-    mean: float
-    interval: tuple[float, float] | None
-    photos: list[ShownPhoto]
-    reasons: dict[str, int]
-
-
-@dataclass(frozen=True)
 class Histogram:
     """Counts of scores in bars of one width.
 
@@ -197,13 +138,15 @@ class Statistics:
         model_ids: Of the bundles that scored them; more than one would be a defect.
         statuses: The statuses there are: scored first, then by number of images.
         overall: All images.
+        lowest: Those up to the first tenth of the scores; None without any.
         interval_width: Mean width of the prediction intervals; None where not calibrated.
         scaled_down: Scored images of which the model saw fewer pixels than there are.
+        enlarged: Those of which it saw far more, as :attr:`~pipelines.reporting.shown_photos.ShownPhoto.enlarged` says.
         bytes: Encoded size of all images that were read.
         histogram: Of the scores; None without any.
-        tenths: Of the scored images, lowest first; empty where there are too few.
         worst: The lowest scores, lowest first.
         best: The highest scores, highest first.
+        between: Photographs all along the scores between those, lowest first.
         folders: Scores by folder.
         sizes: Scores by image size, smallest first.
     """
@@ -214,53 +157,58 @@ class Statistics:
     model_ids: list[str]
     statuses: list[StatusCount]
     overall: Group
+    lowest: Group | None
     interval_width: float | None
     scaled_down: int
+    enlarged: int
     bytes: int
     histogram: Histogram | None
-    tenths: list[Tenth]
     worst: list[ShownPhoto]
     best: list[ShownPhoto]
+    between: list[ShownPhoto]
     folders: Folders
     sizes: list[Group]
 
 
-def compute(connection: duckdb.DuckDBPyConnection, table: str, *, extremes: int, per_tenth: int) -> Statistics:
+def compute(connection: duckdb.DuckDBPyConnection, table: str, *, most: int, between: int) -> Statistics:
     """Computes what is told of the scores of one run.
 
     Args:
         connection: Of the database.
         table: That :func:`~pipelines.reporting.database.load_scores` made.
-        extremes: Number of photographs shown of the worst, and of the best.
-        per_tenth: Number of photographs shown of each tenth.
+        most: Number of photographs shown of the worst, and of the best.
+        between: Number of photographs shown between those, at most.
 
     Returns:
         The statistics.
     """
-    images, scored, told, width, scaled_down, size = select_one(
+    images, scored, told, width, scaled_down, enlarged, size = select_one(
         connection,
         f"""SELECT count(*), count(score), count(not_photo), avg(score_upper - score_lower),
                    count(*) FILTER (score IS NOT NULL AND scored_pixels < width::BIGINT * height),
+                   count(*) FILTER (score IS NOT NULL AND scored_pixels >= {ENLARGED} * width::BIGINT * height),
                    coalesce(sum(bytes), 0)::BIGINT
             FROM {table}""",
     )
     model_ids = connection.execute(f"SELECT DISTINCT model_id FROM {table} ORDER BY 1").fetchall()
-    count = min(extremes, -(-scored // 2))
+    overall = _groups(connection, table, "''")[0]
+    worst, best = extremes(connection, table, scored, most)
     return Statistics(
         images=images,
         scored=scored,
         told=told,
         model_ids=[row[0] for row in model_ids],
         statuses=_statuses(connection, table),
-        overall=_groups(connection, table, "''")[0],
+        overall=overall,
+        lowest=_lowest(connection, table, overall),
         interval_width=width,
         scaled_down=scaled_down,
+        enlarged=enlarged,
         bytes=size,
         histogram=histogram(connection, table, score_edges(connection, [table])) if scored else None,
-        tenths=_tenths(connection, table, per_tenth) if scored >= 2 * TENTHS else [],
-        worst=_extremes(connection, table, "ASC", count),
-        # An odd one in the middle is shown once.
-        best=_extremes(connection, table, "DESC", min(count, scored - count)),
+        worst=worst,
+        best=best,
+        between=photos_between(connection, table, worst[-1].score, best[-1].score, between) if best else [],
         folders=_folders(connection, table),
         sizes=_sizes(connection, table),
     )
@@ -286,12 +234,12 @@ def score_edges(connection: duckdb.DuckDBPyConnection, tables: Sequence[str]) ->
     margin = (high - low) / 2
     low, high = max(least, low - margin), min(most, high + margin)
     # Scores that are all equal get a bar of their own.
-    step = _round_up((high - low) / BARS) if high > low else _round_up(max(abs(high), 1.0) / BARS)
+    step = round_up((high - low) / BARS) if high > low else round_up(max(abs(high), 1.0) / BARS)
     first, last = math.floor(low / step), math.floor(high / step) + 1
     return np.arange(first, last + 1) * step
 
 
-def _round_up(step: float) -> float:
+def round_up(step: float) -> float:
     """Gives the least number of the form 1, 2 or 5 times a power of ten that is not less than another."""
     power = 10.0 ** math.floor(math.log10(step))
     return next(factor * power for factor in (1, 2, 5, 10) if factor * power >= step)
@@ -362,6 +310,13 @@ def _groups(connection: duckdb.DuckDBPyConnection, source: str, key: str) -> lis
     ]
 
 
+def _lowest(connection: duckdb.DuckDBPyConnection, table: str, overall: Group) -> Group | None:
+    if not overall.quantiles:
+        return None
+    (group,) = _groups(connection, f"(SELECT * FROM {table} WHERE score <= {overall.quantiles[0]!r}::FLOAT)", "''")
+    return group
+
+
 def most_first(counts: dict[str, int] | None) -> dict[str, int]:
     """Sorts counts, the largest first; there are none where nothing was counted."""
     return dict(sorted((counts or {}).items(), key=lambda item: (-item[1], item[0])))
@@ -398,35 +353,3 @@ def _sizes(connection: duckdb.DuckDBPyConnection, table: str) -> list[Group]:
     groups = _groups(connection, source, f"CASE {classes} ELSE '{SIZE_CLASSES[-1][1]}' END")
     order = [name for _, name in SIZE_CLASSES]
     return sorted(groups, key=lambda group: order.index(str(group.name)))
-
-
-def _tenths(connection: duckdb.DuckDBPyConnection, table: str, photos: int) -> list[Tenth]:
-    at = [i / TENTHS for i in range(1, TENTHS)]
-    edges = select_one(connection, f"SELECT quantile_cont(score, {at}) FROM {table}")[0]
-    tenth = " + ".join(f"(score > {edge!r}::FLOAT)::INT" for edge in edges)
-    # Identities are hashes, so the least are a fair draw, and much the same one every night.
-    rows = connection.execute(
-        f"""SELECT {tenth} AS tenth, min(score), max(score), count(*), avg(score), avg(score_lower), avg(score_upper),
-                   arg_min({PHOTO}, image_id, {photos}), {REASONS}
-            FROM {table} WHERE score IS NOT NULL GROUP BY tenth ORDER BY tenth"""
-    ).fetchall()
-    return [
-        Tenth(
-            tenth + 1,
-            low,
-            high,
-            images,
-            mean,
-            None if lower is None else (lower, upper),
-            [ShownPhoto(**p) for p in shown],
-            most_first(reasons),
-        )
-        for tenth, low, high, images, mean, lower, upper, shown, reasons in rows
-    ]
-
-
-def _extremes(connection: duckdb.DuckDBPyConnection, table: str, order: str, photos: int) -> list[ShownPhoto]:
-    rows = connection.execute(
-        f"""SELECT {PHOTO} FROM {table} WHERE score IS NOT NULL ORDER BY score {order}, image_id LIMIT {photos}"""
-    ).fetchall()
-    return [ShownPhoto(**photo) for (photo,) in rows]

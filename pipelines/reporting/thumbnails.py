@@ -1,32 +1,44 @@
-"""Small pictures of the photographs that a report shows, as data URIs."""
+"""Pictures of the photographs that a report shows, as data URIs, and where a browser finds the originals."""
 
 import base64
 import io
+import itertools
 from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
 from grepr_core.decoding.images import Failure, Limits, Photo, decode
+from grepr_core.decoding.kinds import signature
 from grepr_core.decoding.resize import resize_with_pillow
 from grepr_core.decoding.view import AtMost
+from grepr_core.storage import absolute, is_local
 from pipelines.lake.fetch import Fetcher
 from pipelines.lake.image_reader import Fetched
 from pipelines.lake.manifest import ENTRY_COLUMNS, Manifest
 from pipelines.lake.sources import Entry
-from pipelines.reporting.statistics import ShownPhoto
+from pipelines.reporting.shown_photos import ShownPhoto
+from pipelines.running.cores import available_cores
 
 #: Photographs that a report shows at most.
-MOST_THUMBNAILS = 60
-#: Longest side, in pixels; shown at half of it on a sharp screen.
+MOST_THUMBNAILS = 240
+#: Encoded size of all pictures at most, in bytes; as base64 they take a third more, and the page stays below 3 MB.
+ALL_BYTES = 1_800_000
+#: Longest side, in pixels, of a picture beside which a browser can show the photograph itself.
 SIDE = 320
-#: Encoded size at most; 60 of them as base64 stay below 2.5 MB.
-MOST_BYTES = 30_000
-QUALITIES = (70, 45, 20)
+#: Longest side of one that is also shown large, since there is nothing else; and encoded size of one at most.
+LARGE_SIDE, MOST_BYTES = 1024, 120_000
+#: The last of them for what does not get smaller otherwise, as noise.
+QUALITIES = (72, 50, 20)
+#: Formats, as Pillow names them, that every browser shows.
+BROWSER_FORMATS = frozenset({"JPEG", "PNG", "GIF", "WEBP", "BMP"})
 #: Seconds that reading one photograph may take.
 TIMEOUT = 30.0
-#: Photographs read while one is decoded.
+#: Photographs read while some are decoded, and decoded at a time.
 READ_AHEAD = 16
 #: Larger ones have no thumbnail: they would take gigabytes of memory.
 LIMITS = Limits(max_bytes=64 * 2**20, max_pixels=100_000_000, min_side=1)
@@ -41,21 +53,25 @@ class Thumbnail:
         width: Of the picture, in pixels.
         height: Likewise.
         note: Why there is none, or that it is not what was scored.
+        original: URL of the file where a browser on this machine can show it; None elsewhere.
+        encoded: Size of the picture in bytes.
     """
 
     data_uri: str | None = None
     width: int = 0
     height: int = 0
     note: str | None = None
+    original: str | None = None
+    encoded: int = 0
 
 
 def make_thumbnails(
     photos: Iterable[ShownPhoto], manifest: Manifest | None, storage_options: Mapping[str, Any]
 ) -> dict[str, Thumbnail]:
-    """Reads photographs, many at a time, and makes small pictures of them.
+    """Reads photographs, many at a time, and makes pictures of them.
 
-    What cannot be read any more gets a note that says so; nothing is raised. Nothing but pixels is kept: no place, no
-    camera.
+    All together they take :data:`ALL_BYTES` at most: the more there are, the smaller each is. What cannot be read any
+    more gets a note that says so; nothing is raised. Nothing but pixels is kept: no place, no camera.
 
     Args:
         photos: Which. Those beyond :data:`MOST_THUMBNAILS` get none.
@@ -67,8 +83,17 @@ def make_thumbnails(
     """
     wanted = list({photo.image_id: photo for photo in photos}.values())[:MOST_THUMBNAILS]
     fetcher = Fetcher(limits=LIMITS, timeout=TIMEOUT, storage_options=storage_options, ahead=READ_AHEAD)
-    fetched = fetcher.read([_entry(photo, manifest) for photo in wanted])
-    return {photo.image_id: _thumbnail(found, photo.etag) for photo, found in zip(wanted, fetched, strict=True)}
+    fetched = zip(wanted, fetcher.read([_entry(photo, manifest) for photo in wanted]), strict=True)
+    made: dict[str, Thumbnail] = {}
+    left = ALL_BYTES
+    with ThreadPoolExecutor(min(available_cores(), READ_AHEAD)) as pool:
+        # A few at a time: an executor would read on, and what one picture leaves of its share goes to those after it.
+        while some := list(itertools.islice(fetched, READ_AHEAD)):
+            share = min(MOST_BYTES, left // (len(wanted) - len(made)))
+            found = list(pool.map(partial(_thumbnail, share=share), *zip(*some, strict=True)))
+            made |= {photo.image_id: thumbnail for (photo, _), thumbnail in zip(some, found, strict=True)}
+            left -= sum(thumbnail.encoded for thumbnail in found)
+    return made
 
 
 def _entry(photo: ShownPhoto, manifest: Manifest | None) -> Entry:
@@ -80,28 +105,44 @@ def _entry(photo: ShownPhoto, manifest: Manifest | None) -> Entry:
     return Entry(photo.uri, member=photo.member, etag=photo.etag)
 
 
-def _thumbnail(fetched: Fetched, scored_etag: str | None) -> Thumbnail:
+def _thumbnail(shown: ShownPhoto, fetched: Fetched, share: int) -> Thumbnail:
+    original = None if isinstance(fetched.content, Failure) else _original(shown, fetched.content)
+    side = LARGE_SIDE if original is None else SIDE
     image: Photo | Failure
     if isinstance(fetched.content, Failure):
         image = fetched.content
-    else:  # at twice the size, so that the scaling below sees enough
-        image = decode(fetched.content, limits=LIMITS, view=AtMost((2 * SIDE) ** 2), scale=resize_with_pillow)
+    else:  # larger than the picture, so that the scaling below sees enough
+        image = decode(fetched.content, limits=LIMITS, view=AtMost(max(side, 2 * SIDE) ** 2), scale=resize_with_pillow)
     if isinstance(image, Failure):
         return Thumbnail(note=f"not shown: {image.error}")
-    content, width, height = _encode(image)
-    changed = None not in (fetched.etag, scored_etag) and fetched.etag != scored_etag
-    data_uri = "data:image/webp;base64," + base64.b64encode(content).decode()
-    return Thumbnail(data_uri, width, height, "changed since it was scored" if changed else None)
+    content, width, height = _encode(image, side, share)
+    changed = None not in (fetched.etag, shown.etag) and fetched.etag != shown.etag
+    return Thumbnail(
+        "data:image/webp;base64," + base64.b64encode(content).decode(),
+        width,
+        height,
+        "changed since it was scored" if changed else None,
+        original,
+        len(content),
+    )
 
 
-def _encode(photo: Photo) -> tuple[bytes, int, int]:
+def _original(shown: ShownPhoto, content: bytes) -> str | None:
+    if shown.member is None and is_local(shown.uri) and signature(content) in BROWSER_FORMATS:
+        return Path(absolute(shown.uri)).as_uri()
+    return None
+
+
+def _encode(photo: Photo, side: int, share: int) -> tuple[bytes, int, int]:
+    """Encodes a picture as large as its share of bytes allows."""
     picture = Image.fromarray(photo.rgb)
-    side = SIDE
     while True:
         picture.thumbnail((side, side), Image.Resampling.LANCZOS)
-        for quality in QUALITIES:
+        for quality in QUALITIES if side <= SIDE else QUALITIES[:1]:
             buffer = io.BytesIO()
             picture.save(buffer, "WEBP", quality=quality, method=4)
-            if buffer.tell() <= MOST_BYTES:
+            if buffer.tell() <= share:
                 return buffer.getvalue(), picture.width, picture.height
-        side //= 2
+        # Bytes go with the area, about. Next comes a side that will do, but not one too small to be looked at.
+        fitting = int(max(picture.size) * 0.9 * (share / buffer.tell()) ** 0.5)
+        side = max(min(SIDE, side - 1), fitting) if side > SIDE else side // 2

@@ -27,7 +27,7 @@ def test_the_wheel_works_outside_the_checkout(tmp_path: Path):
     assert not any("__pycache__" in name for name in names)
     assert {f"pipelines/rating/page/static/{name}" for name in ("index.html", "page.css", "page.js")} <= set(names)
     templates = "pipelines/reporting/templates"
-    assert {f"{templates}/report.html", f"{templates}/report.css"} <= set(names)
+    assert {f"{templates}/{name}" for name in ("report.html", "macros.html", "report.css", "report.js")} <= set(names)
     run(*pip, "install", "--no-deps", "--target", str(tmp_path / "site"), str(wheel))
     program = f"""
 import sys; sys.path.insert(0, {str(tmp_path / "site")!r})

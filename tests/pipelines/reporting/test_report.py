@@ -3,6 +3,7 @@
 import base64
 import io
 import re
+import subprocess
 import sys
 import tarfile
 from dataclasses import replace
@@ -10,6 +11,7 @@ from html import unescape
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -23,10 +25,19 @@ from pipelines.lake.manifest import run as write_manifest
 from pipelines.lake.sources import Listing
 from pipelines.options import ManifestOptions, ReportOptions
 from pipelines.reporting import thumbnails
-from pipelines.reporting.page import format_bytes, format_change, format_duration, format_percent, shorten, visible
+from pipelines.reporting.page import (
+    breakable,
+    format_bytes,
+    format_change,
+    format_duration,
+    format_percent,
+    quote,
+    shorten,
+    visible,
+)
 from pipelines.reporting.report import run
-from pipelines.reporting.statistics import ShownPhoto
-from pipelines.reporting.thumbnails import MOST_BYTES, Thumbnail, make_thumbnails
+from pipelines.reporting.shown_photos import ShownPhoto
+from pipelines.reporting.thumbnails import ALL_BYTES, LARGE_SIDE, MOST_BYTES, SIDE, Thumbnail, make_thumbnails
 from tests.lake import jpeg, photo
 from tests.s3_server import s3_server
 from tests.score_rows import random_rows, score_row, write_run
@@ -84,6 +95,37 @@ def test_noise_stays_within_the_bytes(tmp_path: Path):
     assert len(base64.b64decode(thumbnail.data_uri.partition("base64,")[2])) <= MOST_BYTES
 
 
+def test_a_browser_is_told_where_the_photograph_is_that_it_can_show(tmp_path: Path):
+    name = "50% #1?.jpg"
+    (tmp_path / name).write_bytes(jpeg(photo(0, (400, 300))))
+    Image.fromarray(np.zeros((600, 800, 3), np.uint8)).save(tmp_path / "a.tif")
+    jpg, tif = make_thumbnails([shown(str(tmp_path / name)), shown(str(tmp_path / "a.tif"))], None, {}).values()
+    assert jpg.original == f"file://{tmp_path}/50%25%20%231%3F.jpg"
+    assert max(jpg.width, jpg.height) == SIDE
+    # Of the other there is nothing to be shown large but the picture itself.
+    assert (tif.original, tif.width) == (None, 800)
+
+
+def test_all_pictures_share_the_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(thumbnails, "ALL_BYTES", ALL_BYTES // 20)
+    noise = np.random.default_rng(0).integers(0, 256, (1000, 1400, 3), np.uint8)
+    content = io.BytesIO()
+    Image.fromarray(noise).save(content, "JPEG", quality=50)
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:  # in which no browser looks
+        for i in range(30):
+            info = tarfile.TarInfo(f"{i}.jpg")
+            info.size = len(content.getvalue())
+            archive.addfile(info, io.BytesIO(content.getvalue()))
+    source = str(tmp_path / "a.tar")
+    manifest = write_manifest(ManifestOptions(source=source, manifest=str(tmp_path / "manifest"), shard_size=100))
+    photos = [shown(entry.uri, entry.member, entry.etag) for entry in Listing(source)]
+    made = make_thumbnails(photos, manifest, {}).values()
+    assert sum(thumbnail.encoded for thumbnail in made) <= ALL_BYTES // 20
+    assert all(100 <= thumbnail.width <= SIDE for thumbnail in made)
+    (alone,) = make_thumbnails(photos[:1], manifest, {}).values()
+    assert SIDE < alone.width <= LARGE_SIDE
+
+
 def test_members_of_archives_and_rows_of_tables(tmp_path: Path):
     images = [jpeg(photo(seed)) for seed in range(3)]
     with tarfile.open(tmp_path / "a.tar", "w") as archive:
@@ -137,7 +179,8 @@ def test_a_finished_run(tmp_path: Path):
     page = report(write_run(tmp_path / "run", rows, source="/photos/of/mine"))
     scored = sum(row["score"] is not None for row in rows)
     assert "<title>Photo quality of mine</title>" in page
-    assert f"{scored} of 300 photos have a score" in page
+    assert f"<strong>{scored}</strong> of 300 photos have a score" in page
+    assert f'<a href="#failures">{300 - scored} failed</a>' in page
     assert "meant to hold 90 % of ratings" in page
     assert "BIQ2021" in page  # the model card
     assert "400 photographs not fitted on" in page
@@ -151,8 +194,8 @@ def test_a_finished_run(tmp_path: Path):
 def test_an_unfinished_run_says_so(tmp_path: Path):
     page = report(write_run(tmp_path / "run", random_rows(90), finished=False, images=1000), thumbnails=False)
     assert "<strong>Not finished.</strong> 90 of 1,000 photos" in page
-    assert "Speed and time" not in page
-    assert "<img" not in page
+    assert 'id="speed"' not in page
+    assert "<img src" not in page
     assert "not shown" not in page
 
 
@@ -175,14 +218,14 @@ def test_what_ails_the_photos(tmp_path: Path):
     for row in rows[:5]:
         row["reason"] = "low_contrast"
     page = report(write_run(tmp_path / "now", rows), thumbnails=False)
-    assert "What ails them</h2>" in page
+    assert "Faults</h2>" in page
     assert re.search(r"Low contrast<.*?>5<.*?>5 %<.*?>50 %<", page)
-    assert "640 &times; 480, low contrast" in page
+    assert '<span class="reason">low contrast</span>' in page
     before = [row | {"reason": "blur" if i < 2 else None} for i, row in enumerate(rows)]
     write_run(tmp_path / "before", before)
     page = report(tmp_path / "now", compare=str(tmp_path / "before"), thumbnails=False)
     assert re.search(r"Low contrast<.*?>5 %<.*?>50 %<.*?>0 %<", page)
-    assert "What ails them" not in report(write_run(tmp_path / "untold", random_rows(30)), thumbnails=False)
+    assert "Faults</h2>" not in report(write_run(tmp_path / "untold", random_rows(30)), thumbnails=False)
 
 
 def test_nothing_scored(tmp_path: Path):
@@ -209,6 +252,16 @@ def test_two_nights_in_words(tmp_path: Path):
     assert "The other run is not finished" in page
     with pytest.raises(UserError, match="holds no scores"):
         report(tuesday, compare=str(tmp_path / "nothing"))
+
+
+def test_too_many_failures_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("pipelines.reporting.failures.MOST_FAILURES", 10)
+    output = write_run(tmp_path / "o'run", [score_row(f"/a/{i}.jpg", None if i < 25 else 0.5) for i in range(50)])
+    page = unescape(report(output, thumbnails=False)).replace("<wbr>", "")
+    assert "10 of them, one by one" in page
+    assert "15 more are not on this page" in page
+    (query,) = re.findall("SELECT uri.*?;", page)
+    assert len(duckdb.sql(query).fetchall()) == 25
 
 
 @pytest.mark.s3
@@ -241,6 +294,21 @@ def test_long_names_lose_their_middle():
 
 def test_what_acts_unseen_is_made_visible():
     assert visible("a\u202egpj.exe\n\x00\u2028é بحر 👍") == "a⟨U+202E⟩gpj.exe⟨U+000A⟩⟨U+0000⟩⟨U+2028⟩é بحر 👍"
+
+
+def test_a_name_ends_its_line_where_its_parts_end():
+    assert breakable("a/b_c.jpg") == "a/<wbr>b_<wbr>c.<wbr>jpg"
+    assert breakable("<b>/&") == "&lt;b&gt;/<wbr>&amp;"
+
+
+@pytest.mark.parametrize(
+    "name", ["plain", "two words", "it's", '$HOME `x` "y" \\', "a\nb", "p\u202egpj'\\.exe", "é\u2028👍\t"]
+)
+def test_a_shell_reads_what_was_quoted(name: str):
+    quoted = quote(f"/x/{name}")
+    assert visible(quoted) == quoted
+    found = subprocess.run(["bash", "-c", f"printf %s {quoted}"], check=True, capture_output=True).stdout
+    assert found.decode() == f"/x/{name}"
 
 
 def test_numbers_in_words():

@@ -11,18 +11,22 @@ from scipy.stats import ks_2samp
 
 from grepr_core.errors import UserError
 from grepr_core.storage import Folder
+from pipelines.options import FilterOptions
 from pipelines.reporting.comparison import Comparison, compare
 from pipelines.reporting.database import load_scores, open_database
-from pipelines.reporting.statistics import QUANTILES, Statistics, compute
+from pipelines.reporting.failures import FailedImage, list_failures
+from pipelines.reporting.statistics import QUANTILES, Statistics, compute, histogram, score_edges
+from pipelines.reporting.threshold import MOST_STEPS, Threshold, count_kept, nearest
+from pipelines.selection.filter import run as select
 from tests.score_rows import random_rows, score_row, write_run
 
 Rows = list[dict[str, Any]]
 
 
-def statistics(tmp_path: Path, rows: Rows, per_tenth: int = 4) -> Statistics:
+def statistics(tmp_path: Path, rows: Rows) -> Statistics:
     with open_database() as connection:
         load_scores(connection, "now", Folder(str(write_run(tmp_path / "run", rows))))
-        return compute(connection, "now", extremes=6, per_tenth=per_tenth)
+        return compute(connection, "now", most=6, between=20)
 
 
 def comparison(tmp_path: Path, now: Rows, before: Rows) -> Comparison:
@@ -85,28 +89,26 @@ def test_reasons_are_told_of_all_of_the_lowest_tenth_and_by_folder(tmp_path: Pat
     found = statistics(tmp_path, rows)
     assert found.told == 100
     assert list(found.overall.reasons.items()) == [("blur", 6), ("noise", 2)]
-    assert [tenth.reasons for tenth in found.tenths[:3]] == [{"blur": 5}, {"noise": 2, "blur": 1}, {}]
+    assert found.lowest is not None
+    assert (found.lowest.images, found.lowest.reasons) == (10, {"blur": 5})
     assert {group.name[-1]: group.reasons for group in found.folders.groups} == {"a": {"blur": 6, "noise": 2}, "b": {}}
     assert [photo.reason for photo in found.worst[:2]] == ["blur", None]
     untold = comparison(tmp_path, rows, random_rows(10))
     assert (untold.told, untold.reasons) == (0, {})
 
 
-def test_tenths_share_the_scored_photos_in_order(computed: Statistics, frame: pd.DataFrame):
-    scores = np.sort(frame["score"].dropna())
-    assert len(computed.tenths) == 10
-    assert sum(tenth.images for tenth in computed.tenths) == len(scores)
-    assert all(abs(tenth.images - len(scores) / 10) < 2 for tenth in computed.tenths)
-    start = 0
-    for number, tenth in enumerate(computed.tenths, start=1):
-        assert tenth.number == number
-        part = scores[start : start + tenth.images]
-        assert (tenth.low, tenth.high) == pytest.approx((part[0], part[-1]), abs=1e-6)
-        assert tenth.mean == pytest.approx(part.mean(), abs=1e-6)
-        assert tenth.interval == pytest.approx((part.mean() - 0.1, part.mean() + 0.1), abs=1e-6)
-        assert len(tenth.photos) == 4
-        assert all(tenth.low <= photo.score <= tenth.high for photo in tenth.photos)
-        start += tenth.images
+def test_photos_lie_all_along_the_scores_between_the_worst_and_the_best(computed: Statistics, frame: pd.DataFrame):
+    scores = [photo.score for photo in computed.between]
+    assert scores == sorted(scores)
+    low, high = computed.worst[-1].score, computed.best[-1].score
+    assert low < scores[0]
+    assert scores[-1] < high
+    # One of each step that has any, and nearly every step of so many photographs does.
+    steps = np.floor((np.array(scores) - low) / (high - low) * 20)
+    assert len(set(steps)) == len(steps) >= 18
+    shown = {photo.image_id for photo in computed.between + computed.worst + computed.best}
+    assert len(shown) == len(computed.between) + 12
+    assert shown <= set(frame["image_id"])
 
 
 def test_the_worst_and_the_best(computed: Statistics, frame: pd.DataFrame):
@@ -120,7 +122,7 @@ def test_the_worst_and_the_best(computed: Statistics, frame: pd.DataFrame):
 def test_few_photos_are_shown_once(tmp_path: Path):
     found = statistics(tmp_path, [score_row(f"/a/{i}.jpg", i / 10) for i in range(5)])
     assert [photo.uri for photo in found.worst + found.best] == [f"/a/{i}.jpg" for i in (0, 1, 2, 4, 3)]
-    assert found.tenths == []
+    assert found.between == []
 
 
 def test_folders_and_sizes(computed: Statistics, frame: pd.DataFrame):
@@ -184,7 +186,93 @@ def test_without_intervals_there_are_none(tmp_path: Path):
     rows = [score_row(f"/a/{i}.jpg", i / 40, score_lower=None, score_upper=None) for i in range(40)]
     found = statistics(tmp_path, rows)
     assert found.interval_width is None
-    assert all(tenth.interval is None for tenth in found.tenths)
+
+
+def test_enlarged_ones_are_counted_and_told(tmp_path: Path):
+    sizes = [(96, 96), (400, 400), (500, 500), (4000, 3000)]
+    rows = [
+        score_row(f"/a/{i}.jpg", i / 10, width=width, height=height, scored_pixels=512 * 512)
+        for i, (width, height) in enumerate(sizes)
+    ]
+    found = statistics(tmp_path, rows)
+    assert (found.enlarged, found.scaled_down) == (2, 1)
+    assert [photo.enlarged for photo in found.worst + found.best[::-1]] == [True, True, False, False]
+
+
+# --- Thresholds and failures ------------------------------------------------------------------------------------------
+
+
+def thresholds(tmp_path: Path, scores: list[float], scale: tuple[float, float] | None) -> list[Threshold]:
+    with open_database() as connection:
+        rows = [score_row(f"/a/{i}.jpg", score) for i, score in enumerate(scores)]
+        load_scores(connection, "now", Folder(str(write_run(tmp_path / "run", [*rows, score_row("/a/x.jpg", None)]))))
+        found = histogram(connection, "now", score_edges(connection, ["now"]))
+        return count_kept(connection, "now", found, scale)
+
+
+def test_thresholds_keep_what_the_filter_keeps(tmp_path: Path):
+    # In single precision 0.7 is less than in double, and 0.6 more.
+    scores = [0.1, 0.55, 0.6, 0.6999, 0.7, 0.7, 0.93]
+    found = thresholds(tmp_path, scores, (0.0, 1.0))
+    assert found[0] == Threshold("0.10", 7)
+    assert found[-1] == Threshold("0.93", 1)
+    kept = {threshold.score: threshold.photos for threshold in found}
+    assert [kept[score] for score in ("0.55", "0.56", "0.60", "0.61", "0.70", "0.71")] == [6, 5, 5, 4, 3, 1]
+    for score in ("0.55", "0.60", "0.70", "0.93"):
+        chosen = tmp_path / f"chosen-{score}"
+        record = select(FilterOptions(scores=str(tmp_path / "run"), output=str(chosen), min_score=float(score)))
+        assert record.selected == kept[score]
+
+
+@pytest.mark.parametrize(
+    ("scores", "scale", "first", "second"),
+    [
+        ([1.5, 3.0, 4.5], (1.0, 5.0), "1.50", "1.55"),
+        ([0.0, 50.0, 100.0], (0.0, 100.0), "0", "1"),
+        ([-0.2, 0.5, 1.3], (0.0, 1.0), "-0.25", "-0.24"),
+        # Far beyond the scale, and close together; and without a scale.
+        ([0.0, 500.0, 1000.0], (0.0, 1.0), "0", "5"),
+        ([0.5, 0.505, 0.51], (0.0, 1.0), "0.5000", "0.5005"),
+        ([0.0, 1.0, 2.0], None, "0.00", "0.05"),
+    ],
+)
+def test_thresholds_have_the_steps_of_the_scale(
+    tmp_path: Path, scores: list[float], scale: tuple[float, float] | None, first: str, second: str
+):
+    found = thresholds(tmp_path, scores, scale)
+    assert [threshold.score for threshold in found[:2]] == [first, second]
+    assert [found[0].photos, found[-1].photos] == [3, 1]
+    assert len(found) <= 1 + MOST_STEPS
+    assert nearest(found, float(first)) == 0
+
+
+def failures(tmp_path: Path, rows: Rows) -> list[FailedImage]:
+    with open_database() as connection:
+        load_scores(connection, "now", Folder(str(write_run(tmp_path / "run", rows))))
+        return list_failures(connection, "now")
+
+
+def test_all_failures_are_listed(tmp_path: Path):
+    rows = [score_row(f"/a/{i}.jpg", None if i % 2 else 0.5) for i in range(40)]
+    rows.append(score_row("/a/b.tar", None, member="x.jpg", status="unreadable", error="cut"))
+    found = failures(tmp_path, rows)
+    assert len(found) == 21
+    assert found[0] == FailedImage("missing", "no such file", "/a/1.jpg", None)
+    assert found[-1] == FailedImage("unreadable", "cut", "/a/b.tar", "x.jpg")
+
+
+def test_of_too_many_failures_some_of_every_reason_are_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("pipelines.reporting.failures.MOST_FAILURES", 9)
+    rows = [score_row(f"/a/{i}.jpg", None, error=f"ends after {i} bytes") for i in range(50)]
+    rows += [score_row(f"/b/{i}.jpg", None, status="denied", error="forbidden") for i in range(3)]
+    found = failures(tmp_path, rows)
+    assert len(found) == 9
+    assert sum(image.status == "denied" for image in found) == 3
+
+
+def test_failures_with_endless_names_do_not_fill_the_page(tmp_path: Path):
+    found = failures(tmp_path, [score_row(f"/a/{'long' * 1000}{i}.jpg", None) for i in range(100)])
+    assert 30 < len(found) < 40
 
 
 def test_no_scores_at_all(tmp_path: Path):
