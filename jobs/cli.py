@@ -36,10 +36,13 @@ from pipelines.options import (
     SubmitOptions,
 )
 from pipelines.running.run_files import HIGH_WEIGHTS_FILE, LOW_WEIGHTS_FILE
+from pipelines.telling.words import counted
 
 if TYPE_CHECKING:
     from pipelines.scoring.run_record import RunRecord
 
+#: Where in an output the rows are.
+SCORES = "scores"
 #: Variable that tells Python to be in UTF-8 mode.
 _UTF8_MODE = "PYTHONUTF8"
 
@@ -63,7 +66,8 @@ def _demo(options: DemoOptions) -> int:
         _print(f"{name:{width}}  {score:6.3f}")
     _print(
         f"\n{result.ordered} of {result.pairs} distorted versions score below their original. "
-        f"Scores: {options.output}/scores, photos: {options.output}/photos, to look at: {options.output}/report.html"
+        f"Scores: {_below(options.output, SCORES)}, photos: {_below(options.output, 'photos')}, "
+        f"to look at: {_below(options.output, 'report.html')}"
     )
     return DONE
 
@@ -72,8 +76,9 @@ def _manifest(options: ManifestOptions) -> int:
     from pipelines.lake.manifest import run
 
     manifest = run(options)
-    passed_over = f"; {manifest.skipped} files of other names or kinds passed over" if manifest.skipped else ""
-    _print(f"{manifest.images} images in {manifest.shards} shards{passed_over}")
+    passed_over = counted(manifest.skipped, "file of another name or kind", "files of other names or kinds")
+    more = f"; {passed_over} passed over" if manifest.skipped else ""
+    _print(f"{counted(manifest.images, 'image')} in {counted(manifest.shards, 'shard')}{more}")
     return DONE
 
 
@@ -91,7 +96,7 @@ def _score(options: ScoreOptions) -> int:
 def _scored(record: "RunRecord", options: ScoreOptions) -> int:
     counts = ", ".join(f"{count} {status}" for status, count in sorted(record.counts.items()))
     speed = f"; {record.images_per_second:.1f} images/s" if record.images_per_second else ""
-    _print(f"{record.images} images: {counts}{speed}. Scores: {options.output}/scores")
+    _print(f"{counted(record.images, 'image')}: {counts}{speed}. Scores: {_below(options.output, SCORES)}")
     if record.reasons:
         found = sorted(record.reasons.items(), key=lambda reason: (-reason[1], reason[0]))
         _print(f"What ails them most: {', '.join(f'{name} {count}' for name, count in found)}")
@@ -120,18 +125,25 @@ def _filter(options: FilterOptions) -> int:
 
     record = run(options)
     between = f", scores {record.lowest_score:.4g} to {record.highest_score:.4g}" if record.selected else ""
-    groups = f" in {record.groups} groups" if record.groups is not None else ""
-    _print(f"{record.selected} of {record.images} images selected{groups}{between}. Rows: {options.output}/scores")
+    groups = f" in {counted(record.groups, 'group')}" if record.groups is not None else ""
+    _print(
+        f"{record.selected} of {counted(record.images, 'image')} selected{groups}{between}. "
+        f"Rows: {_below(options.output, SCORES)}"
+    )
     if record.without_metadata:
-        _print(f"{record.without_metadata} scored images have no row in {options.metadata}")
+        images = counted(record.without_metadata, "scored image has", "scored images have")
+        _print(f"{images} no row in {options.metadata}")
     if record.failed:
-        _print(f"{record.failed} images have no score: {options.output}/{FAILED_FILE} says why")
+        images = counted(record.failed, "image has", "images have")
+        _print(f"{images} no score: {_below(options.output, FAILED_FILE)} says why")
     if record.written is None:
         return DONE
     if record.written["changed"]:
-        _print(f"{record.written['changed']} images changed after they were scored; they are written as they are now")
+        images = counted(record.written["changed"], "image")
+        _print(f"{images} changed after being scored; written is what is there now")
     if record.written["failed"]:
-        _print(f"{record.written['failed']} images could not be written: {options.output}/{UNWRITTEN_FILE} says why")
+        images = counted(record.written["failed"], "image")
+        _print(f"{images} could not be written: {_below(options.output, UNWRITTEN_FILE)} says why")
     if record.unwritten_fraction <= options.max_failed_fraction:
         return DONE
     logging.error("more images could not be written than --max-failed-fraction allows")
@@ -142,10 +154,8 @@ def _report(options: ReportOptions) -> int:
     from pipelines.reporting.report import run
 
     result = run(options)
-    _print(
-        f"{options.output}: {result.bytes / 1e6:.1f} MB, {result.images} images, {result.thumbnails} of them shown. "
-        "Open it in a browser"
-    )
+    images = f"{counted(result.images, 'image')}, {result.thumbnails} of them shown"
+    _print(f"{result.output}: {result.bytes / 1e6:.1f} MB, {images}. Open it in a browser")
     return DONE
 
 
@@ -161,8 +171,8 @@ def _pretrain(options: PretrainOptions) -> int:
     last = record.epochs[-1]
     names = ("order_accuracy", "pseudo_label_spread", "probe_srocc")
     metrics = "".join(f", {name.replace('_', ' ')} {last[name]:.4f}" for name in names if name in last)
-    _print(f"{last['epoch']} epochs, {last['step']} steps: loss {last['loss']:.4f}{metrics}")
-    _print(f"Weights: {options.stage.output}/{weights}")
+    _print(f"{counted(last['epoch'], 'epoch')}, {counted(last['step'], 'step')}: loss {last['loss']:.4f}{metrics}")
+    _print(f"Weights: {_below(options.stage.output, weights)}")
     return DONE
 
 
@@ -206,6 +216,11 @@ def _model(options: ModelOptions) -> int:
             bundle = build(make) if isinstance(make, ModelBuildOptions) else import_published(make)
             _print(f"wrote {make.output}, model id {bundle.model_id}")
     return DONE
+
+
+def _below(folder: str, name: str) -> str:
+    """Gives the path of a file in a folder that a person named, with or without a slash at its end."""
+    return f"{folder.rstrip('/')}/{name}"
 
 
 def _as_lines(value: dict[str, Any], indent: str = "") -> str:

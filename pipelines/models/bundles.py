@@ -37,6 +37,7 @@ from pipelines.models.quality_axis import LowLevelScorer, make_axis
 from pipelines.options import ModelBuildOptions, ModelImportOptions
 from pipelines.running.run_files import HIGH_CONFIG_FILE, HIGH_WEIGHTS_FILE, LOW_WEIGHTS_FILE, RUN_FILE
 from pipelines.telling.progress import Progress
+from pipelines.telling.words import counted
 
 log = logging.getLogger(__name__)
 
@@ -260,8 +261,9 @@ def _pristine_statistics(encoder: LowLevelEncoder, source: str, view: View) -> t
     statistics = _statistics(encoder, itertools.chain([first], batches)) if first is not None else None
     found = statistics.count if statistics is not None else 0
     if statistics is None or found < least:
+        patches_found = counted(found, "sharp and colourful patch", "sharp and colourful patches")
         raise UserError(
-            f"--pristine {source}: {count} photographs gave {found} sharp and colourful patches; at least {least} are "
+            f"--pristine {source}: {counted(count, 'photograph')} gave {patches_found}; at least {least} are "
             "needed, so add photographs"
         )
     return statistics, count

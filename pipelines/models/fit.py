@@ -179,9 +179,8 @@ def _training_rows(ratings: pd.DataFrame, path: str) -> pd.DataFrame:
     rows = ratings[ratings["split"] == TRAIN] if "split" in ratings else ratings
     if len(rows) < FEWEST_RATINGS:
         which = f" whose split is {TRAIN!r}" if "split" in ratings else ""
-        raise UserError(
-            f"{path}: {len(rows)} ratings{which} to fit on; rate at least {FEWEST_RATINGS} images, better 50 to 200"
-        )
+        found = counted(len(rows), "rating")
+        raise UserError(f"{path}: {found}{which} to fit on; rate at least {FEWEST_RATINGS} images, better 50 to 200")
     return rows
 
 

@@ -18,6 +18,7 @@ from grepr_core.zero_shot.gaussian import DISTANCES, Distance, Gaussian
 from grepr_core.zero_shot.scores import low_level_distance, low_level_score
 from pipelines.lake.sources import Entry, Listing
 from pipelines.models.photographs import decoded
+from pipelines.telling.words import counted
 
 Pixels = NDArray[np.uint8]
 
@@ -112,7 +113,9 @@ def _encode_on_device(encoder: SemanticEncoder) -> Callable[[Pixels], NDArray[np
 
 def _require(features: list[NDArray[np.float32]], least: int, named: str) -> None:
     if len(features) < least:
-        raise UserError(f"{named}: {len(features)} photographs could be read; at least {least} are needed, so add some")
+        raise UserError(
+            f"{named}: {counted(len(features), 'photograph')} could be read; at least {least} are needed, so add some"
+        )
 
 
 def _spread(low: LowLevelScorer, photographs: Iterable[Pixels]) -> float:

@@ -29,6 +29,7 @@ from pipelines.options import LARGEST_SHARD, ScoringOptions
 from pipelines.scoring.run_record import RunRecord
 from pipelines.scoring.score import score_manifest
 from pipelines.scoring.score_table import read_scores
+from pipelines.telling.words import counted
 
 log = logging.getLogger(__name__)
 
@@ -149,7 +150,8 @@ def read_ratings(path: str, images: str = ".", *, storage_options: Mapping[str, 
         spellings = " and ".join(dict.fromkeys(rows["image"]))
         raise UserError(
             f"{rows.index.name} {rows.index[0]} and {rows.index[1]}: rate the same image, {spellings}; "
-            f"{twice.nunique()} images are rated more than once. Keep one row each, with the mean as mos"
+            f"{counted(twice.nunique(), 'image is', 'images are')} rated more than once. Keep one row each, with the "
+            "mean as mos"
         )
     if mos.nunique() < 2:
         raise UserError(f"{path}: all ratings are equal, {mos.iloc[0]:g}; there is nothing to learn from")

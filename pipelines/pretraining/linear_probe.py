@@ -18,6 +18,7 @@ from grepr_core.web.access import for_reading
 from pipelines.lake.fetch import Fetcher
 from pipelines.lake.sources import Entry
 from pipelines.models.rated_features import TRAIN, image_uri, read_ratings
+from pipelines.telling.words import counted
 
 log = logging.getLogger(__name__)
 
@@ -104,7 +105,9 @@ def open_probe(ratings: str | None, images: str | None, storage_options: dict[st
     if "split" in table:
         table = table[table["split"] == TRAIN]
     if len(table) < FEWEST_RATINGS:
-        raise UserError(f"{ratings}: {len(table)} ratings to probe with; at least {FEWEST_RATINGS} are needed")
+        raise UserError(
+            f"{ratings}: {counted(len(table), 'rating')} to probe with; at least {FEWEST_RATINGS} are needed"
+        )
     uris = tuple(image_uri(images, image) for image in table["image"])
     fetcher = Fetcher(limits=Limits(), timeout=TIMEOUT, storage_options=storage_options)
     (first,) = fetcher.read([Entry(uris[0])])

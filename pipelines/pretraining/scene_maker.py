@@ -230,4 +230,5 @@ def _report(summaries: list[ScenesSummary]) -> None:
     failures = {uri: reason for summary in summaries for uri, reason in summary.failures.items()}
     if failures:
         shown = "; ".join(f"{uri}: {reason}" for uri, reason in list(failures.items())[:SHOWN])
-        log.warning("%d photographs cannot be used and are left out: %s", len(failures), shown)
+        unusable = counted(len(failures), "photograph")
+        log.warning("%s left out, as not to be used: %s", unusable, shown)

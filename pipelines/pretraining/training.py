@@ -264,7 +264,9 @@ def _workers(stage: Stage, options: TrainingOptions) -> Iterator[Workers | None]
 
 def _check_batch(stage: Stage, options: TrainingOptions) -> None:
     if stage.examples < options.batch:
-        raise UserError(f"{stage.examples} examples are fewer than --batch {options.batch}; add photographs")
+        raise UserError(
+            f"{counted(stage.examples, 'example')} for --batch {options.batch} are too few; add photographs"
+        )
     if options.batch % (stage.micro_batch or 1):
         raise UserError(f"--batch {options.batch} is no multiple of --micro-batch {stage.micro_batch}")
 

@@ -121,7 +121,7 @@ def plan(journal: RatingJournal, options: LabelOptions) -> None:
     rated = [places[place] for place in there if place in places]
     count = min(missing, len(pool.entries) - len(rated))
     if count < missing:
-        log.warning("there are only %d photos to rate", len(journal.photos) + count)
+        log.warning("there is no more to rate than %s", counted(len(journal.photos) + count, "photo"))
     blocks, variances = bundle.feature_blocks, bundle.block_variances
     with activity(f"choosing {count} of {counted(len(pool.entries), 'photo')}", announced=False):
         chosen = choose(pool.features, count, blocks=blocks, variances=variances, quality=pool.quality, rated=rated)
@@ -134,7 +134,7 @@ def plan(journal: RatingJournal, options: LabelOptions) -> None:
 
 def _tell(pool: Pool, count: int) -> None:
     spread = "" if pool.quality is None else ", from the lowest scores to the highest"
-    log.info("chose %d of %d photos that stand for the others%s", count, len(pool.entries), spread)
+    log.info("chose %d of %s to stand for the others%s", count, counted(len(pool.entries), "photo"), spread)
 
 
 def _name(source: str, entry: Entry) -> str:
@@ -162,7 +162,9 @@ def fit_command(journal: RatingJournal, options: LabelOptions) -> str:
 
 def to_text(result: LabelResult) -> str:
     """Says what rating came to, and what to do next."""
-    lines = [f"{result.rated} of {result.photos} photos are rated: {result.table}, journal {result.journal.name}"]
+    lines = [
+        f"{result.rated} of {counted(result.photos, 'photo')} rated: {result.table}, journal {result.journal.name}"
+    ]
     lines += [f"{name}: {consistency}" for name, consistency in result.raters.items()]
     if result.rated < result.photos:
         lines.append("the same command again goes on with the others")

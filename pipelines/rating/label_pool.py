@@ -23,6 +23,7 @@ from pipelines.running.run_files import RUN_FILE
 from pipelines.running.settings import SETTINGS_FILE
 from pipelines.scoring.current import current_folder, one_state, output_state
 from pipelines.scoring.score_table import SCORES_FOLDER, read_shard
+from pipelines.telling.words import counted
 
 log = logging.getLogger(__name__)
 
@@ -110,7 +111,8 @@ def _listed(options: LabelOptions, bundle: Bundle) -> Pool:
 
 def _scored(manifest: Manifest, bundle: Bundle, options: LabelOptions) -> Pool:
     entries = _take(_sample(manifest, options), manifest.read_shard, ENTRY_COLUMNS)
-    log.info("choosing among %d of %d photos; these are scored first", len(entries), manifest.images)
+    photos = counted(manifest.images, "photo")
+    log.info("choosing among %d of %s, scored first", len(entries), photos)
     table, _ = score_entries(_entries(entries), manifest.source, bundle, options)
     return _pool(manifest.source, entries, table)
 
@@ -143,10 +145,11 @@ def _pool(source: str, entries: pa.Table, scores: pa.Table) -> Pool:
     """Joins photos with their scores, which are in the same order."""
     scored = pc.equal(scores["status"], Status.SCORED)
     if failed := len(scores) - pc.sum(scored).as_py():
-        log.warning("%d of %d photos could not be scored; none of them is chosen", failed, len(scores))
+        photos = counted(len(scores), "photo")
+        log.warning("%d of %s could not be scored and will not be chosen", failed, photos)
     kept = scores.filter(scored)
     if not len(kept):
-        raise UserError(f"{source}: none of {len(scores)} photos could be scored, so there is none to rate")
+        raise UserError(f"{source}: none of {counted(len(scores), 'photo')} could be scored, so there is none to rate")
     quality = kept["score"].to_numpy().astype(np.float64)
     return Pool(
         source,

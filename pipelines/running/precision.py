@@ -15,6 +15,7 @@ from grepr_core.storage import Folder
 from pipelines.running.placement import PlacementWatch
 from pipelines.running.settings import AUTO, SETTINGS_FILE
 from pipelines.running.workers import Node, Workers
+from pipelines.telling.words import counted
 
 log = logging.getLogger(__name__)
 
@@ -80,7 +81,7 @@ def shared_precision(workers: Workers) -> Precision:
     else:
         answers = list(_answers(nodes, device))
     if any(answers) and not all(answers):
-        log.info("%d of %d machines have no bf16, so all work in fp32", answers.count(False), len(answers))
+        log.info("%d of %s without bf16, so all work in fp32", answers.count(False), counted(len(answers), "machine"))
     return "bf16" if answers and all(answers) else "fp32"
 
 

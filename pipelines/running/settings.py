@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, fields
 from types import MappingProxyType
 from typing import Any
@@ -15,6 +15,25 @@ SETTINGS_FILE = "settings.json"
 AUTO = "auto"
 #: Settings that tell a source.
 SOURCE, SOURCE_DIGEST = "source", "source_digest"
+#: What settings are called that have not the name of an option.
+_NAMES = {
+    SOURCE: "source",
+    "images": "number of images",
+    "manifest": "manifest",
+    "model_id": "content of --model",
+    "limits.max_bytes": "--max-image-bytes",
+    "limits.max_pixels": "--max-image-pixels",
+    "gpu_decode": "decoding on the GPU",
+    "stage": "stage",
+    "examples": "number of examples",
+    "scenes.side": "--scene-side",
+    "pseudo_labels_model_id": "content of --pseudo-labels",
+    "metadata.url": "--metadata",
+    "metadata.version": "content of --metadata",
+    "scores.url": "scores",
+    "scores.finished": "end of scoring",
+    "scores.shards": "shards of the scores",
+}
 
 
 def source_settings(source: str) -> dict[str, str | None]:
@@ -72,7 +91,7 @@ def made_otherwise(output: Folder, holds: str, changed: str) -> UserError:
 def changes(
     before: Mapping[str, Any], settings: Mapping[str, Any], defaults: Mapping[str, Any] = MappingProxyType({})
 ) -> str:
-    """Says which settings differ; nothing where all are the same.
+    """Says which settings differ, by the options that set them; nothing where all are the same.
 
     Args:
         before: The settings then, perhaps of another version: what it did not know was at its default, and what only it
@@ -81,22 +100,31 @@ def changes(
         defaults: What settings are that an earlier version did not know.
 
     Returns:
-        What became what.
+        What was then, and what is now.
     """
-    before = _with_source_as_now(before, settings)
-    changed = []
+    return "; ".join(_changes(_with_source_as_now(before, settings), settings, defaults, ""))
+
+
+def _changes(
+    before: Mapping[str, Any], settings: Mapping[str, Any], defaults: Mapping[str, Any], within: str
+) -> Iterator[str]:
     for key, value in settings.items():
         old = before.get(key, defaults.get(key))
         if isinstance(value, Mapping) and isinstance(old, Mapping):
-            inner = changes(old, value, defaults.get(key) or {})
-            changed += [f"{key}: {inner}"] if inner else []
+            yield from _changes(old, value, defaults.get(key) or {}, f"{within}{key}.")
         elif value in (old, AUTO):
             continue
         elif key != SOURCE_DIGEST:
-            changed.append(f"{key} {old!r} became {value!r}")
+            name = _NAMES.get(within + key, f"--{key.replace('_', '-')}")
+            yield f"{name}: then {_in_words(old)}, now {_in_words(value)}"
         elif before.get(SOURCE) == settings.get(SOURCE):
-            changed.append(f"source {settings.get(SOURCE)!r} had something else in place of the ***")
-    return "; ".join(changed)
+            yield f"source: {settings.get(SOURCE)} had something else in place of the ***"
+
+
+def _in_words(value: object) -> str:
+    if value is None or isinstance(value, bool):
+        return "given" if value else "not given"
+    return str(value.get("url", value) if isinstance(value, Mapping) else value)
 
 
 def with_unknown(before: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:

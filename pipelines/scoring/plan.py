@@ -15,6 +15,7 @@ from pipelines.running.run_lock import run_lock
 from pipelines.running.session import ray_session
 from pipelines.scoring.current import settle
 from pipelines.scoring.score import open_manifest, score_manifest, scoring_model, workers_for
+from pipelines.telling.words import counted
 
 SAMPLE_FOLDER = "plan-sample"
 #: Images that every process scores: some seconds of work.
@@ -123,7 +124,7 @@ def to_text(plan: Plan) -> str:
         one, many = f"process of {size}", f"processes of {size}"
     return (
         f"{plan.images_per_second:.1f} images/s here with {plan.workers} {one if plan.workers == 1 else many}, by a "
-        f"sample of {plan.sample} of {plan.images} images.\n"
+        f"sample of {plan.sample} of {counted(plan.images, 'image')}.\n"
         f"All of them take {_time(plan.seconds)} here. Within {_time(plan.within)}: {plan.needed} such "
         f"{one if plan.needed == 1 else many}."
     )

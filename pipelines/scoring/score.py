@@ -147,7 +147,7 @@ def scored_otherwise(before: dict[str, Any], source: str, options: LakeOptions, 
 def other_images(before: dict[str, Any], manifest: Manifest) -> str:
     """Says how a manifest differs from that of a run with these settings; nothing where it is the same one."""
     if manifest.images != before.get("images"):
-        return f"images {before.get('images')} became {manifest.images}"
+        return f"then {before.get('images')} images, now {manifest.images}"
     return "" if before.get("manifest") in (None, manifest.digest) else "another manifest of as many images"
 
 
@@ -236,8 +236,7 @@ def score_manifest(
     with activity(f"looking for what {output.url} holds already", announced=False):
         before, todo = _unfinished(manifest, output.child(SCORES_FOLDER), retry)
     if before.images:
-        left = manifest.images - before.images
-        log.info("%s: %d of %s done, %d left", output.url, before.images, counted(manifest.images, "image"), left)
+        log.info("%s: %d of %s done already", output.url, before.images, counted(manifest.images, "image"))
     here, processes, began = ShardSummary(), None, time.monotonic()
     if len(todo):
         with (
@@ -261,7 +260,8 @@ def score_manifest(
     if record.images != manifest.images:
         raise RuntimeError(f"{record.images} rows for {manifest.images} images; this is a defect, please report it")
     if record.changed:
-        log.warning("%d objects changed after they were listed; their scores are of the new content", record.changed)
+        changed = counted(record.changed, "object")
+        log.warning("%s changed after being listed; the scores are of the new content", changed)
     check()  # what follows is for the only one
     notes = output.child(JOURNAL_FOLDER)
     for name in notes.names():  # of processes that died between writing a shard and removing its note

@@ -22,6 +22,7 @@ from grepr_core.reasons.probes import NOT_PHOTO, SEVERITIES
 from pipelines.options import FilterOptions
 from pipelines.running.cores import available_cores
 from pipelines.scoring.old_scores import MOST_ROWS, id_keys
+from pipelines.telling.words import counted
 
 log = logging.getLogger(__name__)
 
@@ -360,7 +361,7 @@ class Criteria:
             "SELECT __model, count(*) FROM met GROUP BY ALL ORDER BY count(*) DESC, __model"
         ).fetchall()
         if len(counts) > 1:
-            named = ", ".join(f"{self._models[number]} ({count} images)" for number, count in counts[:SHOWN])
+            named = ", ".join(f"{self._models[number]} ({counted(count, 'image')})" for number, count in counts[:SHOWN])
             raise UserError(
                 f"{self._options.scores}: holds scores of {len(counts)} models, which cannot be compared: {named}; "
                 f"""choose one with --where "model_id = '{self._models[counts[0][0]]}'\""""

@@ -236,8 +236,8 @@ def _decide(options: FilterOptions, source: ScoresFolder, output: Folder) -> Dec
         images = sum(contents.counts.values())
         if source.images not in (None, images) and not options.unfinished:
             raise UserError(
-                f"{options.scores}: has {images} rows of {source.images} images; some of its files are gone, so score "
-                "anew, or take what there is with --unfinished"
+                f"{options.scores}: has {counted(images, 'row')} of {source.images}; some of its files are gone, so "
+                "score anew, or take what there is with --unfinished"
             )
         with activity("choosing", announced=False):
             chosen = criteria.choose()

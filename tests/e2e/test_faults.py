@@ -105,7 +105,7 @@ def test_objects_that_change_after_the_listing_are_told(proxy: FaultProxy, tmp_p
     s3fs.S3FileSystem().pipe_file("few/photos/2.jpg", jpeg(photo(2)))
     assert code == 0, err
     assert "8 images: 8 scored" in out
-    assert "1 objects changed after they were listed; their scores are of the new content" in err
+    assert "1 object changed after being listed; the scores are of the new content" in err
     assert json.loads((tmp_path / "out/run.json").read_text())["changed"] == 1
     row = scores(tmp_path / "out").to_pylist()[2]
     assert (row["bytes"], row["width"]) == (len(new), 200)

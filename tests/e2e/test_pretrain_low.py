@@ -93,4 +93,4 @@ def test_the_same_command_on_a_finished_run_does_nothing(lake: Path, undisturbed
 def test_other_options_on_the_same_output_are_refused(lake: Path, undisturbed: Path):
     code, _, err = run_here("pretrain", "low", lake, "--output", undisturbed, *ARGUMENTS, "--temperature", "0.4")
     assert code == 2
-    assert "temperature 0.5 became 0.4" in err
+    assert "--temperature: then 0.5, now 0.4" in err

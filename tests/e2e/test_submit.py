@@ -136,7 +136,7 @@ def test_it_is_submitted_again_under_another_id(
     code, out, err = run_grepr(*submit, "second", "--", *SCORE)
     assert code == 0, out + err
     assert out == cluster.job_log("second")
-    assert "of 121 images are done already" in out
+    assert "of 121 images done already" in out
     assert "121 images: 120 scored, 1 unreadable" in out
 
 

@@ -163,7 +163,7 @@ def test_manifest_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
         (tmp_path / name).touch()
     code, out, _ = run(capsys, "manifest", str(tmp_path), str(tmp_path / "manifest"))
     assert code == 0
-    assert out == "2 images in 1 shards; 1 files of other names or kinds passed over\n"
+    assert out == "2 images in 1 shard; 1 file of another name or kind passed over\n"
 
 
 def test_model_commands(capsys: pytest.CaptureFixture[str]):

@@ -25,6 +25,7 @@ from pipelines.lake.sources.remote import list_remote
 from pipelines.lake.sources.tables import TABLE_SUFFIXES, list_table
 from pipelines.lake.sources.tar import COMPRESSED_TARS, list_tars
 from pipelines.stores.object_store import STORE_ERRORS
+from pipelines.telling.words import counted
 
 log = logging.getLogger(__name__)
 
@@ -82,11 +83,13 @@ class Listing:
             return ""
         for suffix, count in self._names.containers.most_common(1):
             folder = self._source.rstrip("/")
-            return f" ({count} {suffix} files: name them with a glob such as '{folder}/*{suffix}')"
+            return f" ({counted(count, f'{suffix} file')}: name them with a glob such as '{folder}/*{suffix}')"
         if self._names.members:
             globs = " ".join(map(repr, self._names.members))
-            return f" ({self.skipped} files were passed over, which --members {globs} does not take)"
-        return f" ({self.skipped} files of other names were passed over; --all-files takes them)"
+            passed_over = counted(self.skipped, "file was", "files were")
+            return f" ({passed_over} passed over, which --members {globs} does not take)"
+        passed_over = counted(self.skipped, "file of another name was", "files of other names were")
+        return f" ({passed_over} passed over; --all-files takes them)"
 
     def __iter__(self) -> Iterator[Entry]:
         """Yields the images, each once.
@@ -138,7 +141,8 @@ class Listing:
                 images = list_table(table.uri, self._storage_options, seen, self._choice, chosen.uris)
                 yield from _first_times(self._in_archives(_with_paths(images, root)), members)
         if repeated := seen.repeated + members.repeated:
-            log.warning("%s: %d images are named more than once; each is taken once", self._source, repeated)
+            times = counted(repeated, "image is", "images are")
+            log.warning("%s: %s named more than once; each is taken once", self._source, times)
 
     def _in_archives(self, entries: Iterable[Entry]) -> Iterator[Entry]:
         """Puts the members of whole archives in the place of their names, and places to members named without."""

@@ -27,6 +27,7 @@ from pipelines.lake.sources.text_tables import (
     open_text,
 )
 from pipelines.stores.object_store import STORE_ERRORS
+from pipelines.telling.words import counted
 
 log = logging.getLogger(__name__)
 
@@ -187,7 +188,8 @@ class _Rows:
         if not self.read:
             log.warning("%s: has no rows", self.table)
         if self.nameless:
-            log.warning("%s: %d rows have no text in column %s and name no image", self.table, self.nameless, column)
+            rows = counted(self.nameless, "row names no image, without", "rows name no image, without")
+            log.warning("%s: %s text in column %s", self.table, rows, column)
         for name, count in self.ignored.items():
             wanted = "number of bytes" if name == "size" else "part of a place in an archive (member, offset, size)"
             log.warning(

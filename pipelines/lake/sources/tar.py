@@ -14,6 +14,7 @@ from grepr_core.errors import UserError
 from pipelines.lake.sources.entry import Entry, NameFilter
 from pipelines.lake.sources.files import open_file, unread
 from pipelines.stores.object_store import STORE_ERRORS
+from pipelines.telling.words import counted
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +62,7 @@ def list_tars(tars: Iterable[Entry], names: NameFilter, storage_options: Mapping
             if contents.broken is not None:
                 yield contents.broken
     for why, count in sorted(unreadable.items()):
-        log.warning("%d members of archives are passed over: %s", count, why)
+        log.warning("%s passed over: %s", counted(count, "member of an archive is", "members of archives are"), why)
 
 
 @dataclass
@@ -100,7 +101,7 @@ def _read(tar: Entry, storage_options: Mapping[str, Any]) -> _Contents:
                 elif not member.isdir():
                     contents.others.append((_text(member.name), "no files in one piece (sparse, devices or pipes)"))
     except _BREAKS as error:
-        log.warning("%s: breaks off after %d files: %s", tar.uri, len(members), error)
+        log.warning("%s: breaks off after %s: %s", tar.uri, counted(len(members), "file"), error)
         contents.broken = unread(tar)
     times: collections.Counter[str] = collections.Counter()
     for name, found in _resolved(members):

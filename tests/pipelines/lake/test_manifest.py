@@ -105,7 +105,7 @@ def test_command_lists_a_folder_once(tmp_path: Path):
 
 def test_no_images_is_an_error_that_says_what_was_there(tmp_path: Path):
     (tmp_path / "c.txt").touch()
-    with pytest.raises(UserError, match="1 files of other names"):
+    with pytest.raises(UserError, match="1 file of another name was passed over"):
         run(ManifestOptions(source=str(tmp_path), manifest=str(tmp_path / "manifest")))
     assert find_manifest(str(tmp_path / "manifest")) is None
 

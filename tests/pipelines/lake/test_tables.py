@@ -266,7 +266,7 @@ def test_sizes_of_any_type(tmp_path: Path, size: list[object], known: int | None
 def test_rows_that_name_no_image_are_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture):
     (tmp_path / "t.jsonl").write_text('{"url": "a.jpg"}\n{"url": null}\n{}\n{"url": 3}\n')
     assert names(tmp_path / "t.jsonl") == ["a.jpg"]
-    assert "t.jsonl: 3 rows have no text in column url and name no image" in caplog.text
+    assert "t.jsonl: 3 rows name no image, without text in column url" in caplog.text
 
 
 def test_members_of_archives_are_found_by_their_names(tmp_path: Path):

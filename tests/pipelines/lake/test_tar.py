@@ -120,7 +120,7 @@ def test_links_are_images_of_what_they_lead_to(tmp_path: Path, caplog: pytest.Lo
     }
     assert listing.skipped == 6
     assert "4 members of archives are passed over: links to what is not in their archive" in caplog.text
-    assert "1 members of archives are passed over: no files in one piece" in caplog.text
+    assert "1 member of an archive is passed over: no files in one piece" in caplog.text
 
 
 def test_a_sparse_member_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture):
@@ -136,7 +136,7 @@ def test_a_sparse_member_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixtur
     raw[header + 148 : header + 156] = b"%06o\0 " % tarfile.calc_chksums(bytes(raw[header : header + 512]))[0]
     (tmp_path / "a.tar").write_bytes(raw)
     assert [e.member for e in Listing(str(tmp_path / "a.tar"))] == ["a.jpg", "b.jpg"]
-    assert "1 members of archives are passed over: no files in one piece" in caplog.text
+    assert "1 member of an archive is passed over: no files in one piece" in caplog.text
 
 
 @pytest.mark.parametrize("zeros", [0, 512, 100 * 512])

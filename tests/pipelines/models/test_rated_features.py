@@ -58,7 +58,7 @@ def ratings_file(folder: Path, text: str) -> str:
         ("image,mos\na,1\nb\n", "line 3: mos is ''"),
         ("image,mos\na,b.jpg,1\nb,2\n", "line 2: has more cells than .* names"),
         ("image,mos\na,1\nb,2,3\n", "Expected 2 fields in line 3"),
-        ("image,mos\na,1\na,2\nb,3\n", "line 2 and 3: rate the same image, a; 1 images"),
+        ("image,mos\na,1\na,2\nb,3\n", "line 2 and 3: rate the same image, a; 1 image is"),
         ("image,mos\na,1\nb,2\n./a,3\n", r"line 2 and 4: rate the same image, a and \./a;"),
         ("image,mos\nx/../a,1\n{folder}/a,2\nfile://{folder}/b,3\nb,3\n", "line 2 and 3: .* 2 images"),
         ("image,mos\na,1\nb,1\n", "all ratings are equal, 1; there"),

@@ -51,7 +51,7 @@ def test_every_photograph_that_can_be_used_becomes_a_scene(
 ):
     store = make_scenes(SceneOptions(source=str(lake), output=str(tmp_path)), RECIPE)
     assert len(store) == 39
-    assert "1 photographs cannot be used" in caplog.text
+    assert "1 photograph left out" in caplog.text
     assert "0003.jpg: unreadable" in caplog.text
     assert store.recipe == RECIPE
     scenes = [store.read(index) for index in range(39)]

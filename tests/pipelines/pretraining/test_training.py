@@ -70,9 +70,9 @@ def test_the_same_command_again_does_nothing(undisturbed: Path, caplog: pytest.L
 
 
 def test_other_options_on_the_same_output_are_refused(undisturbed: Path):
-    with pytest.raises(UserError, match=r"learning_rate 0\.01 became 0\.02.*another output"):
+    with pytest.raises(UserError, match=r"--learning-rate: then 0\.01, now 0\.02.*another output"):
         train(TinyStage(), replace(OPTIONS, output=str(undisturbed), learning_rate=0.02))
-    with pytest.raises(UserError, match="power 2 became 3"):
+    with pytest.raises(UserError, match="--power: then 2, now 3"):
         train(TinyStage(power=3), replace(OPTIONS, output=str(undisturbed)))
 
 
@@ -155,7 +155,7 @@ def test_workers_that_have_no_place_say_what_is_missing(tmp_path: Path, monkeypa
 
 def test_batches_that_cannot_be_made_are_refused_and_can_be_mended(tmp_path: Path):
     options = replace(OPTIONS, output=str(tmp_path / "run"), epochs=1)
-    with pytest.raises(UserError, match="26 examples are fewer than --batch 28"):
+    with pytest.raises(UserError, match="26 examples for --batch 28 are too few"):
         train(TinyStage(), replace(options, batch=28))
     with pytest.raises(UserError, match="--batch 5 is no multiple of --micro-batch 2"):
         train(TinyStage(), replace(options, batch=5))

@@ -105,7 +105,7 @@ def test_chosen_by_features_of_scores_rated_and_fitted(lake: Path, tmp_path: Pat
     result = fit_by(fit_command(journal, chosen), tmp_path / "model")
     assert result.ratings == 25
     journal.close()
-    with pytest.raises(UserError, match=r"chosen otherwise .*seed 0 became 1"):
+    with pytest.raises(UserError, match=r"chosen otherwise .*--seed: then 0, now 1"):
         planned(options(lake, tmp_path / "ratings.csv", seed=1))
 
 
@@ -346,7 +346,7 @@ def test_the_command_goes_on_after_it_was_killed(lake: Path, tmp_path: Path):
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=60)
     assert process.returncode == 0, err
-    assert "21 of 21 photos are rated" in out
+    assert "21 of 21 photos rated" in out
     assert "Ann: " in out
     assert f"next: grepr fit {tmp_path / 'ratings.csv'} --images {lake / 'photos'} --output my-model" in out
     events = [json.loads(line) for line in (tmp_path / "ratings.events.jsonl").read_text().splitlines()]

@@ -45,7 +45,7 @@ def test_auto_goes_on_as_the_output_was_begun(
     [
         ([True, True], "bf16", []),
         ([False, False], "fp32", []),
-        ([True, False, True], "fp32", ["1 of 3 machines have no bf16, so all work in fp32"]),
+        ([True, False, True], "fp32", ["1 of 3 machines without bf16, so all work in fp32"]),
         ([], "fp32", []),  # none has answered in time
     ],
 )
@@ -98,7 +98,7 @@ def test_what_auto_is_is_recorded_once(tmp_path: Path, monkeypatch: pytest.Monke
     again = {"source": "photos", "precision": recorded_precision("auto", folder)}
     check_settings(folder, again, defaults={}, holds="scores")
     assert settle_precision(folder, again, ON_CPUS) == "bf16"
-    with pytest.raises(UserError, match="precision 'bf16' became 'fp32'"):
+    with pytest.raises(UserError, match="--precision: then bf16, now fp32"):
         check_settings(folder, {"source": "photos", "precision": "fp32"}, defaults={}, holds="scores")
 
 

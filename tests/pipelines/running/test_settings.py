@@ -29,9 +29,11 @@ def test_what_an_earlier_version_did_not_know_was_at_its_default():
     now = {"model": "m", "gpu_decode": False, "limits": {"max_bytes": 5, "min_side": 32}}
     before = {"model": "m", "limits": {"max_bytes": 5}}
     assert changes(before, now, DEFAULTS) == ""
-    assert changes(before, now | {"gpu_decode": True}, DEFAULTS) == "gpu_decode False became True"
+    assert changes(before, now | {"zero_shot": True}, {**DEFAULTS, "zero_shot": False}) == (
+        "--zero-shot: then not given, now given"
+    )
     other = now | {"limits": {"max_bytes": 6, "min_side": 3}}
-    assert changes(before, other, DEFAULTS) == "limits: max_bytes 5 became 6; min_side 32 became 3"
+    assert changes(before, other, DEFAULTS) == "--max-image-bytes: then 5, now 6; --min-side: then 32, now 3"
 
 
 def test_what_only_a_later_version_knows_is_passed_over():
@@ -47,7 +49,7 @@ def test_settings_of_an_earlier_version_are_no_others(tmp_path: Path):
     folder = Folder(str(tmp_path))
     folder.write_json("settings.json", {"model": "m"})
     check_settings(folder, {"model": "m", "gpu_decode": False}, defaults=DEFAULTS, holds="scores")
-    with pytest.raises(UserError, match=r"holds scores made otherwise \(gpu_decode False became True\)"):
+    with pytest.raises(UserError, match=r"made otherwise \(decoding on the GPU: then not given, now given\)"):
         check_settings(folder, {"model": "m", "gpu_decode": True}, defaults=DEFAULTS, holds="scores")
 
 
@@ -72,9 +74,9 @@ def test_sources_that_differ_in_what_is_not_shown_are_two():
     anna, bob = source_settings(SIGNED + "anna"), source_settings(SIGNED + "bob")
     assert "sig=***" in str(anna["source"])
     assert changes(anna, anna) == ""
-    assert changes(anna, bob) == f"source '{SIGNED}***' had something else in place of the ***"
+    assert changes(anna, bob) == f"source: {SIGNED}*** had something else in place of the ***"
     other = source_settings(SIGNED.replace("anna", "bob") + "anna")
-    assert changes(anna, other) == f"source '{SIGNED}***' became '{other['source']}'"
+    assert changes(anna, other) == f"source: then {SIGNED}***, now {other['source']}"
     assert source_settings("s3://lake/") == {"source": "s3://lake/", "source_digest": None}
 
 

@@ -77,7 +77,7 @@ def test_a_night_that_was_begun_otherwise_blocks_nothing(tmp_path: Path, caplog:
     finish(tmp_path, 1)
     begin(tmp_path, 2, model_id="another")
     assert night(tmp_path, 3) == [command(tmp_path, 3, since=1)]
-    assert "2026-03-02: was begun otherwise (model_id 'another' became" in caplog.text
+    assert "2026-03-02: was begun otherwise (content of --model: then another, now" in caplog.text
 
 
 def test_a_night_of_another_manifest_is_not_gone_on_with(tmp_path: Path, caplog: pytest.LogCaptureFixture):

@@ -154,7 +154,7 @@ def test_rows_of_a_version_that_did_not_record_their_precision_are_taken_over(
 
 def test_what_cannot_be_taken_over_is_told_without_an_option_that_was_not_given(lake: Path, tmp_path: Path):
     score(lake, tmp_path / "out")
-    for message in (r"made otherwise \(max_pixels", "no finished run there"):
+    for message in (r"made otherwise \(--max-pixels", "no finished run there"):
         with pytest.raises(UserError, match=f"{tmp_path}/out: .*{message}") as told:
             score(lake, tmp_path / "later", "--max-pixels", "7000", "--since", str(tmp_path / "out"))
         assert "--since" not in str(told.value)

@@ -87,7 +87,7 @@ def test_outputs_of_before_hold_half_precision(tmp_path: Path):
     del before["features_dtype"]
     assert scored_otherwise(before | {"precision": "auto"}, "/lake", options, model) == ""
     changed = scored_otherwise(before, "/lake", replace(options, features_dtype="float32"), model)
-    assert "features_dtype 'float16' became 'float32'" in changed
+    assert "--features-dtype: then float16, now float32" in changed
     with pytest.raises(ValueError, match="--features-dtype is for --features"):
         ScoreOptions(source="/lake", output=str(tmp_path), features_dtype="float32")
 
@@ -197,7 +197,7 @@ def test_a_run_has_one_precision_and_keeps_it(tmp_path: Path, monkeypatch: pytes
     other = "fp32" if has_bf16("cpu") else "bf16"
     settings = json.loads((tmp_path / "out/settings.json").read_text())
     assert settings["precision"] == other
-    with pytest.raises(UserError, match=f"precision '{other}' became"):
+    with pytest.raises(UserError, match=f"--precision: then {other}, now"):
         run(replace(options, precision="bf16" if other == "fp32" else "fp32"))
     jobs = []
     monkeypatch.setattr("pipelines.scoring.score.ShardRun", lambda _kind, job, *_: jobs.append(job) or stopped())

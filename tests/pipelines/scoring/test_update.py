@@ -368,7 +368,7 @@ def test_a_command_that_was_suspended_while_it_settled_spoils_nothing(lake: Path
 def test_an_update_by_other_options_is_refused_before_anything_is_listed(lake: Path, tmp_path: Path):
     out = str(tmp_path / "out")
     score.run(options(lake, out))
-    with pytest.raises(UserError, match=r"holds scores made otherwise \(max_pixels \d+ became 5000\)"):
+    with pytest.raises(UserError, match=r"holds scores made otherwise \(--max-pixels: then \d+, now 5000\)"):
         update.run(options(lake, out, update=True, max_pixels=5000))
     with pytest.raises(UserError, match=r"holds scores made otherwise \(source"):
         update.run(options(tmp_path, out, update=True))
@@ -384,7 +384,7 @@ def test_a_manifest_is_followed_by_another(lake: Path, tmp_path: Path):
     score.run(options(lake, out))
     change(lake)
     second = list_lake("second")
-    with pytest.raises(UserError, match=r"of another manifest than .*second \(images 12 became 7\); --update"):
+    with pytest.raises(UserError, match=r"of another manifest than .*second \(then 12 images, now 7\); --update"):
         score.run(options(second, out))
     assert update.run(options(second, out, update=True)).images_here == 3
     assert not (tmp_path / "out/manifest").exists()  # it would be of other images

@@ -320,7 +320,7 @@ def test_a_column_of_metadata_that_is_named_is_joined_by(scores: Path, tmp_path:
         select(scores, tmp_path / "out", **given)
     select(scores, tmp_path / "out", **given, column="where")
     assert selected(tmp_path / "out") == SCORED.uri.tolist()[:3]
-    with pytest.raises(UserError, match=r"column 'where' became None"):
+    with pytest.raises(UserError, match=r"--column: then where, now not given"):
         select(scores, tmp_path / "out", **given)
     with pytest.raises(UserError, match=r"--metadata .*: no column who, which --column names; it has image_id, Where"):
         select(scores, tmp_path / "two", **given, column="who")
@@ -504,7 +504,7 @@ def test_an_output_holds_one_selection(scores: Path, tmp_path: Path, caplog: pyt
     with caplog.at_level("INFO"):
         assert select(scores, out, top=3, format="txt") == first
     assert "already" in caplog.text
-    with pytest.raises(UserError, match=r"top 3 became 4.*--overwrite"):
+    with pytest.raises(UserError, match=r"--top: then 3, now 4.*--overwrite"):
         select(scores, out, top=4, format="txt")
     assert select(scores, out, top=4, overwrite=True).selected == 4
     assert not (out / "uris.txt").exists()
@@ -598,8 +598,8 @@ def test_the_command_tells_what_it_did(
     assert code("--output", str(out), "--min-score", "-1", "--format", "txt") == cli.TOO_MANY_FAILED
     printed, _ = capsys.readouterr()
     assert "4 of 5 images selected, scores 0 to 0.75" in printed
-    assert f"1 images have no score: {out}/failed.parquet" in printed
-    assert f"1 images could not be written: {out}/unwritten.parquet" in printed
+    assert f"1 image has no score: {out}/failed.parquet" in printed
+    assert f"1 image could not be written: {out}/unwritten.parquet" in printed
     assert "--max-failed-fraction" in caplog.text
     assert code("--output", str(tmp_path / "two"), "--top", "2", "--format", "txt") == cli.DONE
     assert code("--output", str(tmp_path / "two"), "--top", "3", "--format", "txt") == cli.WRONG_USAGE
