@@ -5,4 +5,4 @@ In come encoded images, or the exceptions that reading them raised. Out go uprig
 device that encodes them. ``images`` is the entry; a module beside it each is for what a format has of its own.
 """
 
-__all__ = ["batches", "images", "kinds", "perceptual_hash", "read_errors", "resize", "transfer", "view"]
+__all__ = ["batches", "images", "kinds", "perceptual_hash", "pixels", "read_errors", "resize", "transfer", "view"]

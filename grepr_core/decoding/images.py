@@ -25,6 +25,7 @@ from grepr_core.decoding.jpeg import MAX_PROFILE_BYTES, Jpeg, JpegError, decode_
 from grepr_core.decoding.jpeg2000 import open_jpeg2000
 from grepr_core.decoding.jpegxl import open_jpegxl
 from grepr_core.decoding.kinds import WORDS, cut_short, is_cut, signature, what_else
+from grepr_core.decoding.later_image import LaterImage
 from grepr_core.decoding.png import open_png
 from grepr_core.decoding.refusal import CutShort, Refusal, TooMuchMemory
 from grepr_core.decoding.resize import Resize, resize
@@ -173,6 +174,39 @@ def decode(
         return Failure(Status.TOO_LARGE, "decoding it takes more memory than there is", *size)
     except Exception as error:  # Pillow raises nearly every kind of exception on some damaged file.
         return Failure(Status.UNREADABLE, _damage(encoded, error), *size)
+
+
+def photo_from_image(
+    image: Image.Image, *, limits: Limits = Limits(), view: View = FULL_SIZE, scale: Resize = resize
+) -> Photo | Failure:
+    """Does what :func:`decode` does for an image that a program holds as Pillow has it: the frame that it is at.
+
+    Where Pillow has not decoded it yet, as after ``Image.open``, Pillow does so now, and a JPEG in full size; so the
+    score of one that is scaled down differs by .001 on average from that of its file. Of all else that Pillow reads as
+    :func:`decode` does, the pixels are the same as of the file.
+
+    Args:
+        image: In any mode; its EXIF orientation, ICC profile and transparency count. It stays as it is.
+        limits: What to refuse.
+        view: As there.
+        scale: As there.
+
+    Returns:
+        As there.
+    """
+    if refusal := _refusal(*image.size, limits):
+        return refusal
+    size = image.size
+    try:
+        image.load()  # which may only now find EXIF
+        held = LaterImage(image.format or "", image.size, image.info, lambda: image)
+        _forget_xmp(held)
+        size = _upright_size(held)
+        return _decode(held, view, scale)
+    except MemoryError:
+        return Failure(Status.TOO_LARGE, "decoding it takes more memory than there is", *size)
+    except Exception as error:
+        return Failure(Status.UNREADABLE, f"Pillow cannot decode it: {error_words(error)}", *size)
 
 
 def is_plain_jpeg(encoded: bytes, *, limits: Limits = Limits()) -> bool:

@@ -1,13 +1,14 @@
 """What becomes of one image in scoring."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Self
+from dataclasses import dataclass, fields
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from grepr_core.decoding.images import Failure, Status
+from grepr_core.reasons.probes import SEVERITIES
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +32,7 @@ class ImageScore:
         width: Of the upright image in full size, in pixels; None where it could not be told.
         height: Likewise.
         scored_pixels: Pixels that the model saw.
-        bytes: Encoded size; None where the image could not be read.
+        bytes: Encoded size; None where the image could not be read, or was no file.
         phash: Perceptual hash, see :func:`grepr_core.decoding.perceptual_hash.perceptual_hash`; None unless scored.
         features: (D,) float32 features; None unless scored, or where they are not wanted.
     """
@@ -65,3 +66,13 @@ class ImageScore:
             The row.
         """
         return cls(status=failure.status, error=failure.error, width=failure.width, height=failure.height, bytes=size)
+
+    def columns(self) -> dict[str, Any]:
+        """Gives what a table has of it: a value by the name of each column, the severities each by its own."""
+        found: dict[str, Any] = {}
+        for name in (field.name for field in fields(self)):
+            if name == "severities":
+                found |= dict.fromkeys(SEVERITIES) if self.severities is None else self.severities
+            else:
+                found[name] = getattr(self, name)
+        return found

@@ -68,6 +68,11 @@ class Networks:
             Replayed(self._forward) if replayed and device.type == "cuda" and not zero_shot else self._forward
         )
 
+    @property
+    def gives_features(self) -> bool:
+        """Whether photographs are encoded."""
+        return self._features
+
     @torch.inference_mode()
     def encode(self, images: Tensor) -> Encoded:
         """Encodes photographs of one size.

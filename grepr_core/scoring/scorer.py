@@ -11,11 +11,12 @@ from typing import TypeVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 
 from grepr_core.bundles.bundle import Bundle
 from grepr_core.decoding.batches import group_by_shape
-from grepr_core.decoding.images import Failure, Limits, Photo, Status, decode
+from grepr_core.decoding.images import Failure, Limits, Photo, Status, decode, photo_from_image
 from grepr_core.decoding.perceptual_hash import perceptual_hash
 from grepr_core.decoding.transfer import transfer_to
 from grepr_core.encoders.inference import resolve_device, resolve_dtype
@@ -28,6 +29,9 @@ from grepr_core.zero_shot.gaussian import DISTANCES, GaussianAccumulator
 from grepr_core.zero_shot.scores import combined_score, high_level_score, low_level_score
 
 T = TypeVar("T")
+
+#: The content of an image's file; a photograph that :meth:`Scorer.photo` made; or why there is neither.
+Content = bytes | Photo | Failure
 
 #: Shortest side that every encoder takes: all of them halve it five times.
 LEAST_SIDE = 32
@@ -45,7 +49,7 @@ class _Decoded:
 @dataclass(frozen=True, slots=True)
 class _Waiting:
     index: int
-    size: int
+    size: int | None
     photo: Photo
     phash: str | None
 
@@ -89,7 +93,7 @@ class Scorer:
         max_pixels: int | None = None,
         decode_threads: int = 1,
         batch_pixels: int | None = None,
-        zero_shot: bool = True,
+        zero_shot: bool = False,
         features: bool = True,
     ) -> None:
         """Prepares the encoders.
@@ -138,14 +142,35 @@ class Scorer:
         """Length of the feature vectors."""
         return sum(self.bundle.feature_blocks)
 
-    def score(self, encoded: Iterable[bytes | Failure]) -> list[ImageScore]:
+    @property
+    def gives_features(self) -> bool:
+        """Whether scores come with the features."""
+        return self._networks.gives_features
+
+    @property
+    def is_on_gpu(self) -> bool:
+        """Whether the model runs on a GPU, which takes images of one size together; a CPU takes one after the other."""
+        return self._device.type == "cuda"
+
+    def photo(self, image: Image.Image) -> Photo | Failure:
+        """Gives an image that Pillow holds as the model sees it, to be scored.
+
+        Args:
+            image: It stays as it is, and is needed no more afterwards.
+
+        Returns:
+            The photograph, or why there is none, as for a file.
+        """
+        return self._timed("decode", lambda: photo_from_image(image, limits=self._limits, view=self._view))
+
+    def score(self, encoded: Iterable[Content]) -> list[ImageScore]:
         """Scores images.
 
         Images are taken from the iterable as they are needed, and few are held decoded at a time. Where the model
         raises an exception, it is tried with fewer of them; one that fails alone is ``crashed``.
 
         Args:
-            encoded: The content of each image's file, or why it could not be read.
+            encoded: The content of each image's file, what :meth:`photo` gives, or why it could not be read.
 
         Returns:
             One result for each, in order.
@@ -169,15 +194,15 @@ class Scorer:
             self._finish_next(under_way, scores)
         return [scores[index] for index in range(len(scores))]
 
-    def _photos(self, encoded: Iterable[bytes | Failure], scores: dict[int, ImageScore]) -> Iterator[_Waiting]:
+    def _photos(self, encoded: Iterable[Content], scores: dict[int, ImageScore]) -> Iterator[_Waiting]:
         """Decodes; what fails gets its row at once."""
         for index, found in enumerate(self._decoded(encoded)):
             if isinstance(found.image, Failure):
                 scores[index] = ImageScore.from_failure(found.image, found.size)
             else:
-                yield _Waiting(index, found.size or 0, found.image, found.phash)
+                yield _Waiting(index, found.size, found.image, found.phash)
 
-    def _decoded(self, encoded: Iterable[bytes | Failure]) -> Iterator[_Decoded]:
+    def _decoded(self, encoded: Iterable[Content]) -> Iterator[_Decoded]:
         if self._pool is None:
             yield from map(self._decode, self._contents(encoded))
             return
@@ -189,22 +214,28 @@ class Scorer:
         while ahead:
             yield ahead.popleft().result()
 
-    def _contents(self, encoded: Iterable[bytes | Failure]) -> Iterator[bytes | Failure]:
+    def _contents(self, encoded: Iterable[Content]) -> Iterator[Content]:
         contents = iter(encoded)
         while (content := self._timed("read", lambda: next(contents, None))) is not None:
             yield content
 
-    def _decode(self, content: bytes | Failure) -> _Decoded:
+    def _decode(self, content: Content) -> _Decoded:
         if isinstance(content, Failure):
             return _Decoded(None, content)
-        image = self._timed("decode", lambda: decode(content, limits=self._limits, view=self._view))
+        size: int | None = None
+        image: Photo | Failure
+        if isinstance(content, Photo):
+            image = content
+        else:
+            size = len(content)
+            image = self._timed("decode", lambda: decode(content, limits=self._limits, view=self._view))
         if isinstance(image, Failure):
-            return _Decoded(len(content), image)
+            return _Decoded(size, image)
         height, width, _ = image.rgb.shape
         if min(width, height) < LEAST_SIDE:
             reason = f"{width} x {height} pixels when the model sees it, which needs {LEAST_SIDE} a side"
-            return _Decoded(len(content), Failure(Status.TOO_SMALL, reason, image.width, image.height))
-        return _Decoded(len(content), image, self._timed("decode", lambda: perceptual_hash(image.rgb)))
+            return _Decoded(size, Failure(Status.TOO_SMALL, reason, image.width, image.height))
+        return _Decoded(size, image, self._timed("decode", lambda: perceptual_hash(image.rgb)))
 
     def _timed(self, step: str, action: Callable[[], T]) -> T:
         began = time.perf_counter()

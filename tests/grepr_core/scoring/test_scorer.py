@@ -76,7 +76,7 @@ def test_bf16_scores_stay_near_fp32():
 def test_every_part_is_what_the_method_says():
     bundle = full_bundle()
     content = jpeg(photo(1, (250, 200)))
-    (score,) = Scorer(bundle, precision="fp32", device="cpu").score([content])
+    (score,) = Scorer(bundle, precision="fp32", device="cpu", zero_shot=True).score([content])
     image = to_tensor(decode(content).rgb)
     with torch.inference_mode():
         high, low = bundle.high(image[None]), bundle.low.eval()(image[None])
@@ -251,17 +251,17 @@ def test_real_photographs_get_the_scores_of_the_training_run(photos: Path):
     contents = [(photos / "rated" / name).read_bytes() for name in ratings["image"]]
     bundle = load_bundle("grepr-lite")
     # Without any rating too, which takes four times as long.
-    first = Scorer(bundle, device="cpu").score(contents[:40])
+    first = Scorer(bundle, device="cpu", zero_shot=True).score(contents[:40])
     assert spearmanr([score.score_low for score in first], ratings["mos"][:40]).statistic > 0.3
-    others = Scorer(bundle, device="cpu", zero_shot=False).score(contents[40:])
+    others = Scorer(bundle, device="cpu").score(contents[40:])
     assert spearmanr(values([*first, *others]), ratings["mos"]).statistic > 0.65
 
 
 def test_the_low_level_zero_shot_score_can_be_left_out_where_a_regressor_scores():
     contents = [jpeg(photo(0))]
     bundle = full_bundle()
-    [whole] = Scorer(bundle, device="cpu", precision="fp32").score(contents)
-    [without] = Scorer(bundle, device="cpu", precision="fp32", zero_shot=False).score(contents)
+    [whole] = Scorer(bundle, device="cpu", precision="fp32", zero_shot=True).score(contents)
+    [without] = Scorer(bundle, device="cpu", precision="fp32").score(contents)
     assert whole.score_low is not None
     assert without.score_low is None
     assert without.score == whole.score

@@ -1,0 +1,337 @@
+"""A model, and photographs of any kind to rows."""
+
+import functools
+import itertools
+import os
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, NamedTuple, overload
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from grepr.inputs import is_one, taken
+from grepr.rows import Row
+from grepr_core.bundles.bundle import load_bundle
+from grepr_core.decoding.images import Limits
+from grepr_core.encoders.precision import Precision
+from grepr_core.scoring.image_score import ImageScore
+from grepr_core.scoring.scorer import Content
+from grepr_core.scoring.scorer import Scorer as ModelScorer
+from pipelines.running.cores import available_cores
+
+if TYPE_CHECKING:
+    from grepr.inputs import Photograph
+    from grepr.reading import Reader
+    from pipelines.lake.image_reader import Fetched
+
+#: Images that a GPU takes in one go, as it does of a shard: enough for full batches of all shapes.
+GPU_CHUNK = 1000
+_STARTING, _LOADING = threading.Lock(), threading.Lock()
+
+
+class Scorer:
+    """A model, ready to score; safe to use from several threads.
+
+    On the CPU as many photographs are computed at a time as there are cores, each by one thread, whatever number of
+    threads PyTorch has for all else. A GPU takes many together.
+
+    A photograph is a path or URL, the bytes of a file or a file opened for reading them, an image of Pillow, an
+    (H, W, 3) array, or a (3, H, W) tensor: uint8, uint16, or floating point in 0 to 1. Arrays and tensors may be
+    (H, W) grey, and have four channels, of which the last is opacity.
+
+    Attributes:
+        model_id: Hash of the model.
+        feature_size: Length D of the feature vectors.
+        device: ``cpu`` or ``cuda``.
+    """
+
+    def __init__(
+        self,
+        model: str | os.PathLike[str],
+        *,
+        device: str,
+        precision: Precision,
+        max_pixels: int | None,
+        zero_shot: bool,
+        limits: Limits,
+        timeout: float,
+        storage_options: Mapping[str, Any] | None,
+        threads: int | None,
+    ) -> None:
+        """Loads the model; see :func:`load`."""
+        if device.startswith("cuda") and not torch.cuda.is_available():
+            raise ValueError(f"device={device!r}: PyTorch sees no GPU; leave it out, or give 'cpu'")
+        if threads is not None and threads < 1:
+            raise ValueError(f"threads={threads}: at least 1 is needed")
+        if max_pixels is not None and max_pixels < (least := limits.min_side**2):
+            raise ValueError(f"max_pixels={max_pixels}: at least the square of the least side is needed, {least}")
+        self._loaded_by = functools.partial(
+            load,
+            model,
+            device=device,
+            precision=precision,
+            max_pixels=max_pixels,
+            zero_shot=zero_shot,
+            limits=limits,
+            timeout=timeout,
+            storage_options=storage_options,
+            threads=threads,
+        )
+        usual_threads = torch.get_num_threads()
+        self._threads = threads or min(usual_threads, available_cores())
+        bundle = load_bundle(os.fspath(model))
+        self._make = functools.partial(
+            ModelScorer,
+            bundle,
+            device=device,
+            precision=precision,
+            limits=limits,
+            max_pixels=max_pixels,
+            zero_shot=zero_shot,
+            decode_threads=self._threads,
+        )
+        self._scorer = self._make(features=False)
+        self.model_id = bundle.model_id
+        self.feature_size = self._scorer.feature_size
+        self.device = "cuda" if self._scorer.is_on_gpu else "cpu"
+        self._reading: Mapping[str, Any] = {"limits": limits, "timeout": timeout, "storage_options": storage_options}
+        self._gpu_turn = threading.RLock()
+        self._pool = ThreadPoolExecutor(self._threads, "score", _use_one_thread, (usual_threads,))
+
+    def __reduce__(self) -> tuple[Callable[[], "Scorer"], tuple[()]]:
+        """Pickles by what it was made of: another process loads the model."""
+        return self._loaded_by, ()
+
+    @overload
+    def score(self, photos: "Photograph", *, features: bool = False) -> Row: ...  # type: ignore[overload-overlap]
+    @overload
+    def score(self, photos: "Iterable[Photograph]", *, features: bool = False) -> list[Row]: ...
+    def score(self, photos: object, *, features: bool = False) -> Row | list[Row]:
+        """Scores one photograph, or several.
+
+        ```python
+        scorer = grepr.load()
+        scorer.score("a.jpg").score
+        scorer.score(["a.jpg", Path("b.png"), Image.open("c.webp")])
+        ```
+
+        Args:
+            photos: A photograph, see :class:`Scorer`; or an iterable of them, as a batch of arrays or tensors is.
+            features: Whether the rows have the features.
+
+        Returns:
+            A row; of an iterable a list of them in order. What cannot be read has a row that says why.
+
+        Raises:
+            TypeError: Something is no photograph; says what it is.
+            ValueError: An array or tensor has a shape, type or values that no photograph has.
+        """
+        if is_one(photos):
+            return next(self.stream([photos], features=features))  # type: ignore[list-item]
+        return list(self.stream(photos, features=features))  # type: ignore[arg-type]
+
+    def stream(self, photos: "Iterable[Photograph]", *, features: bool = False) -> Iterator[Row]:
+        """Scores photographs while they come, in memory that does not grow with their number.
+
+        ```python
+        for row in scorer.stream(Path("Pictures").rglob("*.jpg")):
+            print(row.uri, row.score)
+        ```
+
+        Args:
+            photos: They are taken as they are needed; of paths and URLs 64 ahead, so that reading does not hold up the
+                model, and on a GPU up to 1,000 before the first row.
+            features: Whether the rows have the features.
+
+        Yields:
+            A row for each, in order.
+
+        Raises:
+            TypeError: As :meth:`score`; those before have had their rows.
+            ValueError: Likewise.
+        """
+        scorer = self._scorer_with_features if features else self._scorer
+        given = self._read(photos)
+        scored = self._together(scorer, given) if scorer.is_on_gpu else self._side_by_side(scorer, given)
+        for uri, score in scored:
+            yield Row.of(score, uri=uri, model_id=self.model_id, features=features)
+
+    def features(self, photos: "Photograph | Iterable[Photograph]") -> NDArray[np.float32]:
+        """Gives what the model makes its score of, for a model of one's own.
+
+        Args:
+            photos: As for :meth:`score`.
+
+        Returns:
+            (D,) float32 of one photograph, (N, D) of several; NaN where one could not be read.
+        """
+        nothing = np.full(self.feature_size, np.nan, np.float32)
+        several = self.stream([photos] if is_one(photos) else photos, features=True)  # type: ignore[arg-type, list-item]
+        found = [nothing if row.features is None else row.features for row in several]
+        return found[0] if is_one(photos) else np.stack(found) if found else np.empty((0, nothing.size), np.float32)
+
+    @functools.cached_property
+    def _scorer_with_features(self) -> ModelScorer:
+        """The same, unless features take a forward pass of their own, which scores alone do without."""
+        return self._scorer if self._scorer.gives_features else self._make(features=True)
+
+    @functools.cached_property
+    def _reader(self) -> "Reader":
+        from grepr.reading import Reader  # noqa: PLC0415 - who scores pixels need not wait for it
+
+        return Reader(**self._reading, on_gpu=self._scorer.is_on_gpu)
+
+    def _read(self, photos: "Iterable[Photograph]") -> "Iterator[_Given]":
+        """Has files read ahead; what is in memory already is taken one at a time."""
+        ahead: deque[tuple[str, Iterator[Fetched]]] = deque()
+
+        def fetched() -> _Given:
+            uri, reading = ahead.popleft()
+            return _Given(uri, next(reading).content)
+
+        for index, photo in enumerate(photos):
+            try:
+                found = taken(photo)
+            except (TypeError, ValueError) as error:
+                raise type(error)(f"photograph {index}: {error}" if index else str(error)) from None
+            if isinstance(found, str):
+                ahead.append(self._reader.ask(found))
+                if len(ahead) > self._reader.ahead:
+                    yield fetched()
+                continue
+            while ahead:
+                yield fetched()
+            yield _Given(None, self._scorer.photo(found) if isinstance(found, Image.Image) else found)
+        while ahead:
+            yield fetched()
+
+    def _side_by_side(self, scorer: ModelScorer, given: "Iterator[_Given]") -> Iterator[tuple[str | None, ImageScore]]:
+        under_way: deque[tuple[str | None, Future[list[ImageScore]]]] = deque()
+        for uri, content in given:
+            under_way.append((uri, self._pool.submit(scorer.score, [content])))
+            while under_way and (len(under_way) > 2 * self._threads or under_way[0][1].done()):
+                yield _result(*under_way.popleft())
+        while under_way:
+            yield _result(*under_way.popleft())
+
+    def _together(self, scorer: ModelScorer, given: "Iterator[_Given]") -> Iterator[tuple[str | None, ImageScore]]:
+        while True:
+            uris: list[str | None] = []
+
+            def contents(uris: list[str | None] = uris) -> Iterator[Content]:
+                for uri, content in itertools.islice(given, GPU_CHUNK):
+                    uris.append(uri)
+                    yield content
+
+            with self._gpu_turn:
+                scores = scorer.score(contents())
+            yield from zip(uris, scores, strict=True)
+            if len(uris) < GPU_CHUNK:
+                return
+
+
+class _Given(NamedTuple):
+    uri: str | None
+    content: Content
+
+
+def _result(uri: str | None, scored: Future[list[ImageScore]]) -> tuple[str | None, ImageScore]:
+    return uri, scored.result()[0]
+
+
+def _use_one_thread(usual: int) -> None:
+    """Has the calling thread compute by itself; PyTorch has a number for each thread, and one for those to come."""
+    with _STARTING:
+        torch.get_num_threads()  # which takes over the number for threads to come
+        torch.set_num_threads(1)
+        again = threading.Thread(target=torch.set_num_threads, args=(usual,))
+        again.start()
+        again.join()
+
+
+def load(
+    model: str | os.PathLike[str] = "grepr-lite",
+    *,
+    device: str = "auto",
+    precision: Precision = "auto",
+    max_pixels: int | None = None,
+    zero_shot: bool = False,
+    limits: Limits = Limits(),
+    timeout: float = 60.0,
+    storage_options: Mapping[str, Any] | None = None,
+    threads: int | None = None,
+) -> Scorer:
+    """Loads a model, to be used again and again. The defaults are those of ``grepr score``, and so are the scores.
+
+    ```python
+    scorer = grepr.load()
+    rows = scorer.score(Path("Pictures").glob("*.jpg"))
+    ```
+
+    Args:
+        model: ``grepr-lite``, which ships with grepr, or the folder or URL of a model.
+        device: ``auto``, ``cpu`` or ``cuda``; ``auto`` takes a GPU where there is one.
+        precision: ``auto``, ``fp32`` or ``bf16``; ``auto`` takes bf16 where the device has it.
+        max_pixels: Area that photographs are seen at, in place of the model's.
+        zero_shot: Whether rows have the low-level zero-shot score too, which costs more than all else.
+        limits: What is refused as ``too_large`` or ``too_small``.
+        timeout: Seconds that reading one file may take.
+        storage_options: Credentials and endpoints as fsspec takes them, such as ``{"anon": True}``; else those of the
+            environment count. ``headers`` go to the hosts in ``headers_for`` alone.
+        threads: CPU cores to use; by default all that PyTorch may.
+
+    Returns:
+        The scorer.
+
+    Raises:
+        UserError: There is no such model, or it is damaged.
+        ValueError: There is no such device, or a number is out of range.
+    """
+    return Scorer(
+        model,
+        device=device,
+        precision=precision,
+        max_pixels=max_pixels,
+        zero_shot=zero_shot,
+        limits=limits,
+        timeout=timeout,
+        storage_options=storage_options,
+        threads=threads,
+    )
+
+
+@functools.cache
+def _usual() -> Scorer:
+    return load()
+
+
+@overload
+def score(photos: "Photograph") -> Row: ...  # type: ignore[overload-overlap]
+@overload
+def score(photos: "Iterable[Photograph]") -> list[Row]: ...
+def score(photos: object) -> Row | list[Row]:
+    """Scores one photograph, or several, with the model that ships with grepr, which stays loaded.
+
+    ```python
+    grepr.score("a.jpg").score
+    grepr.score(["a.jpg", "https://example.org/b.jpg"])
+    ```
+
+    Args:
+        photos: A photograph, see :class:`Scorer`, or an iterable of them.
+
+    Returns:
+        A row; of an iterable a list of them in order. What cannot be read has a row that says why.
+
+    Raises:
+        TypeError: Something is no photograph; says what it is.
+        ValueError: An array or tensor has a shape, type or values that no photograph has.
+    """
+    with _LOADING:
+        scorer = _usual()
+    return scorer.score(photos)  # type: ignore[call-overload, no-any-return]
