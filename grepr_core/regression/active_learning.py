@@ -11,7 +11,7 @@ A model that predicts quality already, however well, adds its predictions as one
 along it, from the worst photos to the best, besides.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +34,7 @@ def choose(
     variances: Sequence[float] | None = None,
     quality: NDArray[np.floating] | None = None,
     rated: Sequence[int] = (),
+    accept: Callable[[int], bool] = lambda row: True,
 ) -> NDArray[np.intp]:
     """Chooses the photos whose ratings teach most.
 
@@ -49,9 +50,10 @@ def choose(
         variances: Of each block, as for it.
         quality: (N,) predicted quality on any scale, where there is a prediction.
         rated: Photos that are rated already, or will be.
+        accept: Is asked of the best one, each time, whether to choose it; if not, it is passed over for good.
 
     Returns:
-        (count,) different rows, best first, none of them in ``rated``.
+        (count,) different rows, best first, none of them in ``rated``; fewer where no others are accepted.
 
     Raises:
         ValueError: There are fewer photos left than are to be chosen, shapes do not fit, or values are not finite.
@@ -67,13 +69,16 @@ def choose(
     for row in dict.fromkeys(rated):
         _rate(covariance, row)
         free[row] = False
-    chosen = np.empty(count, np.intp)
-    for i in range(count):
+    chosen: list[int] = []
+    while len(chosen) < count and free.any():
         lowered = np.square(covariance).sum(axis=0) / (covariance.diagonal() + NOISE)
-        chosen[i] = np.where(free, lowered, -1).argmax()
-        _rate(covariance, int(chosen[i]))
-        free[chosen[i]] = False
-    return chosen
+        for row in np.flatnonzero(free)[np.argsort(-lowered[free], kind="stable")].tolist():
+            free[row] = False
+            if accept(row):
+                chosen.append(row)
+                _rate(covariance, row)
+                break
+    return np.array(chosen, np.intp)
 
 
 def _covariance(

@@ -11,7 +11,6 @@ from typing import Any
 from grepr_core.bundles.bundle import load_bundle
 from grepr_core.decoding.images import Limits
 from grepr_core.errors import UserError, without_secrets
-from grepr_core.regression.active_learning import choose
 from grepr_core.storage import absolute, is_local
 from grepr_core.web.access import ALLOW_LINK_LOCAL, for_reading
 from pipelines.lake.image_reader import ImageReader
@@ -19,8 +18,9 @@ from pipelines.lake.sources import Entry
 from pipelines.models.fit import FEWEST_RATINGS
 from pipelines.models.rated_features import image_uri
 from pipelines.options import LabelOptions
+from pipelines.rating.choosing import choose_photos
 from pipelines.rating.journal import Consistency, Photo, RatingJournal
-from pipelines.rating.label_pool import Pool, find_pool
+from pipelines.rating.label_pool import find_pool
 from pipelines.rating.page import serve
 from pipelines.running.settings import changes
 from pipelines.telling.activity import activity, under_way
@@ -70,8 +70,7 @@ def run(options: LabelOptions, *, announce: Callable[[str], None]) -> LabelResul
     journal = RatingJournal(table)
     try:
         plan(journal, options)
-        storage_options = for_reading(options.storage_options, journal.settings["images"])
-        reader = ImageReader(limits=_limits(options), timeout=options.timeout, storage_options=storage_options)
+        reader = _reader(options, journal.settings["images"])
         try:
             with under_way(lambda: ""):  # which waits for a person
                 serve(journal, reader, limits=_limits(options), host=options.host, port=options.port, announce=announce)
@@ -117,30 +116,38 @@ def plan(journal: RatingJournal, options: LabelOptions) -> None:
     bundle = load_bundle(options.model)
     pool = find_pool(options, bundle)
     places = {(entry.uri, entry.member): row for row, entry in enumerate(pool.entries)}
-    there = [(photo.entry.uri, photo.entry.member) for photo in journal.photos]
-    rated = [places[place] for place in there if place in places]
-    count = min(missing, len(pool.entries) - len(rated))
-    if count < missing:
-        log.warning("there is no more to rate than %s", counted(len(journal.photos) + count, "photo"))
-    blocks, variances = bundle.feature_blocks, bundle.block_variances
-    with activity(f"choosing {count} of {counted(len(pool.entries), 'photo')}", announced=False):
-        chosen = choose(pool.features, count, blocks=blocks, variances=variances, quality=pool.quality, rated=rated)
+    earlier = [(photo.entry.uri, photo.entry.member) for photo in journal.photos]
+    rated = [places[place] for place in earlier if place in places]
+    with activity(f"choosing {missing} of {counted(len(pool.entries), 'photo')}", announced=False):
+        reader = _reader(options, pool.source)
+        chosen, left_out = choose_photos(
+            pool, missing, bundle=bundle, rated=rated, reader=reader, limits=_limits(options)
+        )
+    if not chosen and not rated:
+        raise UserError(f"{pool.source}: there is no photo to rate: {left_out} among {len(pool.entries)}")
+    if len(chosen) < missing:
+        log.warning("there is no more to rate than %s", counted(len(journal.photos) + len(chosen), "photo"))
     photos = [Photo(_name(pool.source, pool.entries[row]), pool.entries[row]) for row in chosen]
     journal.add_photos(
-        {**settings, "count": options.count, "images": pool.source}, photos, repeats=round(options.repeats * count)
+        {**settings, "count": options.count, "images": pool.source},
+        photos,
+        repeats=round(options.repeats * len(chosen)),
     )
-    _tell(pool, count)
-
-
-def _tell(pool: Pool, count: int) -> None:
     spread = "" if pool.quality is None else ", from the lowest scores to the highest"
-    log.info("chose %d of %s to stand for the others%s", count, counted(len(pool.entries), "photo"), spread)
+    log.info("chose %d of %s to stand for the others%s", len(chosen), counted(len(pool.entries), "photo"), spread)
+    if str(left_out):
+        log.info("left out: %s", left_out)
 
 
 def _name(source: str, entry: Entry) -> str:
     """Gives the name of an image in the table: its path below the source, or its URI where that does not lead back."""
     below = entry.uri.removeprefix(source.rstrip("/") + "/")
     return below if image_uri(source, below) == entry.uri else entry.uri
+
+
+def _reader(options: LabelOptions, images: str) -> ImageReader:
+    storage_options = for_reading(options.storage_options, images)
+    return ImageReader(limits=_limits(options), timeout=options.timeout, storage_options=storage_options)
 
 
 def _limits(options: LabelOptions) -> Limits:

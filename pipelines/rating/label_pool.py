@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 #: Of a large lake no more shards are read than these, drawn by their sizes.
 MOST_SHARDS = 64
 READERS = 8
-SCORE_COLUMNS = ["status", "score", "features"]
+SCORE_COLUMNS = ["status", "score", "phash", "features"]
 
 
 @dataclass(frozen=True)
@@ -42,12 +42,14 @@ class Pool:
         entries: The N photos.
         features: (N, D) float32.
         quality: (N,) float64 predicted quality, None where the model predicts none.
+        phashes: N perceptual hashes; None of photos that an earlier version scored.
     """
 
     source: str
     entries: list[Entry]
     features: NDArray[np.float32]
     quality: NDArray[np.float64] | None
+    phashes: list[str | None]
 
 
 def find_pool(options: LabelOptions, bundle: Bundle) -> Pool:
@@ -156,4 +158,5 @@ def _pool(source: str, entries: pa.Table, scores: pa.Table) -> Pool:
         _entries(entries.filter(scored)),
         np.stack(kept["features"].to_numpy()).astype(np.float32),
         None if np.isnan(quality).all() else quality,
+        kept["phash"].to_pylist(),
     )

@@ -5,4 +5,4 @@ the record of the run; resuming, taking over earlier scores, and finding the ima
 to it.
 """
 
-__all__ = ["current", "nightly", "old_scores", "plan", "run_record", "score", "score_table", "update"]
+__all__ = ["current", "near_copies", "nightly", "old_scores", "plan", "run_record", "score", "score_table", "update"]

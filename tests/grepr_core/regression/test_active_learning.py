@@ -47,6 +47,24 @@ def test_smaller_choices_are_the_beginning_of_larger_ones():
     assert choose(features, 5, rated=large[:12]).tolist() == large[12:17]
 
 
+def test_what_is_not_accepted_is_passed_over_as_if_it_could_not_be_rated():
+    features = RNG.normal(size=(30, 8))
+    asked: list[int] = []
+
+    def accept(row: int) -> bool:
+        asked.append(row)
+        return row % 3 != 0
+
+    chosen = choose(features, 30, accept=accept).tolist()
+    assert sorted(chosen) == [row for row in range(30) if row % 3]
+    assert sorted(asked) == list(range(30))
+    assert choose(features, 7, accept=lambda row: row % 3 != 0).tolist() == chosen[:7]
+    # Those that are accepted are the best of what is left, whatever was passed over.
+    others = np.flatnonzero(np.arange(30) % 3)
+    k = covariance(features, [8], None)
+    assert chosen[1] == min(set(others) - {chosen[0]}, key=lambda j: variance_left(k, [chosen[0], j]))
+
+
 def test_one_of_each_kind_of_photo_is_chosen():
     centres = RNG.normal(size=(6, 40)) * 10
     kinds = RNG.permutation(np.repeat(np.arange(6), 20))

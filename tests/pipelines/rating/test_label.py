@@ -164,6 +164,21 @@ def test_a_small_lake_is_rated_whole(lake: Path, tmp_path: Path):
     assert len(journal.photos) == PHOTOS
 
 
+def test_what_is_left_out_is_told(lake: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    (tmp_path / "photos").mkdir()
+    for name, level in (("black", 0), ("white", 255)):
+        Image.new("RGB", (96, 96), (level,) * 3).save(tmp_path / f"photos/{name}.png")
+    mixed = options(lake, tmp_path / "r.csv", source=str(tmp_path / "photos"), workers=1, max_pixels=SMALL_VIEW)
+    with pytest.raises(UserError, match="there is no photo to rate: 2 blank pictures among 2"):
+        planned(mixed)
+    (tmp_path / "photos/photo.jpg").write_bytes(noisy(0))
+    with caplog.at_level("INFO"):
+        journal = planned(options(lake, tmp_path / "r2.csv", source=mixed.source, workers=1, max_pixels=SMALL_VIEW))
+    assert [photo.image for photo in journal.photos] == ["photo.jpg"]
+    assert "there is no more to rate than 1 photo" in caplog.text
+    assert "left out: 2 blank pictures" in caplog.text
+
+
 @pytest.fixture
 def client(tmp_path: Path) -> TestClient:
     """The page of six photos: a plain JPEG, others, a bomb, and one that is not there."""
