@@ -28,7 +28,7 @@ SHARD = 1000
 
 
 def write_scores(output: Path, rows: int, shift: float) -> None:
-    """Writes a run of which a fiftieth failed, in 204 folders, with names of 45 letters."""
+    """Writes a run of which a fiftieth failed, in 204 folders, with names of 45 letters; a tenth are near-copies."""
     rng = np.random.default_rng(0)
     folder = Folder(str(output))
     for shard, start in enumerate(range(0, rows, SHARD)):
@@ -37,6 +37,9 @@ def write_scores(output: Path, rows: int, shift: float) -> None:
         failed = rng.random(len(uris)) < 0.02
         score = (rng.beta(5, 3, len(uris)) + shift).astype(np.float32)
         width = rng.choice([640, 1024, 4000, 6000], len(uris)).astype(np.int32)
+        hashes = rng.integers(0, 2**64, len(uris), np.uint64)
+        copies = len(uris) // 10
+        hashes[:copies] = hashes[-copies:] ^ np.uint64(1) << rng.integers(0, 64, copies, np.uint64)
         pixels = width.astype(np.int64) * (width * 3 // 4)
         values = {
             "image_id": [hashlib.blake2b(uri.encode(), digest_size=16).hexdigest() for uri in uris],
@@ -47,6 +50,7 @@ def write_scores(output: Path, rows: int, shift: float) -> None:
             "score": pa.array(score, mask=failed),
             "score_lower": pa.array(score - 0.1, mask=failed),
             "score_upper": pa.array(score + 0.1, mask=failed),
+            "phash": pa.array([f"{value:016x}" for value in hashes.tolist()], mask=failed),
             "width": width,
             "height": width * 3 // 4,
             "scored_pixels": np.minimum(pixels, 512 * 512),

@@ -18,7 +18,7 @@ from pipelines.scoring.current import current_folder
 from pipelines.scoring.score_table import SCORES_FOLDER, read_shard, schema
 
 #: What the statistics look at; features, the bulk where there are any, stay unread.
-COLUMNS = [name for name in schema().names if name not in ("score_low", "score_high", "phash", *SEVERITIES)]
+COLUMNS = [name for name in schema().names if name not in ("score_low", "score_high", *SEVERITIES)]
 #: Shards read at a time; of each the rows are held that DuckDB has not taken yet.
 READERS = 8
 #: Beyond, DuckDB keeps intermediate results on the disk.
@@ -49,7 +49,7 @@ def load_scores(connection: duckdb.DuckDBPyConnection, table: str, output: Folde
     """Copies the scores of a run, finished or not, into a new table, whatever the storage.
 
     The table has :data:`COLUMNS`, ``shard``, the number of the shard, and ``folder``: the folder or prefix of the
-    image, or the archive or table that it is in.
+    image, or the archive or table that it is in; and for ``phash`` the number that it is, ``hash``.
 
     Args:
         connection: Of the database.
@@ -69,8 +69,11 @@ def load_scores(connection: duckdb.DuckDBPyConnection, table: str, output: Folde
     reader = pa.RecordBatchReader.from_batches(pa.schema(fields), batches)
     with contextlib.closing(batches):
         folder = "CASE WHEN member IS NULL THEN regexp_replace(uri, '/[^/]*$', '') ELSE uri END"
+        number = "('0x' || phash)::UBIGINT"
         try:
-            connection.from_arrow(reader).project(f"*, {folder} AS folder").create(table)
+            connection.from_arrow(reader).project(f"* EXCLUDE (phash), {folder} AS folder, {number} AS hash").create(
+                table
+            )
         except duckdb.Error as error:
             # Of what goes wrong in reading for it, DuckDB passes on the text alone.
             if broken:

@@ -18,6 +18,7 @@ from markupsafe import Markup
 
 from pipelines.reporting.charts import Chart
 from pipelines.reporting.comparison import Comparison
+from pipelines.reporting.copies import Copies
 from pipelines.reporting.failures import FailedImage
 from pipelines.reporting.statistics import Statistics
 from pipelines.reporting.threshold import Threshold
@@ -56,6 +57,7 @@ class Report:
         thresholds: What each keeps; empty without any score.
         chosen: Index of the one that the page begins with.
         filter: The command that a threshold is put behind.
+        copies: Near-copies; None where no photograph has a hash.
         failures: Images without a score, as far as the page holds them.
         failures_query: That finds them all.
         page: Number of photographs on one page of the worst or the best.
@@ -84,6 +86,7 @@ class Report:
     thresholds: list[Threshold]
     chosen: int
     filter: str
+    copies: Copies | None
     failures: list[FailedImage]
     failures_query: str
     page: int

@@ -17,10 +17,10 @@ from pipelines.lake.manifest import MANIFEST_FOLDER, Manifest, find_manifest
 from pipelines.options import ReportOptions
 from pipelines.reporting import charts
 from pipelines.reporting.comparison import Comparison, compare
+from pipelines.reporting.copies import Copies, find_copies
 from pipelines.reporting.database import load_scores, open_database
 from pipelines.reporting.failures import FailedImage, list_failures
 from pipelines.reporting.page import Report, Step, format_percent, format_score, quote, render
-from pipelines.reporting.shown_photos import ShownPhoto
 from pipelines.reporting.statistics import Statistics, compute
 from pipelines.reporting.threshold import Threshold, count_kept, nearest
 from pipelines.reporting.thumbnails import Thumbnail, make_thumbnails
@@ -35,6 +35,8 @@ from pipelines.telling.activity import activity
 #: Photographs shown: the worst, and the best; those on a page of them, which fills rows of 2, 3, 4, 6 and 12; some
 #: between those; and of those that rose and fell most.
 EXTREMES, PAGE, BETWEEN, MOVES = 48, 12, 48, 6
+#: The largest groups of near-copies, and photographs shown of each.
+GROUPS, OF_A_GROUP = 8, 5
 STEPS = {
     "read": "Waiting for bytes",
     "decode": "Decoding",
@@ -119,16 +121,19 @@ def run(options: ReportOptions) -> ReportResult:
                 scale = model.header.scale if model else None
                 thresholds = count_kept(connection, "now", statistics.histogram, scale)
             failures = list_failures(connection, "now")
+            shown = [*statistics.worst, *statistics.best, *statistics.between]
+            copies = find_copies(connection, "now", shown, groups=GROUPS, photos=OF_A_GROUP)
         comparison = None
         if old is not None:
             comparison = compare(connection, "now", "before", photos=MOVES)
     thumbnails: dict[str, Thumbnail] = {}
     if options.thumbnails:
-        shown = _shown(statistics, comparison)
+        moved = [move.photo for move in (*comparison.fallen, *comparison.risen)] if comparison else []
+        copied = [photo for group in copies.largest for photo in group.photos] if copies else []
         storage_options = for_reading(options.storage_options, this.settings.get("source"))
         with activity("reading the photos that are shown"):
-            thumbnails = make_thumbnails(shown, this.find_manifest(), storage_options)
-    report = _report(options, this, statistics, thresholds, failures, thumbnails, model, notes)
+            thumbnails = make_thumbnails([*shown, *copied, *moved], this.find_manifest(), storage_options)
+    report = _report(options, this, statistics, thresholds, copies, failures, thumbnails, model, notes)
     if old is not None and comparison is not None:
         report = _with_comparison(report, this, old, comparison)
     page = render(report).encode()
@@ -147,16 +152,12 @@ def _load(connection: duckdb.DuckDBPyConnection, table: str, url: str, storage_o
     return run
 
 
-def _shown(statistics: Statistics, comparison: Comparison | None) -> list[ShownPhoto]:
-    moved = [move.photo for move in (*comparison.fallen, *comparison.risen)] if comparison else []
-    return [*moved, *statistics.worst, *statistics.best, *statistics.between]
-
-
 def _report(
     options: ReportOptions,
     this: _Run,
     statistics: Statistics,
     thresholds: list[Threshold],
+    copies: Copies | None,
     failures: list[FailedImage],
     thumbnails: Mapping[str, Thumbnail],
     model: BundleFiles | None,
@@ -184,6 +185,7 @@ def _report(
         thresholds=thresholds,
         chosen=0 if median is None else nearest(thresholds, median),
         filter=f"grepr filter {quote(without_secrets(absolute(options.scores)))}",
+        copies=copies,
         failures=failures,
         failures_query=f"SELECT uri, member, status, error FROM '{without_secrets(files)}' WHERE status <> 'scored';",
         page=PAGE,

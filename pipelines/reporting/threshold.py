@@ -2,14 +2,18 @@
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import duckdb
+import numpy as np
 
-from pipelines.reporting.statistics import Histogram, round_up, select_one
+from pipelines.reporting.statistics import Histogram, round_up
 
 #: Thresholds over the whole scale of a model, and over the scores that there are.
 STEPS = 100
 FEWEST_STEPS, MOST_STEPS = 30, 400
+#: Scores that are held at a time.
+ROWS = 100_000
 
 
 @dataclass(frozen=True)
@@ -46,9 +50,14 @@ def count_kept(
     decimals = max(0, -math.floor(math.log10(step) + 1e-9))
     first, last = math.floor(low / step + 1e-9), math.floor(high / step + 1e-9)
     scores = [f"{number * step:z.{decimals}f}" for number in range(first, last + 1)]
-    # One pass, and each compared as the filter does it: in single precision.
-    kept = (f"count(*) FILTER (score >= {score}::DOUBLE::FLOAT)" for score in scores)
-    counts = select_one(connection, f"SELECT {', '.join(kept)} FROM {table}")
+    # Compared as the filter does it: in single precision.
+    bounds = np.array(scores, np.float64).astype(np.float32)
+    reached = np.zeros(len(bounds) + 1, np.int64)
+    reader: Any = connection.sql(f"SELECT score FROM {table} WHERE score IS NOT NULL").to_arrow_reader(ROWS)
+    for batch in reader:
+        found = np.searchsorted(bounds, batch["score"].to_numpy(), side="right")
+        reached += np.bincount(found, minlength=len(reached))
+    counts = reached[::-1].cumsum()[-2::-1].tolist()  # the first one counts what reaches no threshold
     return [Threshold(score, photos) for score, photos in zip(scores, counts, strict=True) if photos]
 
 

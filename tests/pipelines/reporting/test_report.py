@@ -254,6 +254,18 @@ def test_two_nights_in_words(tmp_path: Path):
         report(tuesday, compare=str(tmp_path / "nothing"))
 
 
+def test_near_copies_in_words(tmp_path: Path):
+    alike = [score_row(f"/a/{i}.jpg", 0.5 + i / 100, phash="0123456789abcdef") for i in range(7)]
+    output = write_run(tmp_path / "run", [*alike, score_row("/b.jpg", 0.1, phash="fedcba9876543210")])
+    page = report(output, thumbnails=False).replace("<wbr>", "")
+    assert "6 photos are near-copies of a better one, in 1 group:" in page
+    assert "<h3>7 photos<span>, 5 of them, the best first</span></h3>" in page
+    command = f"grepr filter {output} <span>--output distinct</span> <span>--distinct</span>"
+    assert command in page
+    assert '<span class="reason">6 near-copies</span>' in page
+    assert "<dt>Near-copies</dt><dd>6 other photos</dd>" in page
+
+
 def test_too_many_failures_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("pipelines.reporting.failures.MOST_FAILURES", 10)
     output = write_run(tmp_path / "o'run", [score_row(f"/a/{i}.jpg", None if i < 25 else 0.5) for i in range(50)])

@@ -11,8 +11,10 @@ from scipy.stats import ks_2samp
 
 from grepr_core.errors import UserError
 from grepr_core.storage import Folder
+from pipelines.lake.manifest import image_id
 from pipelines.options import FilterOptions
 from pipelines.reporting.comparison import Comparison, compare
+from pipelines.reporting.copies import Copies, find_copies
 from pipelines.reporting.database import load_scores, open_database
 from pipelines.reporting.failures import FailedImage, list_failures
 from pipelines.reporting.statistics import QUANTILES, Statistics, compute, histogram, score_edges
@@ -273,6 +275,54 @@ def test_of_too_many_failures_some_of_every_reason_are_listed(tmp_path: Path, mo
 def test_failures_with_endless_names_do_not_fill_the_page(tmp_path: Path):
     found = failures(tmp_path, [score_row(f"/a/{'long' * 1000}{i}.jpg", None) for i in range(100)])
     assert 30 < len(found) < 40
+
+
+# --- Near-copies ------------------------------------------------------------------------------------------------------
+
+
+def copies(tmp_path: Path, rows: Rows) -> Copies | None:
+    with open_database() as connection:
+        load_scores(connection, "now", Folder(str(write_run(tmp_path / "run", rows))))
+        shown = compute(connection, "now", most=6, between=0).worst
+        return find_copies(connection, "now", shown, groups=2, photos=3)
+
+
+def hashed_rows() -> Rows:
+    """Of 30 photographs 4 are alike in all but 2 bits, 3 in all but 4 bits, and 2 the same."""
+    hashes = np.random.default_rng(0).integers(0, 2**64, 30, np.uint64)
+    hashes[1:4] = hashes[0] ^ np.array([0b1000, 0b11, 0b11000], np.uint64)
+    hashes[5:7] = hashes[4] ^ np.array([0b1111, 0b1], np.uint64)
+    hashes[8] = hashes[7]
+    return [score_row(f"/a/{i}.jpg", 0.9 - i / 100, phash=f"{value:016x}") for i, value in enumerate(hashes.tolist())]
+
+
+def test_the_largest_groups_of_near_copies_begin_with_the_best(tmp_path: Path):
+    rows = [*hashed_rows(), score_row("/a/old.jpg", 0.01), score_row("/a/gone.jpg", None)]
+    found = copies(tmp_path, rows)
+    assert found is not None
+    assert (found.copies, found.groups, found.unhashed, found.bits) == (6, 3, 1, 6)
+    assert [group.size for group in found.largest] == [4, 3]
+    uris = [[photo.uri for photo in group.photos] for group in found.largest]
+    assert uris == [[f"/a/{i}.jpg" for i in group] for group in ((0, 1, 2), (4, 5, 6))]
+    assert found.others == {}  # the worst have none
+
+
+def test_a_photo_that_is_shown_tells_how_many_near_copies_it_has(tmp_path: Path):
+    rows = [row | {"score": 1 - row["score"]} for row in hashed_rows()]
+    found = copies(tmp_path, rows)
+    assert found is not None
+    assert found.others == {image_id(f"/a/{i}.jpg", None): 3 if i < 4 else 2 for i in range(6)}
+
+
+def test_of_very_many_photos_only_equal_hashes_are_copies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("pipelines.reporting.copies.MOST_COMPARED", 29)
+    found = copies(tmp_path, hashed_rows())
+    assert found is not None
+    assert (found.copies, found.groups, found.bits) == (1, 1, 0)
+
+
+def test_scores_without_hashes_have_no_near_copies_told(tmp_path: Path):
+    assert copies(tmp_path, [score_row("/a/b.jpg", 0.5)]) is None
 
 
 def test_no_scores_at_all(tmp_path: Path):
