@@ -34,6 +34,7 @@ from pipelines.options import (
     ScoreOptions,
     ScoringOptions,
     SubmitOptions,
+    TrainingOptions,
 )
 from pipelines.running.run_files import HIGH_WEIGHTS_FILE, LOW_WEIGHTS_FILE
 from pipelines.telling.words import counted
@@ -302,6 +303,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         with heartbeat():
+            _check_device(options)
             code = program(options)
     except UserError as error:
         code = _complain(str(error), FAILED if isinstance(error, Unavailable) else WRONG_USAGE)
@@ -314,6 +316,14 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
             raise
         code = _complain(f"{type(error).__name__}: {error}\nGREPR_DEBUG=1 shows where", FAILED)
     sys.exit(code)
+
+
+def _check_device(options: object) -> None:
+    of_stage = options.stage if isinstance(options, PretrainOptions) else options
+    if isinstance(of_stage, ScoringOptions | TrainingOptions) and of_stage.device == "cuda":
+        from pipelines.running.session import check_gpu
+
+        check_gpu(of_stage.device, of_stage.address)
 
 
 def _begin_in_utf8() -> None:

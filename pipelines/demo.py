@@ -25,7 +25,6 @@ log = logging.getLogger(__name__)
 PHOTOS = ("astronaut", "chelsea", "coffee", "rocket")
 KINDS = ("gaussian_blur", "gaussian_noise", "jpeg", "low_light")
 LEVELS = (1, 3, 5)
-REPORT_FILE = "report.html"
 
 
 @dataclass(frozen=True)
@@ -61,7 +60,7 @@ def run(options: DemoOptions) -> DemoResult:
         if not (photos / name).exists():
             Image.fromarray(pixels).save(photos / name)
     record = score(ScoreOptions(source=str(photos), output=str(root)))
-    write_report(ReportOptions(scores=str(root), output=str(root / REPORT_FILE), title="A small lake of sample photos"))
+    write_report(ReportOptions(scores=str(root), title="A small lake of sample photos"))
     table = read_scores(Folder(str(root)), ["uri", "score"])
     scores = {Path(row["uri"]).name: row["score"] for row in table.to_pylist()}
     pairs = [(scores[f"{photo}.png"], scores[_name(photo, kind, level)]) for photo, kind, level in _versions()]

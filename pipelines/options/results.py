@@ -151,14 +151,14 @@ class FilterOptions(StoredOptions):
 class ReportOptions(StoredOptions):
     """Make one HTML file that shows what the scores come to, complete in itself.
 
-    Example: grepr report scores/ --output report.html
+    Example: grepr report scores/
     """
 
     scores: Annotated[str, Argument("SCORES")]
     """Folder or URL that 'grepr score' wrote to; the run need not be finished."""
 
-    output: FileOrUrl
-    """What to write, such as report.html."""
+    output: FileOrUrl | None = None
+    """What to write, or a folder for report.html; by default report.html in SCORES."""
 
     compare: Place | None = None
     """Output of another 'grepr score', such as last night's: tells what has changed since."""

@@ -10,7 +10,7 @@ from typing import Any, Self
 import duckdb
 
 from grepr_core.bundles.bundle_files import BundleFiles
-from grepr_core.errors import UserError, without_secrets
+from grepr_core.errors import Unavailable, UserError, without_secrets
 from grepr_core.storage import Folder, absolute
 from grepr_core.web.access import for_reading
 from pipelines.lake.manifest import MANIFEST_FOLDER, Manifest, find_manifest
@@ -43,6 +43,8 @@ STEPS = {
     "model": "Model",
     "write": "Writing, while the model was busy",
 }
+#: The page's name, where only its folder is known.
+REPORT_FILE = "report.html"
 #: What may keep a model card from the page.
 CARD_ERRORS: tuple[type[Exception], ...] = (UserError, *STORE_ERRORS)
 #: A difference between two distributions that a person would call none.
@@ -137,10 +139,24 @@ def run(options: ReportOptions) -> ReportResult:
     if old is not None and comparison is not None:
         report = _with_comparison(report, this, old, comparison)
     page = render(report).encode()
-    folder, name = posixpath.split(absolute(options.output))
-    Folder(folder, options.storage_options).write(name, page)
+    folder, name = _place(options)
+    try:
+        folder.write(name, page)
+    except OSError as error:
+        raise Unavailable(f"{folder.url}/{name}: cannot be written to: {error.strerror or error}") from error
     pictures = sum(thumbnail.data_uri is not None for thumbnail in thumbnails.values())
-    return ReportResult(options.output, len(page), statistics.images, pictures)
+    return ReportResult(f"{folder.url}/{name}", len(page), statistics.images, pictures)
+
+
+def _place(options: ReportOptions) -> tuple[Folder, str]:
+    """Gives the folder of the page, and its name there."""
+    if options.output is None:
+        return Folder(options.scores, options.storage_options), REPORT_FILE
+    given = Folder(options.output, options.storage_options)
+    if options.output.endswith("/") or given.fs.isdir(given.path("")):
+        return given, REPORT_FILE
+    folder, name = posixpath.split(given.url)
+    return Folder(folder, options.storage_options), name
 
 
 def _load(connection: duckdb.DuckDBPyConnection, table: str, url: str, storage_options: Mapping[str, Any]) -> _Run:

@@ -8,7 +8,9 @@ import threading
 from collections.abc import Iterator
 
 import ray
+from ray._private.accelerators import get_accelerator_manager_for_resource
 
+from grepr_core.errors import UserError
 from pipelines.running import cluster, local_ray
 from pipelines.running.interrupts import undisturbed
 from pipelines.telling.activity import activity
@@ -38,6 +40,34 @@ def check_cluster(address: str | None = None) -> None:
     if not ray.is_initialized() and (there := cluster_address(address)) is not None:
         _mute_ray()
         cluster.find(there, _named(there, address))
+
+
+def check_gpu(device: str, address: str | None = None) -> None:
+    """Makes sure that there is a GPU where one is asked for, before anything is made.
+
+    A cluster may have some that this machine has not, or add nodes with them; it is asked by who plans its processes.
+
+    Args:
+        device: As ``--device`` takes it.
+        address: As ``--address`` takes it.
+
+    Raises:
+        UserError: It is to be used on this machine, where Ray sees none.
+    """
+    if device == "cuda" and not ray.is_initialized() and cluster_address(address) is None and not _gpus_here():
+        raise UserError(
+            "--device cuda: this machine shows no GPU; leave it out to use the CPU, or see to the driver and "
+            "CUDA_VISIBLE_DEVICES"
+        )
+
+
+def _gpus_here() -> int:
+    gpus = get_accelerator_manager_for_resource("GPU")
+    if gpus is None:
+        return 0
+    there = gpus.get_current_node_num_accelerators()
+    shown = gpus.get_current_process_visible_accelerator_ids()
+    return there if shown is None else min(there, len(shown))
 
 
 @contextlib.contextmanager

@@ -4,6 +4,7 @@ DuckDB is given rows and opens no file itself, so a condition can do nothing but
 the memory it keeps in a temporary folder.
 """
 
+import difflib
 import itertools
 import logging
 import re
@@ -100,6 +101,9 @@ class Criteria:
         self._ranked = options.top is not None or options.top_fraction is not None
         #: Columns of the scores, and those of the metadata that they are joined with.
         self._joined: dict[str, str] = {}
+        #: All columns that an expression may name, of the scores and of the metadata; the latter as they are asked for.
+        self._of_scores: list[str] = []
+        self._of_metadata: list[str] = []
         self.has_offsets = False
 
     def close(self) -> None:
@@ -114,7 +118,13 @@ class Criteria:
 
     def columns(self, schema: pa.Schema) -> list[str]:
         """Gives the columns of the scores that are needed."""
+        self._of_scores = [name for name in schema.names if name != HIDDEN]
         return [*dict.fromkeys(["model_id", "image_id", *self._held(schema)])]
+
+    def wants(self, column: str) -> bool:
+        """Tells whether an expression may name a column of the metadata, and keeps its name for messages."""
+        self._of_metadata.append(column)
+        return self.mentions(column)
 
     def add_metadata(self, keys: tuple[str, ...], batches: Iterable[pa.Table]) -> None:
         """Takes over the rows of the metadata, before all others.
@@ -182,11 +192,19 @@ class Criteria:
         self._take_top()
         met = self._number("SELECT count(*) FROM met")
         selected, lowest, highest = self._row("SELECT count(*), min(score), max(score) FROM selected")
+        if not selected:
+            self._tell_scale()
         groups = None
         if self._options.per is not None:
             groups = self._number("SELECT count(*) FROM (SELECT DISTINCT __group FROM selected)")
         models = self._db.execute("SELECT DISTINCT __model FROM met ORDER BY ALL").fetchall()
         return Counts(without, met, selected, groups, lowest, highest, [self._models[number] for (number,) in models])
+
+    def _tell_scale(self) -> None:
+        """Says where scores run, where none meets the conditions."""
+        lowest, highest = self._row("SELECT min(score), max(score) FROM scores")
+        if lowest is not None:
+            log.warning("no image meets the conditions; the scores run from %.4g to %.4g", lowest, highest)
 
     def holds_members(self) -> bool:
         """Tells whether images inside containers are selected."""
@@ -321,9 +339,23 @@ class Criteria:
                 ", ".join(self._of_reasons),
             )
 
+    def check(self) -> None:
+        """Makes sure that the expressions can be evaluated, before all rows are read.
+
+        Raises:
+            UserError: One cannot, say since it names a column that is not there.
+        """
+        query, parameters = self._conditions()
+        self._evaluate(f"EXPLAIN {query}", parameters)
+
     def _apply_conditions(self) -> None:
+        query, parameters = self._conditions()
+        self._evaluate(f"CREATE TABLE met AS {query}", parameters)
+
+    def _conditions(self) -> tuple[str, list[float]]:
+        """Gives the query for the rows that meet all conditions, and its parameters."""
         options = self._options
-        conditions, parameters = ["true"], []
+        conditions, parameters = ["true"], list[float]()
         # Scores are compared as the single-precision numbers that they are: 0.7 is at least 0.7.
         for column, comparison, bound in (
             ("score", ">=", options.min_score),
@@ -340,12 +372,13 @@ class Criteria:
             kept.append("__tie")
         if options.wants_images:
             kept += ["scores.image_id", "scores.member IS NOT NULL AS __inside"]
+        query = f"SELECT {', '.join(kept)} FROM {self._source()} WHERE {' AND '.join(conditions)}"  # noqa: S608 - checked
+        return query, parameters
+
+    def _evaluate(self, query: str, parameters: list[float]) -> None:
+        options = self._options
         try:
-            self._db.execute(
-                f"CREATE TABLE met AS SELECT {', '.join(kept)} FROM {self._source()} "  # noqa: S608 - checked above
-                f"WHERE {' AND '.join(conditions)}",
-                parameters,
-            )
+            self._db.execute(query, parameters)
         except duckdb.Error as error:
             given = " ".join(
                 f"{option} {text!r}"
@@ -354,7 +387,21 @@ class Criteria:
             )
             if not given or isinstance(error, duckdb.OutOfMemoryException | duckdb.IOException):
                 raise
-            raise UserError(f"{given}: {_words(error)}") from error
+            raise UserError(f"{given}: {self._no_column(error) or _words(error)}") from error
+
+    def _no_column(self, error: duckdb.Error) -> str | None:
+        """Says which columns there are, where one was named that is not."""
+        found = re.search(r'Referenced column "(.+?)" not found|does not have a column named "(.+?)"', str(error))
+        if found is None:
+            return None
+        name = found[1] or found[2]
+        columns = {"the scores": self._of_scores}
+        if self._options.metadata is not None:
+            columns[f"--metadata {self._options.metadata}"] = self._of_metadata
+        likely = difflib.get_close_matches(name, [column for names in columns.values() for column in names], 1)
+        meant = f", did you mean {likely[0]}?" if likely else ";"
+        there = "; ".join(f"{where}: {', '.join(names)}" for where, names in columns.items())
+        return f"no column {name!r}{meant} there are, in {there}"
 
     def _check_models(self) -> None:
         counts = self._db.execute(
@@ -409,5 +456,5 @@ def _connect(temporary: str) -> duckdb.DuckDBPyConnection:
 
 def _words(error: duckdb.Error) -> str:
     """Gives what DuckDB says is wrong, without the query."""
-    text = str(error).split("\n\nLINE ")[0]
+    text = re.split(r"\s+LINE \d|\s+Candidate ", str(error))[0]
     return " ".join(text.split())

@@ -229,7 +229,7 @@ def _decide(options: FilterOptions, source: ScoresFolder, output: Folder) -> Dec
         if options.metadata is not None:
             with activity(f"reading {options.metadata}"):
                 keys, rows = read_metadata(
-                    options.metadata, options.storage_options, criteria.mentions, column=options.column
+                    options.metadata, options.storage_options, criteria.wants, column=options.column
                 )
             criteria.add_metadata(keys, rows)
         contents = read_rows(source.folder, source.shards, criteria, output, total=source.images or 0)

@@ -84,6 +84,7 @@ def read_rows(scores: Folder, shards: Sequence[int], criteria: Criteria, output:
 
     try:
         criteria.add_scores(with_places(first.select(columns), 0), pa.chunked_array([], pa.bool_()))
+        criteria.check()
         write_failures(output, FAILED_FILE, failures())
     finally:
         progress.close()

@@ -76,7 +76,7 @@ def test_commands_on_what_is_there_wait_for_no_pytorch_and_no_ray():
         (["filter", "a", "--output", "b"], "nothing to select by"),
         (["filter", "a", "--output", "b", "--min-score", "0.5", "--top-fraction", "0.1"], "exclude each other"),
         (["filter", "a", "--output", "b", "--top", "3", "--format", "zip"], "zip"),
-        (["report", "a"], "--output"),
+        (["report", "/nowhere"], "holds no scores"),
         (["report", "/nowhere", "--output", "a.html"], "holds no scores"),
         (["model", "build", "--output", "a"], "--low, --high or both"),
         (["model", "import", "--low", "a", "--output", "b"], "--low and --pristine go together"),
@@ -111,6 +111,38 @@ def test_a_command_does_not_work_through_a_client(
     said = " ".join((out + err).replace("│", " ").split())
     assert f"--address {address}: a command does not work through Ray's client" in said
     assert "grepr submit --address" in said
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("score", "{here}", "{here}/out"),
+        ("score", "{here}", "{here}/out", "--plan"),
+        ("nightly", "{here}", "{here}/out"),
+        ("label", "{here}", "--output", "{here}/out"),
+        ("fit", "{here}/a.csv", "--images", "{here}", "--output", "{here}/out"),
+        ("evaluate", "{here}/a.csv", "--images", "{here}"),
+        ("pretrain", "low", "{here}", "--output", "{here}/out"),
+    ],
+    ids=" ".join,
+)
+def test_without_a_gpu_nothing_is_made_for_one(
+    command: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.setattr("ray.is_initialized", lambda: False)
+    code, _, err = run(capsys, *(word.format(here=tmp_path) for word in command), "--device", "cuda")
+    assert code == 2
+    assert err.startswith("grepr: --device cuda: this machine shows no GPU")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_cluster_may_have_the_gpu(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    cli._check_device(cli.parse(["score", "a", "b", "--device", "cuda", "--address", "head:6379"]))
+    monkeypatch.setenv("RAY_ADDRESS", "head:6379")  # as in a job
+    cli._check_device(cli.parse(["score", "a", "b", "--device", "cuda"]))
 
 
 def test_errors_are_sentences(tmp_path: Path, capsys: pytest.CaptureFixture[str]):

@@ -330,3 +330,21 @@ def test_numbers_in_words():
     assert [format_bytes(n) for n in (0, 999, 1500, 858_088_204_800)] == ["0 bytes", "999 bytes", "1.5 kB", "858 GB"]
     assert [format_change(c) for c in (0.0001, -0.05, 0.1)] == ["0", "\N{MINUS SIGN}0.050", "+0.100"]
     assert [format_duration(s) for s in (1.25, 150, 7200)] == ["1.2 s", "2.5 minutes", "2.0 hours"]
+
+
+@pytest.mark.parametrize(
+    ("given", "written"),
+    [(None, "scores/report.html"), ("pages/", "pages/report.html"), ("there", "there/report.html"), ("a.htm", "a.htm")],
+)
+def test_the_page_goes_beside_the_scores_or_where_it_is_told(
+    given: str | None, written: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "there").mkdir()
+    rows = random_rows(20)
+    write_run(tmp_path / "scores", rows, shard_size=7)
+    for _ in range(2):  # its page does not disturb what reads the scores
+        result = run(ReportOptions(scores="scores/", output=given, thumbnails=False))
+        assert result.output == str(tmp_path / written)
+        assert (tmp_path / written).stat().st_size == result.bytes
+        assert result.images == len(rows)

@@ -922,3 +922,27 @@ def test_from_and_to_an_object_store(tmp_path: Path):
         for path in fs.find("lake/tars") + fs.find("lake/copies"):
             assert environment["AWS_SECRET_ACCESS_KEY"].encode() not in fs.cat_file(path)
             assert "in-progress" not in path
+
+
+# --- Messages -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("where", ["widht > 3", "scores.widht > 3"])
+def test_a_column_that_is_not_there_is_told_with_those_that_are(
+    where: str, scores: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    (tmp_path / "photos.csv").write_text("uri,licence\n/lake/a.jpg,CC0\n")
+    monkeypatch.delattr("pipelines.selection.rows.read_ahead")  # before any row is read
+    with pytest.raises(UserError) as refused:
+        select(scores, tmp_path / "out", where=where, metadata=str(tmp_path / "photos.csv"))
+    told = str(refused.value)
+    assert told.startswith(f"--where '{where}': no column 'widht', did you mean width? there are, in the scores: ")
+    assert f"--metadata {tmp_path}/photos.csv: licence" in told
+    assert ", model_id;" in told
+    assert "__" not in told
+
+
+def test_a_condition_that_no_image_meets_says_where_scores_run(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    write_scores(tmp_path / "scores", ailing_rows())
+    assert select(tmp_path / "scores", tmp_path / "out", min_score=5).selected == 0
+    assert "no image meets the conditions; the scores run from 0 to 0.9" in caplog.text
