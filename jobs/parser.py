@@ -2,6 +2,7 @@
 
 import difflib
 import inspect
+import re
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -240,7 +241,7 @@ class _Group(_Complaining, click.Group):
         return ["COMMAND ..."]
 
     def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        rows = [(name, (kind.__doc__ or "").partition("\n")[0]) for name, kind in self._kinds.items()]
+        rows = [(name, _first_sentence(kind)) for name, kind in self._kinds.items()]
         rows += [(name, command.help or "") for name, command in self._others.items()]
         path = ctx.command_path
         closing = f"'{path} COMMAND --help' shows what a command takes"
@@ -255,18 +256,27 @@ class _Help(click.Command):
 
     def __init__(self) -> None:
         super().__init__(
-            "help", params=[click.Argument(["words"], nargs=-1)], help="Show this, or how to use a command."
+            "help",
+            params=[click.Argument(["words"], nargs=-1)],
+            help="Show this, or how to use a command.",
+            # 'grepr help --help' is no other question than 'grepr help'.
+            add_help_option=False,
+            context_settings={"ignore_unknown_options": True},
         )
 
     def invoke(self, ctx: click.Context) -> Never:
         shown = ctx.find_root()
         for word in ctx.params["words"]:
-            if isinstance(shown.command, click.Group):
+            if isinstance(shown.command, click.Group) and not word.startswith("-"):
                 name, command, _ = shown.command.resolve_command(shown, [word])
                 assert command is not None
                 shown = click.Context(command, info_name=name, parent=shown)
         click.echo(shown.get_help())
         ctx.exit()
+
+
+def _first_sentence(kind: type) -> str:
+    return re.split(r"(?<=\.)\s", kind.__doc__ or "", maxsplit=1)[0]
 
 
 def _tell_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:

@@ -30,7 +30,8 @@ class LakeOptions(SourceOptions, ScoringOptions):
     """How a whole source is scored."""
 
     source: Annotated[str, Argument("SOURCE")]
-    """Anything that 'grepr manifest' takes, or a manifest."""
+    """A folder, a glob in quotes, or a URL such as s3://bucket/prefix; also tar archives, Parquet files, tables of URIs
+    and more, as 'grepr manifest --help' tells; or a manifest."""
 
     features: bool = False
     """Also write the features, so that a regressor can be fitted on them."""

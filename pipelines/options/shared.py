@@ -76,13 +76,12 @@ class StoredOptions:
     """How files are reached."""
 
     storage_options: Annotated[StorageOptions, READING] = field(default_factory=dict)
-    """Credentials and endpoints as fsspec takes them, such as '{"anon": true}'; else those of the environment count.
-    'headers' go to the host of a source on the web, and to those that 'headers_for' lists, such as
-    '{"headers": {"X-Api-Key": "..."}, "headers_for": ["https://photos.example"]}'."""
+    """Credentials and endpoints as fsspec takes them, such as '{"anon": true}'; else those of the environment count. On
+    the web, its 'headers' go to the host of the source, and to those that its 'headers_for' lists."""
 
     allow_link_local: Annotated[bool, READING] = False
-    """Read from link-local addresses (169.254.0.0/16, fe80::/10) too. Clouds hand out credentials of their machines
-    there, so what a table names there is refused."""
+    """Read from link-local addresses (169.254.0.0/16, fe80::/10) too, where clouds hand out their machines'
+    credentials."""
 
     def __post_init__(self) -> None:
         """Checks the storage options, and adds to them what whoever reads has to know.
