@@ -146,6 +146,17 @@ def test_a_stream_takes_no_more_than_it_needs():
     assert [row.score for row in first] == [scorer().score(photo(i % 5)).score for i in range(1, 9)]
 
 
+@pytest.mark.parametrize("count", [0, 3, 4, 6])
+def test_chunks_as_a_gpu_takes_them_are_in_order(count: int, folder: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(grepr.scorer, "GPU_CHUNK", 2)
+    together = ModelScorer(load_bundle("grepr-lite"), device="cpu", max_pixels=SMALL_VIEW, batch_pixels=3 * SMALL_VIEW)
+    given = [path if i % 2 else path.read_bytes() for i, path in enumerate(sorted(folder.glob("*.jpg")))][:count]
+    found = list(scorer()._together(together, scorer()._read(given)))
+    rows = scorer().score(given)
+    assert [uri for uri, _ in found] == [row.uri for row in rows]
+    assert [score.score for _, score in found] == pytest.approx([row.score for row in rows], abs=1e-5)
+
+
 def test_files_that_are_open_only_for_a_moment_are_scored(folder: Path):
     def images() -> Iterator[Image.Image]:
         for path in sorted(folder.glob("*.jpg")):
