@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -22,12 +22,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from grepr_core.storage import Folder
-from pipelines.options import LARGEST_SHARD, FilterOptions
+from pipelines.options import LARGEST_SHARD, NEAR_BITS, FilterOptions
 from pipelines.running.run_files import RUN_FILE
 from pipelines.scoring.score_table import SCORES_FOLDER, ShardSummary, schema, write_shard
 from pipelines.selection.filter import run
 
 MODEL = "0123456789abcdef" * 4
+#: Fraction of the images that are near-copies, and of how many scenes, with up to eight bits of the hash changed.
+COPIES, SCENES = 0.15, 500_000
 FAILED = 0.02
 METADATA = "metadata.parquet"
 CASES = {
@@ -35,6 +37,7 @@ CASES = {
     "--top-fraction 0.1": {"top_fraction": 0.1},
     "--top-fraction 0.1 --per (folder, 1,000 of them)": {"top_fraction": 0.1, "per": "split_part(uri, '/', 5)"},
     "--where width >= 2048 --top 1000": {"where": "width >= 2048", "top": 1000},
+    "--distinct": {"distinct": NEAR_BITS},
     "--metadata --where (of its columns) --top-fraction 0.1": {
         "metadata": METADATA,
         "where": "camera IN ('A', 'B', 'C')",
@@ -45,6 +48,23 @@ CASES = {
 
 def uris(shard: int) -> list[str]:
     return [f"s3://lake/photos/{shard % 1000:03d}/IMG_{shard:06d}_{i:04d}.jpg" for i in range(LARGEST_SHARD)]
+
+
+@cache
+def scenes() -> np.ndarray:
+    return np.random.default_rng(0).integers(2**63, 2**64, SCENES, np.uint64)
+
+
+def hashes(shard: int) -> list[str]:
+    rng = np.random.default_rng([shard, 1])
+    numbers = rng.integers(2**63, 2**64, LARGEST_SHARD, np.uint64)
+    copies = np.flatnonzero(rng.random(LARGEST_SHARD) < COPIES)
+    numbers[copies] = rng.choice(scenes(), len(copies))
+    changed = rng.choice([0, 0, 0, 1, 1, 2, 2, 3, 4, 6, 8], len(copies))
+    for bit in range(8):
+        rows = copies[changed > bit]
+        numbers[rows] ^= np.uint64(1) << rng.integers(0, 63, len(rows), np.uint64)
+    return [f"{number:016x}" for number in numbers]
 
 
 def shard_table(shard: int) -> pa.Table:
@@ -72,6 +92,7 @@ def shard_table(shard: int) -> pa.Table:
         "height": unless_failed(height),
         "scored_pixels": unless_failed(np.minimum(width.astype(np.int64) * height, 2**18)),
         "bytes": unless_failed(rng.integers(10_000, 8_000_000, n)),
+        "phash": unless_failed(np.array(hashes(shard))),
         "model_id": [MODEL] * n,
     }
     return pa.table({name: columns.get(name, [None] * n) for name in schema().names}, schema=schema())

@@ -121,6 +121,7 @@ def _failed_code(failed_fraction: float, options: ScoringOptions) -> int:
 
 
 def _filter(options: FilterOptions) -> int:
+    from pipelines.selection.distinct import DUPLICATES_FILE
     from pipelines.selection.filter import UNWRITTEN_FILE, run
     from pipelines.selection.rows import FAILED_FILE
 
@@ -131,6 +132,9 @@ def _filter(options: FilterOptions) -> int:
         f"{record.selected} of {counted(record.images, 'image')} selected{groups}{between}. "
         f"Rows: {_below(options.output, SCORES)}"
     )
+    if record.duplicates:
+        images = counted(record.duplicates, "near-copy", "near-copies")
+        _print(f"{images} of them left out: {_below(options.output, DUPLICATES_FILE)} says of which")
     if record.without_metadata:
         images = counted(record.without_metadata, "scored image has", "scored images have")
         _print(f"{images} no row in {options.metadata}")

@@ -49,6 +49,14 @@ class OptionField:
     many: bool
     flag: bool | None
 
+    def takes(self, text: str) -> bool:
+        """Tells whether a text is a value of it."""
+        try:
+            (self.read or str)(text)
+        except ValueError:
+            return False
+        return True
+
 
 def fields_of(kind: type) -> list[OptionField]:
     """Gives the fields of a dataclass, those that are needed first.

@@ -2,6 +2,7 @@
 
 import difflib
 import inspect
+import itertools
 import re
 import shutil
 import sys
@@ -76,8 +77,7 @@ class _Option(_Parameter, click.Option):
     def __init__(self, field: OptionField) -> None:
         names = [field.shown, field.name]
         if field.flag is None:
-            bare = {} if field.bare is None else {"is_flag": False, "flag_value": field.bare}
-            super().__init__(field, param_decls=names, multiple=field.many, type=_Text(field), **bare)
+            super().__init__(field, param_decls=names, multiple=field.many, type=_Text(field))
         else:
             super().__init__(field, param_decls=names, is_flag=True)
 
@@ -131,6 +131,15 @@ class _Command(_Complaining):
                 "token_normalize_func": lambda name: name.replace("_", "-"),
             },
         )
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        # An option that may do without its value does where what follows is none, such as an argument.
+        bare = {field.shown: field for field in self._fields if field.bare is not None}
+        words = []
+        for word, after in itertools.pairwise([*args, ""]):
+            field = bare.get(word)
+            words.append(word if field is None or field.takes(after) else f"{word}={field.bare}")
+        return super().parse_args(ctx, words)
 
     def invoke(self, ctx: click.Context) -> object:
         given = {

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from pipelines.options.shared import LARGEST_SHARD, Address, StoredOptions, check_address
+from pipelines.options.shared import LARGEST_SHARD, MOST_BITS, NEAR_BITS, Address, StoredOptions, check_address
 from pipelines.options.shown import (
     ADVANCED,
     ENGINE,
@@ -52,6 +52,11 @@ class FilterOptions(StoredOptions):
     per: Annotated[str | None, Value("COLUMN or SQL")] = None
     """Select the top within each group of equal values of this column or SQL expression, such as 'camera' or
     'width >= height'."""
+
+    distinct: Annotated[int | None, Value("BITS", bare=str(NEAR_BITS))] = None
+    """Of near-copies (bursts, crops, copies in other sizes or formats) select the best alone, and list the others in
+    OUT/duplicates.parquet: of photos whose phash differs in so many of 64 bits at most, 0 to 10, or 6 where no number
+    is given. It is done before the top is taken, with --per within each group."""
 
     where: Sql | None = None
     """Condition in DuckDB's SQL over the columns of the scores and of --metadata, such as "width >= 1024 and licence =
@@ -120,10 +125,10 @@ class FilterOptions(StoredOptions):
 
     def _check_criteria(self) -> None:
         ends = {"--min-score": self.min_score, "--max-score": self.max_score}
-        criteria = (*ends.values(), self.top_fraction, self.top, self.where, self.min_interval_lower)
+        criteria = (*ends.values(), self.top_fraction, self.top, self.where, self.min_interval_lower, self.distinct)
         if all(value is None for value in criteria):
             raise ValueError(
-                "nothing to select by; give --min-score, --max-score, --top-fraction, --top, --where or "
+                "nothing to select by; give --min-score, --max-score, --top-fraction, --top, --where, --distinct or "
                 "--min-interval-lower"
             )
         for name, value in {**ends, "--min-interval-lower": self.min_interval_lower}.items():
@@ -139,8 +144,10 @@ class FilterOptions(StoredOptions):
                 "--min-score or --max-score, and --top-fraction or --top, exclude each other: a threshold says how "
                 "good the images are, a top how many; to combine them, put the threshold into --where: 'score >= 0.5'"
             )
-        if self.per is not None and not ranked:
-            raise ValueError("--per goes with --top-fraction or --top")
+        if self.distinct is not None and not 0 <= self.distinct <= MOST_BITS:
+            raise ValueError(f"--distinct must be between 0 and {MOST_BITS}")
+        if self.per is not None and not ranked and self.distinct is None:
+            raise ValueError("--per goes with --top-fraction, --top or --distinct")
         if self.metadata is not None and self.where is None and self.per is None:
             raise ValueError("--metadata is for --where and --per; give one that uses it, or leave it out")
         if self.column is not None and self.metadata is None:

@@ -4,4 +4,4 @@ In come scores and the criteria that images have to meet. Out go their rows, and
 the images.
 """
 
-__all__ = ["filter", "rows"]
+__all__ = ["distinct", "filter", "rows"]

@@ -14,23 +14,19 @@ from typing import Any
 
 import duckdb
 import numpy as np
-import psutil
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from grepr_core.errors import UserError
 from grepr_core.reasons.probes import NOT_PHOTO, SEVERITIES
 from pipelines.options import FilterOptions
-from pipelines.running.cores import available_cores
 from pipelines.scoring.old_scores import MOST_ROWS, id_keys
+from pipelines.selection.database import CHUNK_ROWS, connect
+from pipelines.selection.distinct import find_copies, hash_column
 from pipelines.telling.words import counted
 
 log = logging.getLogger(__name__)
 
-#: Of DuckDB's tables and of what it sorts and joins; it takes a little more than it is allowed.
-MEMORY_BYTES = 2 * 2**30
-#: Rows that go to DuckDB and come from it at once.
-CHUNK_ROWS = 100_000
 #: What no expression sees of the scores. Vectors of half floats are unknown to DuckDB, and too large to hold.
 HIDDEN = "features"
 #: Models named in a message.
@@ -49,6 +45,7 @@ class Counts:
         lowest: Lowest score selected, the threshold that the top came to; None where none is selected.
         highest: Highest score selected.
         models: Ids of the models whose scores were selected from.
+        duplicates: Near-copies of the images selected, which are left out for them; None where none were looked for.
     """
 
     without_metadata: int
@@ -58,6 +55,7 @@ class Counts:
     lowest: float | None
     highest: float | None
     models: list[str]
+    duplicates: int | None = None
 
 
 @dataclass(frozen=True)
@@ -94,11 +92,12 @@ class Criteria:
             UserError: An expression is none.
         """
         self._options = options
-        self._db = _connect(temporary)
+        self._db = connect(temporary)
         self._where = self._expression("--where", options.where)
         self._per = self._expression("--per", options.per)
         self._models: list[str] = []
-        self._ranked = options.top is not None or options.top_fraction is not None
+        self._takes_top = options.top is not None or options.top_fraction is not None
+        self._ranked = self._takes_top or options.distinct is not None
         #: Columns of the scores, and those of the metadata that they are joined with.
         self._joined: dict[str, str] = {}
         #: All columns that an expression may name, of the scores and of the metadata; the latter as they are asked for.
@@ -119,7 +118,8 @@ class Criteria:
     def columns(self, schema: pa.Schema) -> list[str]:
         """Gives the columns of the scores that are needed."""
         self._of_scores = [name for name in schema.names if name != HIDDEN]
-        return [*dict.fromkeys(["model_id", "image_id", *self._held(schema)])]
+        hashes = ["phash"] if self._options.distinct is not None else []
+        return [*dict.fromkeys(["model_id", "image_id", *hashes, *self._held(schema)])]
 
     def wants(self, column: str) -> bool:
         """Tells whether an expression may name a column of the metadata, and keeps its name for messages."""
@@ -165,6 +165,8 @@ class Criteria:
         rows = rows.append_column("__model", self._model_numbers(table["model_id"].filter(scored)))
         if self._ranked:
             rows = rows.append_column("__tie", pa.array(id_keys(table["image_id"].filter(scored))))
+        if self._options.distinct is not None:
+            rows = rows.append_column("__hash", hash_column(table["phash"].filter(scored)))
         self._insert("scores", rows)
 
     def add_offsets(self, batches: Iterable[pa.Table]) -> None:
@@ -181,14 +183,16 @@ class Criteria:
         """Selects, once all rows are there.
 
         Raises:
-            UserError: An expression cannot be evaluated, no row has metadata, there are no intervals, or scores of
-                several models are left.
+            UserError: An expression cannot be evaluated, no row has metadata, there are no intervals or no hashes, or
+                scores of several models are left.
         """
         without = self._count_without_metadata()
         self._check_intervals()
+        self._check_hashes()
         self._tell_missing_reasons()
         self._apply_conditions()
         self._check_models()
+        self._leave_out_copies()
         self._take_top()
         met = self._number("SELECT count(*) FROM met")
         selected, lowest, highest = self._row("SELECT count(*), min(score), max(score) FROM selected")
@@ -197,8 +201,26 @@ class Criteria:
         groups = None
         if self._options.per is not None:
             groups = self._number("SELECT count(*) FROM (SELECT DISTINCT __group FROM selected)")
-        models = self._db.execute("SELECT DISTINCT __model FROM met ORDER BY ALL").fetchall()
-        return Counts(without, met, selected, groups, lowest, highest, [self._models[number] for (number,) in models])
+        duplicates = None
+        if self._options.distinct is not None:
+            duplicates = self._number("SELECT count(*) FROM copies SEMI JOIN selected ON __kept = selected.__place")
+        numbers = self._db.execute("SELECT DISTINCT __model FROM met ORDER BY ALL").fetchall()
+        models = [self._models[number] for (number,) in numbers]
+        return Counts(without, met, selected, groups, lowest, highest, models, duplicates)
+
+    def duplicates(self) -> Iterator[pa.Table]:
+        """Gives the near-copies of the images selected, with the columns of :data:`.distinct.DUPLICATE_SCHEMA`.
+
+        Those of the best image come first, and of each the best.
+        """
+        reader: Any = self._db.sql(
+            "SELECT own.image_id, own.uri, own.member, own.score, kept.image_id AS kept_image_id, "
+            "kept.uri AS kept_uri, kept.member AS kept_member, distance "
+            "FROM copies SEMI JOIN selected ON copies.__kept = selected.__place "
+            "JOIN scores own ON own.__place = copies.__place JOIN scores kept ON kept.__place = copies.__kept "
+            "ORDER BY kept.score DESC, kept.__tie, kept.__place, own.score DESC, own.__tie, own.__place"
+        ).to_arrow_reader(CHUNK_ROWS)
+        yield from (pa.Table.from_batches([batch]) for batch in reader)
 
     def _tell_scale(self) -> None:
         """Says where scores run, where none meets the conditions."""
@@ -247,6 +269,8 @@ class Criteria:
             needed.add("score_lower")
         if self._options.wants_images:
             needed |= {"image_id", "member"}
+        if self._options.distinct is not None:
+            needed |= {"image_id", "uri", "member"}  # for the list of what is left out
         if self._of_reasons:
             needed.add(NOT_PHOTO)  # is known wherever any of them is
         return [name for name in schema.names if name != HIDDEN and (name in needed or self.mentions(name))]
@@ -370,6 +394,8 @@ class Criteria:
         kept = ["__place", "__model", "scores.score", f"({self._per}) AS __group" if self._per else "0 AS __group"]
         if self._ranked:
             kept.append("__tie")
+        if options.distinct is not None:
+            kept.append("__hash")
         if options.wants_images:
             kept += ["scores.image_id", "scores.member IS NOT NULL AS __inside"]
         query = f"SELECT {', '.join(kept)} FROM {self._source()} WHERE {' AND '.join(conditions)}"  # noqa: S608 - checked
@@ -414,9 +440,40 @@ class Criteria:
                 f"""choose one with --where "model_id = '{self._models[counts[0][0]]}'\""""
             )
 
+    def _check_hashes(self) -> None:
+        if self._options.distinct is None:
+            return
+        scored, known = self._row("SELECT count(*), count(__hash) FROM scores")
+        without = scored - known
+        if without and not known:
+            raise UserError(
+                f"--distinct: the scores in {self._options.scores} have no phash to compare, since an earlier version "
+                "of grepr wrote them; score the images anew, into another output and without --since"
+            )
+        if without:
+            log.warning(
+                "--distinct: %s no phash, of %d, since an earlier version of grepr scored them; they are not compared. "
+                "To compare all, score the images anew, into another output and without --since",
+                counted(without, "scored image has", "scored images have"),
+                scored,
+            )
+
+    def _leave_out_copies(self) -> None:
+        if self._options.distinct is None:
+            return
+        rows = self._db.sql(
+            "SELECT __place, __hash, score, hash(__group) AS __within FROM met WHERE __hash IS NOT NULL "
+            "ORDER BY score DESC, __tie, __place"
+        ).to_arrow_table()
+        copies = find_copies(rows, self._options.distinct, grouped=self._options.per is not None)
+        del rows
+        self._insert("copies", copies)
+
     def _take_top(self) -> None:
-        if not self._ranked:
-            self._db.execute("ALTER TABLE met RENAME TO selected; CREATE VIEW met AS FROM selected")
+        candidates = "met" if self._options.distinct is None else "(FROM met ANTI JOIN copies USING (__place))"
+        if not self._takes_top:
+            kind = "VIEW" if candidates == "met" else "TABLE"
+            self._db.execute(f"CREATE {kind} selected AS FROM {candidates}")
             return
         parameter: float | int | None = self._options.top
         limit = "?"
@@ -424,7 +481,7 @@ class Criteria:
             # Rounded first, since a tenth of 30 is a little more than 3 in binary.
             parameter, limit = self._options.top_fraction, "ceil(round(? * count(*) OVER (PARTITION BY __group), 6))"
         self._db.execute(
-            "CREATE TABLE selected AS SELECT * FROM met QUALIFY "  # noqa: S608 - not of the user
+            f"CREATE TABLE selected AS SELECT * FROM {candidates} QUALIFY "  # noqa: S608 - not of the user
             f"row_number() OVER (PARTITION BY __group ORDER BY score DESC, __tie, __place) <= {limit}",
             [parameter],
         )
@@ -436,22 +493,6 @@ class Criteria:
         row: tuple[Any, ...]
         (row,) = self._db.execute(query).fetchall()
         return row
-
-
-def _connect(temporary: str) -> duckdb.DuckDBPyConnection:
-    memory = min(MEMORY_BYTES, psutil.virtual_memory().total // 4)
-    db = duckdb.connect(
-        config={
-            "memory_limit": f"{memory // 2**20}MiB",
-            "threads": available_cores(),
-            "temp_directory": temporary,
-            "autoinstall_known_extensions": False,
-            "autoload_known_extensions": False,
-        }
-    )
-    # No file but those in the temporary folder, which has to be set before; and no way back.
-    db.execute("SET enable_external_access = false; SET enable_progress_bar = false; SET lock_configuration = true")
-    return db
 
 
 def _words(error: duckdb.Error) -> str:

@@ -31,12 +31,13 @@ from pipelines.scoring.current import one_state
 from pipelines.scoring.score_table import SCORES_FOLDER, read_shard, read_table
 from pipelines.selection.copies import IMAGES_FOLDER, Copier, NameCheck
 from pipelines.selection.criteria import Counts, Criteria
+from pipelines.selection.distinct import DUPLICATES_FILE, write_duplicates
 from pipelines.selection.images import WRITTEN_FOLDER, ImagesJob, WrittenShard
 from pipelines.selection.metadata import read_metadata
 from pipelines.selection.rows import FAILED_FILE, read_rows, write_failures, write_rows
 from pipelines.selection.scores import ScoresFolder, archive_offsets, open_scores
 from pipelines.selection.tars import TARS_FOLDER, TarWriter
-from pipelines.selection.uris import URIS_FILE, write_uris
+from pipelines.selection.uris import COLUMNS, URIS_FILE, write_uris
 from pipelines.telling.activity import activity
 from pipelines.telling.progress import Progress
 from pipelines.telling.words import counted
@@ -99,6 +100,8 @@ class FilterRecord:
         seconds: That the command which finished the selection took.
         finished: When, in UTC.
         reasons: By what ails them most, of the images that are ``scored`` and of those ``selected``, how many.
+        duplicates: Number of near-copies of the images selected, which were left out for them
+            (``duplicates.parquet``); null without ``--distinct``.
     """
 
     format_version: int
@@ -119,6 +122,7 @@ class FilterRecord:
     seconds: float
     finished: str
     reasons: dict[str, dict[str, int]] = field(default_factory=dict)
+    duplicates: int | None = None
 
     @property
     def unwritten_fraction(self) -> float:
@@ -163,7 +167,17 @@ def run(options: FilterOptions) -> FilterRecord:
 
 def _criteria(options: FilterOptions, source: ScoresFolder) -> dict[str, Any]:
     """Gives all that the selection depends on."""
-    names = ("min_score", "max_score", "min_interval_lower", "where", "top_fraction", "top", "per", "column")
+    names = (
+        "min_score",
+        "max_score",
+        "min_interval_lower",
+        "where",
+        "top_fraction",
+        "top",
+        "per",
+        "column",
+        "distinct",
+    )
     metadata = None
     if options.metadata is not None:
         where = absolute(options.metadata)
@@ -208,7 +222,7 @@ def _begin(output: Folder, criteria: dict[str, Any], options: FilterOptions) -> 
         output.delete(FILTER_FILE)
         for folder in (WORK_FOLDER, SCORES_FOLDER, TARS_FOLDER, IMAGES_FOLDER):
             output.child(folder).remove()
-        for file in (FAILED_FILE, UNWRITTEN_FILE, URIS_FILE):
+        for file in (FAILED_FILE, DUPLICATES_FILE, UNWRITTEN_FILE, URIS_FILE):
             output.delete(file)
     output.write_json(CRITERIA_FILE, criteria)
 
@@ -241,6 +255,8 @@ def _decide(options: FilterOptions, source: ScoresFolder, output: Folder) -> Dec
             )
         with activity("choosing", announced=False):
             chosen = criteria.choose()
+        if options.distinct is not None:
+            write_duplicates(output, criteria.duplicates())
         members = options.wants_images and criteria.holds_members()
         if members:
             with activity("looking up places in archives", announced=False):
@@ -273,7 +289,7 @@ def _write(
         return _write_images(options, source, decision, output, lock)
     if options.format == "txt":
         scores = output.child(SCORES_FOLDER)
-        refused = write_uris(output, (read_shard(scores, shard) for shard in range(decision.shards)))
+        refused = write_uris(output, (read_shard(scores, shard, COLUMNS) for shard in range(decision.shards)))
         write_failures(output, UNWRITTEN_FILE, [refused])
         return WrittenShard(decision.chosen.selected - len(refused), len(refused))
     return None
@@ -340,4 +356,5 @@ def _record(
         seconds=round(seconds, 3),
         finished=datetime.now(UTC).isoformat(timespec="seconds"),
         reasons=decision.reasons,
+        duplicates=chosen.duplicates,
     )

@@ -14,7 +14,8 @@ from grepr_core.decoding.images import Status
 from grepr_core.storage import Folder
 from pipelines.running.shard_files import read_ahead, readers, shard_name
 from pipelines.scoring.score_table import SCORES_FOLDER, ShardSummary, count_reasons, read_shard, write_shard
-from pipelines.selection.criteria import CHUNK_ROWS, Criteria, Picked, with_places
+from pipelines.selection.criteria import Criteria, Picked, with_places
+from pipelines.selection.database import CHUNK_ROWS
 from pipelines.selection.names import common_root, first_and_last
 from pipelines.telling.progress import Progress
 

@@ -33,10 +33,11 @@ def frame(n: int, *, seed: int = 0, prefix: str = "/lake") -> pd.DataFrame:
             "width": rng.integers(100, 2000, n),
             "height": rng.integers(100, 2000, n),
             "bytes": rng.integers(1000, 9000, n),
+            "phash": [rng.bytes(8).hex() for _ in range(n)],
             "model_id": MODEL,
         }
     )
-    rows.loc[failed, ["score", "score_lower", "width", "height", "bytes"]] = None
+    rows.loc[failed, ["score", "score_lower", "width", "height", "bytes", "phash"]] = None
     return rows
 
 

@@ -550,6 +550,12 @@ def test_a_list_of_uris_names_each_image(tmp_path: Path):
     ]
 
 
+def test_a_list_of_uris_begins_with_the_best(scores: Path, tmp_path: Path):
+    select(scores, tmp_path / "out", min_score=0.2, format="txt")
+    wanted = best(SCORED[SCORED.score >= np.float32(0.2)], len(SCORED))
+    assert (tmp_path / "out/uris.txt").read_text().splitlines() == wanted.uri.tolist()
+
+
 def test_a_list_of_uris_is_a_source_of_the_same_images(tmp_path: Path):
     local = ("a b.jpg", " c .jpg ", "t\tab.jpg", "100%41.jpg", "d.tar\te", "\u2028", "f\r")
     names = [
@@ -558,9 +564,9 @@ def test_a_list_of_uris_is_a_source_of_the_same_images(tmp_path: Path):
         *(("/x/g.parquet", "image:3"), ("/h.tar", "a\tb.jpg "), ("s3://b/h.tar", " 2#ü/c")),
     ]
     rows = [
-        {"image_id": image_id(uri, member), "uri": uri, "member": member, "status": "scored", "score": 1.0}
+        {"image_id": image_id(uri, member), "uri": uri, "member": member, "status": "scored", "score": 1 - i / 100}
         | {"model_id": MODEL}
-        for uri, member in names
+        for i, (uri, member) in enumerate(names)
     ]
     write_scores(tmp_path / "scores", rows)
     record = select(tmp_path / "scores", tmp_path / "out", min_score=0, format="txt")
