@@ -9,6 +9,7 @@ import errno
 import json
 import logging
 import secrets
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -28,6 +29,7 @@ from grepr_core.decoding.images import Failure, Limits
 from pipelines.lake.image_reader import ImageReader
 from pipelines.rating.journal import SCALE, RatingJournal
 from pipelines.rating.page.addresses import is_loopback, listen, names_this_machine, origins
+from pipelines.rating.page.qr_code import in_terminal
 from pipelines.rating.page.shown import MOST_SHOWN_PIXELS, for_browser
 
 log = logging.getLogger(__name__)
@@ -220,6 +222,9 @@ def serve(
         announce(f"rate here: {links[0]}")
         for link in links[1:]:
             announce(f"from other devices in the network: {link}")
+        # What a phone's camera reads is of use on a screen alone.
+        if not is_loopback(listener) and sys.stdout.isatty() and (code := in_terminal(links[min(1, len(links) - 1)])):
+            announce(code)
         server.run(sockets=[listener])
 
 
