@@ -5,6 +5,7 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Self
 
 from grepr_core.decoding.images import Status
+from grepr_core.reasons.probes import SEVERITIES
 from grepr_core.scoring.image_score import ImageScore
 
 if TYPE_CHECKING:
@@ -12,7 +13,8 @@ if TYPE_CHECKING:
 
 #: Columns of pandas whose values may be missing, where its usual type has no room for that.
 _WITH_ROOM = {"not_photo": "boolean", "width": "Int64", "height": "Int64", "scored_pixels": "Int64", "bytes": "Int64"}
-_WORDS = ("uri", "status", "error", "reason", "phash", "model_id")
+#: Columns of fractions.
+_NUMBERS = {"score", "score_low", "score_high", "score_lower", "score_upper", *SEVERITIES}
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +71,6 @@ def to_pandas(rows: Row | Iterable[Row]) -> "pd.DataFrame":
     columns: dict[str, Any] = {}
     for name in names:
         column = [row[name] for row in values]
-        kind = "object" if name in _WORDS or name == "features" else _WITH_ROOM.get(name, "float64")
+        kind = "float64" if name in _NUMBERS else _WITH_ROOM.get(name, "object")
         columns[name] = pd.Series([str(value) for value in column] if name == "status" else column, dtype=kind)
     return pd.DataFrame(columns)

@@ -7,7 +7,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, NamedTuple, overload
+from typing import TYPE_CHECKING, Any, NamedTuple, get_args, overload
 
 import numpy as np
 import torch
@@ -64,6 +64,10 @@ class Scorer:
         threads: int | None,
     ) -> None:
         """Loads the model; see :func:`load`."""
+        if device not in ("auto", "cpu") and not device.startswith("cuda"):
+            raise ValueError(f"device={device!r}: expected is 'auto', 'cpu' or 'cuda'")
+        if precision not in get_args(Precision):
+            raise ValueError(f"precision={precision!r}: expected is one of {', '.join(get_args(Precision))}")
         if device.startswith("cuda") and not torch.cuda.is_available():
             raise ValueError(f"device={device!r}: PyTorch sees no GPU; leave it out, or give 'cpu'")
         if threads is not None and threads < 1:
@@ -152,7 +156,7 @@ class Scorer:
             A row for each, in order.
 
         Raises:
-            TypeError: As :meth:`score`; those before have had their rows.
+            TypeError: As :meth:`score`, once it is taken, which is ahead of the rows.
             ValueError: Likewise.
         """
         scorer = self._scorer_with_features if features else self._scorer

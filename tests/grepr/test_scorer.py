@@ -225,6 +225,8 @@ def test_the_usual_scorer_is_loaded_once():
     [
         ({"model": "no/such/model"}, grepr.UserError, "no/such/model"),
         ({"device": "cuda"}, ValueError, "device='cuda': PyTorch sees no GPU; leave it out"),
+        ({"device": "gpu"}, ValueError, "device='gpu': expected is 'auto'"),
+        ({"precision": "fp16"}, ValueError, "precision='fp16': expected is one of auto, fp32, bf16"),
         ({"threads": 0}, ValueError, "threads=0"),
         ({"max_pixels": 100}, ValueError, "max_pixels=100: .* 1024"),
     ],
