@@ -347,7 +347,8 @@ def image_uri(images: str, image: str) -> str:
 def _failures(ratings: pd.DataFrame, good: NDArray[np.bool_], reasons: list[str]) -> str:
     bad = np.flatnonzero(~good)
     shown = "; ".join(f"{ratings.index.name} {ratings.index[i]}: {reasons[i]}" for i in bad[:SHOWN])
-    return f"{len(bad)} of {len(good)} rated images could not be scored: {shown}{'; ...' if len(bad) > SHOWN else ''}"
+    more = "; and more" if len(bad) > SHOWN else ""
+    return f"{len(bad)} of {counted(len(good), 'rated image')} could not be scored: {shown}{more}"
 
 
 def _variance(ratings: pd.DataFrame, kept: NDArray[np.bool_]) -> NDArray[np.float64] | None:

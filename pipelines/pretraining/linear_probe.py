@@ -67,7 +67,7 @@ class LinearProbe:
                 features.append(encode(pixels)[0].cpu().numpy())
                 mos.append(rating)
         if failures:
-            log.warning("%d rated images cannot be read and are left out, such as %s", len(failures), failures[0])
+            log.warning("%s left out as unreadable, such as %s", counted(len(failures), "rated image"), failures[0])
         if len(mos) < FEWEST_RATINGS:
             return None
         try:

@@ -356,10 +356,10 @@ class Criteria:
         scored, known = self._row(f"SELECT count(*), count(scores.{NOT_PHOTO}) FROM scores")  # noqa: S608
         if known < scored:
             log.warning(
-                "%d of %d scored images do not tell %s: their model has no probes for reasons, or an earlier version "
+                "%d of %s without %s: their model has no probes for reasons, or an earlier version "
                 "scored them; a condition on it is not met where it is null",
                 scored - known,
-                scored,
+                counted(scored, "scored image"),
                 ", ".join(self._of_reasons),
             )
 

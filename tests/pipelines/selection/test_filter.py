@@ -101,7 +101,7 @@ def test_scores_that_tell_no_reasons_are_told_where_one_is_asked_for(
     scores: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ):
     assert select(scores, tmp_path / "out", where="blur < 0.4").selected == 0
-    assert f"{len(SCORED)} of {len(SCORED)} scored images do not tell blur" in caplog.text
+    assert f"{len(SCORED)} of {len(SCORED)} scored images without blur" in caplog.text
 
 
 # --- Criteria -------------------------------------------------------------------------------------------------------
