@@ -71,10 +71,11 @@ def find_copies(
     )
     if not hashed:
         return None
-    bits = NEAR_BITS if hashed <= MOST_COMPARED else 0
+    bits, which = NEAR_BITS, f"FROM {table} WHERE score IS NOT NULL AND hash IS NOT NULL"
+    if hashed > MOST_COMPARED:
+        bits, which = 0, f"{which} AND hash IN (SELECT hash {which} GROUP BY hash HAVING count(*) > 1)"
     rows: dict[str, Any] = connection.execute(
-        f"""SELECT rowid AS row, score, hash FROM {table}
-            WHERE score IS NOT NULL AND hash IS NOT NULL ORDER BY score DESC, image_id"""
+        f"SELECT rowid AS row, score, hash {which} ORDER BY score DESC, image_id"
     ).fetchnumpy()
     found = find_near_copies(rows["hash"], rows["score"], bits=bits)
     best, sizes = np.unique(found.kept[found.copies], return_counts=True)
@@ -106,6 +107,8 @@ def _others(
     rows: NDArray[np.int64],
     kept: NDArray[np.int64],
 ) -> dict[str, int]:
+    if not len(rows):
+        return {}
     ids = [photo.image_id for photo in shown]
     asked = connection.execute(
         f"SELECT image_id, rowid FROM {table} WHERE hash IS NOT NULL AND image_id IN (SELECT unnest(?))", [ids]
@@ -114,7 +117,7 @@ def _others(
     places = np.argsort(rows)
     found = {}
     for image_id, row in asked:
-        place = places[np.searchsorted(rows, row, sorter=places)]
-        if (others := int(sizes[kept[place]]) - 1) > 0:
+        place = places[min(np.searchsorted(rows, row, sorter=places), len(rows) - 1)]
+        if rows[place] == row and (others := int(sizes[kept[place]]) - 1):
             found[image_id] = others
     return found

@@ -18,7 +18,7 @@ from pipelines.scoring.current import current_folder
 from pipelines.scoring.score_table import SCORES_FOLDER, read_shard, schema
 
 #: What the statistics look at; features, the bulk where there are any, stay unread.
-COLUMNS = [name for name in schema().names if name not in ("score_low", "score_high", *SEVERITIES)]
+COLUMNS = [name for name in schema().names if name not in ("score_low", "score_high", "phash", *SEVERITIES)]
 #: Shards read at a time; of each the rows are held that DuckDB has not taken yet.
 READERS = 8
 #: Beyond, DuckDB keeps intermediate results on the disk.
@@ -45,16 +45,17 @@ def open_database() -> Iterator[duckdb.DuckDBPyConnection]:
             yield connection
 
 
-def load_scores(connection: duckdb.DuckDBPyConnection, table: str, output: Folder) -> None:
+def load_scores(connection: duckdb.DuckDBPyConnection, table: str, output: Folder, *, hashes: bool = True) -> None:
     """Copies the scores of a run, finished or not, into a new table, whatever the storage.
 
     The table has :data:`COLUMNS`, ``shard``, the number of the shard, and ``folder``: the folder or prefix of the
-    image, or the archive or table that it is in; and for ``phash`` the number that it is, ``hash``.
+    image, or the archive or table that it is in.
 
     Args:
         connection: Of the database.
         table: Its name.
         output: Folder that ``grepr score`` wrote to.
+        hashes: Whether it is to have ``hash`` too, the perceptual hash as a number.
 
     Raises:
         UserError: There are no scores, or a file of them is broken.
@@ -63,17 +64,18 @@ def load_scores(connection: duckdb.DuckDBPyConnection, table: str, output: Folde
     shards = sorted(finished_shards(scores))
     if not shards:
         raise UserError(f"{output.url}: holds no scores; name the folder that 'grepr score' wrote to")
-    fields = [schema().field(name) for name in COLUMNS] + [pa.field("shard", pa.int64())]
+    columns = [*COLUMNS, *(["phash"] if hashes else [])]
+    fields = [schema().field(name) for name in columns] + [pa.field("shard", pa.int64())]
     broken: list[BrokenShard] = []
-    batches = _read_batches(scores, shards, broken)
+    batches = _read_batches(scores, shards, columns, broken)
     reader = pa.RecordBatchReader.from_batches(pa.schema(fields), batches)
     with contextlib.closing(batches):
         folder = "CASE WHEN member IS NULL THEN regexp_replace(uri, '/[^/]*$', '') ELSE uri END"
-        number = "('0x' || phash)::UBIGINT"
+        wanted = f"*, {folder} AS folder"
+        if hashes:
+            wanted = f"* EXCLUDE (phash), TRY_CAST('0x' || phash AS UBIGINT) AS hash, {folder} AS folder"
         try:
-            connection.from_arrow(reader).project(f"* EXCLUDE (phash), {folder} AS folder, {number} AS hash").create(
-                table
-            )
+            connection.from_arrow(reader).project(wanted).create(table)
         except duckdb.Error as error:
             # Of what goes wrong in reading for it, DuckDB passes on the text alone.
             if broken:
@@ -81,12 +83,13 @@ def load_scores(connection: duckdb.DuckDBPyConnection, table: str, output: Folde
             raise
 
 
-def _read_batches(scores: Folder, shards: list[int], broken: list[BrokenShard]) -> Generator[pa.RecordBatch]:
+def _read_batches(
+    scores: Folder, shards: list[int], columns: list[str], broken: list[BrokenShard]
+) -> Generator[pa.RecordBatch]:
     def read(shard: int) -> list[pa.RecordBatch]:
-        table = read_shard(scores, shard, COLUMNS)
-        batches: list[pa.RecordBatch] = table.append_column(
-            "shard", pa.array(itertools.repeat(shard, len(table)), pa.int64())
-        ).to_batches()
+        table = read_shard(scores, shard, columns)
+        numbers = pa.repeat(pa.scalar(shard, pa.int64()), len(table))
+        batches: list[pa.RecordBatch] = table.append_column("shard", numbers).to_batches()
         return batches
 
     numbers = iter(shards)

@@ -164,7 +164,7 @@ def _load(connection: duckdb.DuckDBPyConnection, table: str, url: str, storage_o
     output = Folder(url, storage_options)
     with activity(f"reading the scores of {url}"), one_state(output, output_state(output)):
         run = _Run.read(output)
-        load_scores(connection, table, output)
+        load_scores(connection, table, output, hashes=table == "now")
     return run
 
 
