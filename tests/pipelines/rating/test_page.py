@@ -141,6 +141,9 @@ def test_rate_undo_reload_finish_fit(page: Page, served: Served, tmp_path: Path,
     rate_all(page, served)
     expect(page.get_by_role("heading", name="All rated")).to_be_focused()
     expect(page.locator("#consistency")).to_contain_text("Ann: 2 of 2 photos shown twice got the same rating again")
+    last = served.journal.last("Ann")
+    assert last is not None
+    expect(page.locator("#last")).to_contain_text(f"Every rating is saved, the last one too: {last[1]}, ")
     look(page, "end")
     page.keyboard.press("u")
     expect_place(page, PHOTOS + REPEATS)

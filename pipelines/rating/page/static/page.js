@@ -94,6 +94,7 @@ function update(answer) {
   if (!now) {
     next = null;
     show("end");
+    $("last").textContent = state.last ? `Every rating is saved, the last one too: ${inWords(state.last.rating)}.` : "";
     $("consistency").textContent = `${rater}: ${state.consistency}.`;
     $("undo-last").disabled = state.last === null;
     $("end").querySelector("h1").focus();
