@@ -73,8 +73,9 @@ class FilterOptions(StoredOptions):
     """Select images whose prediction interval lies above this: those that are surely that good."""
 
     format: Literal["parquet", "txt", "webdataset", "copy"] = "parquet"
-    """What to make beside the rows of the selection, which always go to OUT/scores: nothing more; a list of URIs,
-    OUT/uris.txt; tar files with each image and its scores as JSON, OUT/tars; or copies of the images, OUT/images."""
+    """What to make beside the rows of the selection, which always go to OUT/scores: nothing more; a list of URIs, the
+    best first, OUT/uris.txt; tar files with each image and its scores as JSON, OUT/tars; or copies of the images,
+    OUT/images."""
 
     shard_size: Annotated[int, ADVANCED] = LARGEST_SHARD
     """Images in a Parquet or tar file."""

@@ -3,7 +3,6 @@
 import errno
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import pyarrow as pa
 
@@ -13,7 +12,7 @@ from grepr_core.storage import Folder, is_local
 from pipelines.lake.image_reader import ImageReader
 from pipelines.lake.sources import Entry
 from pipelines.lake.sources.duplicates import Seen
-from pipelines.selection.images import ImagesWriter, Outcome, has_changed, limits_of, suffix
+from pipelines.selection.images import ImagesWriter, Outcome, SelectedImage, has_changed, limits_of, suffix
 from pipelines.selection.names import relative_name
 
 IMAGES_FOLDER = "images"
@@ -48,15 +47,16 @@ class NameCheck:
             if not new:
                 raise UserError(
                     f"--format copy: two images would be copied to {IMAGES_FOLDER}/{name}; use --format webdataset, "
-                    "which names images by their ids"
+                    "which tells them apart by their ids"
                 )
 
 
 class Copier(ImagesWriter):
     """Copies images; each appears under its name when it is complete."""
 
-    def write(self, shard: int, rows: Sequence[dict[str, Any]], entries: Sequence[Entry], outcome: Outcome) -> None:
+    def write(self, shard: int, images: Sequence[SelectedImage], outcome: Outcome) -> None:
         """Copies the images of a shard."""
+        entries = [image.entry for image in images]
         reader = ImageReader(
             limits=limits_of(entries), timeout=self.job.timeout, storage_options=self.job.storage_options
         )
@@ -75,9 +75,9 @@ class Copier(ImagesWriter):
             return len(content), has_changed(entry, etag)
 
         with ThreadPoolExecutor(THREADS) as pool:
-            for row, copied in zip(rows, pool.map(copy, entries), strict=True):
+            for image, copied in zip(images, pool.map(copy, entries), strict=True):
                 if isinstance(copied, Failure):
-                    outcome.failed(row, copied)
+                    outcome.failed(image.row, copied)
                 else:
                     size, changed = copied
                     outcome.written(size, changed=changed)

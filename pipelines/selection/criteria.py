@@ -29,6 +29,9 @@ log = logging.getLogger(__name__)
 
 #: What no expression sees of the scores. Vectors of half floats are unknown to DuckDB, and too large to hold.
 HIDDEN = "features"
+#: Where an image is in its archive: where its content begins, where that of the image before it ends, or 0, and where
+#: that of the next one begins, null for the last; in bytes, and null for images in none.
+PLACES = ("offset", "begin", "end")
 #: Models named in a message.
 SHOWN = 5
 
@@ -65,12 +68,12 @@ class Picked:
     Attributes:
         shard: Its number.
         rows: (N,) int64 positions in the shard, ascending.
-        offsets: (N,) int64, where in their archives the images begin; null elsewhere. None where no archive is known.
+        places: Of N rows, where in their archives the images are, with :data:`PLACES`; None where no archive is known.
     """
 
     shard: int
     rows: NDArray[np.int64]
-    offsets: pa.Array | None
+    places: pa.Table | None
 
 
 def with_places(table: pa.Table, shard: int) -> pa.Table:
@@ -103,7 +106,7 @@ class Criteria:
         #: All columns that an expression may name, of the scores and of the metadata; the latter as they are asked for.
         self._of_scores: list[str] = []
         self._of_metadata: list[str] = []
-        self.has_offsets = False
+        self._has_archives = False
 
     def close(self) -> None:
         """Gives back memory and temporary files."""
@@ -169,15 +172,15 @@ class Criteria:
             rows = rows.append_column("__hash", hash_column(table["phash"].filter(scored)))
         self._insert("scores", rows)
 
-    def add_offsets(self, batches: Iterable[pa.Table]) -> None:
-        """Takes over where images begin in their archives.
+    def add_places(self, batches: Iterable[pa.Table]) -> None:
+        """Takes over where images are in their archives.
 
         Args:
-            batches: Columns ``image_id`` and ``offset``, of a manifest.
+            batches: Columns ``image_id``, ``uri``, ``size`` and ``offset``, of a manifest.
         """
         for batch in batches:
             self._insert("places", batch)
-            self.has_offsets = True
+            self._has_archives = True
 
     def choose(self) -> Counts:
         """Selects, once all rows are there.
@@ -235,8 +238,17 @@ class Criteria:
     def picked(self) -> Iterator[Picked]:
         """Gives the selected rows, in their order."""
         query = "SELECT __place FROM selected ORDER BY __place"
-        if self.has_offsets:
-            query = 'SELECT __place, "offset" FROM selected LEFT JOIN places USING (image_id) ORDER BY __place'
+        if self._has_archives:
+            # Two images are in one place where one is a link to the other.
+            around = 'PARTITION BY uri ORDER BY "offset" RANGE BETWEEN'
+            query = f"""SELECT __place, "offset", "begin", "end" FROM selected LEFT JOIN (
+                    SELECT image_id, "offset",
+                        coalesce(
+                            max("offset" + size) OVER ({around} UNBOUNDED PRECEDING AND 1 PRECEDING), 0
+                        ) AS "begin",
+                        min("offset") OVER ({around} 1 FOLLOWING AND UNBOUNDED FOLLOWING) AS "end"
+                    FROM places
+                ) USING (image_id) ORDER BY __place"""  # noqa: S608 - not of the user
         rest: pa.Table | None = None
         reader: Any = self._db.sql(query).to_arrow_reader(CHUNK_ROWS)
         for batch in reader:
@@ -259,8 +271,8 @@ class Criteria:
 
     def _as_picked(self, table: pa.Table) -> Picked:
         places = table["__place"].to_numpy()
-        offsets = table["offset"].combine_chunks() if self.has_offsets else None
-        return Picked(int(places[0] // MOST_ROWS), places % MOST_ROWS, offsets)
+        in_archives = table.select(PLACES) if self._has_archives else None
+        return Picked(int(places[0] // MOST_ROWS), places % MOST_ROWS, in_archives)
 
     def _held(self, schema: pa.Schema) -> list[str]:
         """Gives the columns that DuckDB is to hold; ids and URIs are long, and mostly not needed."""

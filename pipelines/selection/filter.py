@@ -9,6 +9,7 @@ import logging
 import platform
 import tempfile
 import time
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -35,8 +36,8 @@ from pipelines.selection.distinct import DUPLICATES_FILE, write_duplicates
 from pipelines.selection.images import WRITTEN_FOLDER, ImagesJob, WrittenShard
 from pipelines.selection.metadata import read_metadata
 from pipelines.selection.rows import FAILED_FILE, read_rows, write_failures, write_rows
-from pipelines.selection.scores import ScoresFolder, archive_offsets, open_scores
-from pipelines.selection.tars import TARS_FOLDER, TarWriter
+from pipelines.selection.scores import ScoresFolder, archive_places, open_scores
+from pipelines.selection.tars import TARS_FOLDER, SampleKeys, TarWriter
 from pipelines.selection.uris import COLUMNS, URIS_FILE, write_uris
 from pipelines.telling.activity import activity
 from pipelines.telling.progress import Progress
@@ -53,6 +54,11 @@ WORK_FOLDER = "in-progress"
 DECISION_FILE = "selection.json"
 UNWRITTEN_FILE = "unwritten.parquet"
 WRITERS = {"webdataset": TarWriter, "copy": Copier}
+#: What names the images that each writes, below the folder that they share.
+NAMERS: dict[str, Callable[[str], Callable[[pa.Table], pa.Array | None]]] = {
+    "webdataset": SampleKeys,
+    "copy": NameCheck,
+}
 
 
 @dataclass(frozen=True)
@@ -64,7 +70,6 @@ class Decision:
         root: Folder that all URIs are below.
         chosen: What the criteria came to.
         shards: Shards of the selection.
-        has_offsets: Whether images in archives are to be written.
         reasons: By what ails them most, of the images that are ``scored`` and of those ``selected``, how many.
     """
 
@@ -72,7 +77,6 @@ class Decision:
     root: str
     chosen: Counts
     shards: int
-    has_offsets: bool
     reasons: dict[str, dict[str, int]] = field(default_factory=dict)
 
 
@@ -260,7 +264,7 @@ def _decide(options: FilterOptions, source: ScoresFolder, output: Folder) -> Dec
         members = options.wants_images and criteria.holds_members()
         if members:
             with activity("looking up places in archives", announced=False):
-                criteria.add_offsets(archive_offsets(source.manifest()))
+                criteria.add_places(archive_places(source.manifest()))
         shards, written = write_rows(
             source.folder,
             criteria.picked(),
@@ -269,16 +273,16 @@ def _decide(options: FilterOptions, source: ScoresFolder, output: Folder) -> Dec
             first=source.shards[0],
             total=chosen.selected,
             shard_size=options.shard_size,
-            check=NameCheck(contents.root) if options.format == "copy" else _anything,
+            name=NAMERS[options.format](contents.root) if options.format in NAMERS else _unnamed,
         )
         reasons = {"scored": contents.reasons, "selected": dict(written.reasons)}
-        decision = Decision(contents.counts, contents.root, chosen, shards, criteria.has_offsets, reasons)
+        decision = Decision(contents.counts, contents.root, chosen, shards, reasons)
     work.write_json(DECISION_FILE, asdict(decision))
     return decision
 
 
-def _anything(rows: pa.Table) -> None:
-    """Has nothing to check."""
+def _unnamed(rows: pa.Table) -> None:
+    """Has no names for rows."""
 
 
 def _write(
@@ -311,7 +315,7 @@ def _write_images(
     todo = np.array([shard for shard in range(decision.shards) if shard not in done], np.int64)
     if len(todo) and decision.chosen.selected:
         storage_options = for_reading(options.storage_options, source.image_source())
-        job = ImagesJob(output, work, decision.root, decision.has_offsets, options.timeout, storage_options)
+        job = ImagesJob(output, work, decision.root, options.timeout, storage_options)
         done_before = before.images + before.failed
         with ray_session(options.address):
             workers = cluster_workers("cpu", options.workers)

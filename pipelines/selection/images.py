@@ -17,7 +17,7 @@ from pipelines.lake.sources import IMAGE_SUFFIXES, Entry
 from pipelines.running.shard_files import add_footer, read_footer, shard_name
 from pipelines.running.shard_worker import ShardWorker
 from pipelines.scoring.score_table import SCORES_FOLDER, read_shard
-from pipelines.selection.rows import FAILURE_SCHEMA, OFFSETS_FOLDER
+from pipelines.selection.rows import FAILURE_SCHEMA, KNOWN_FOLDER
 
 #: Below a selection's work folder: the images of each finished shard that could not be written.
 WRITTEN_FOLDER = "written"
@@ -32,7 +32,6 @@ class ImagesJob:
         output: Folder of the selection.
         work: Folder of what is known of its shards.
         root: Folder that all URIs are below.
-        has_offsets: Whether some images are in archives.
         timeout: Seconds that reading one image may take.
         storage_options: For fsspec, of the images.
     """
@@ -40,7 +39,6 @@ class ImagesJob:
     output: Folder
     work: Folder
     root: str
-    has_offsets: bool
     timeout: float
     storage_options: Mapping[str, Any]
 
@@ -92,6 +90,21 @@ class Outcome:
         self.failures.append({**known, "status": str(failure.status), "error": failure.error})
 
 
+@dataclass(frozen=True)
+class SelectedImage:
+    """An image to be written.
+
+    Attributes:
+        row: Its scores, without features.
+        entry: Where it is.
+        known: What else is known of it: :data:`.criteria.PLACES` and :data:`.rows.KEY`, or some of them.
+    """
+
+    row: dict[str, Any]
+    entry: Entry
+    known: Mapping[str, Any]
+
+
 class ImagesWriter(ShardWorker):
     """Reads the images of a shard, and writes them in some form.
 
@@ -116,7 +129,7 @@ class ImagesWriter(ShardWorker):
         table = read_shard(self.job.output.child(SCORES_FOLDER), shard)
         rows = table.drop_columns([name for name in ("features",) if name in table.column_names]).to_pylist()
         outcome = Outcome()
-        self.write(shard, rows, self._entries(shard, rows), outcome)
+        self.write(shard, self._images(shard, rows), outcome)
         summary = asdict(WrittenShard(outcome.images, len(outcome.failures), outcome.changed, outcome.bytes))
         buffer = io.BytesIO()
         with pq.ParquetWriter(buffer, FAILURE_SCHEMA) as writer:
@@ -126,24 +139,23 @@ class ImagesWriter(ShardWorker):
         return summary
 
     @abstractmethod
-    def write(self, shard: int, rows: Sequence[dict[str, Any]], entries: Sequence[Entry], outcome: Outcome) -> None:
+    def write(self, shard: int, images: Sequence[SelectedImage], outcome: Outcome) -> None:
         """Writes the images of a shard.
 
         Args:
             shard: Its number.
-            rows: Its scores, without features.
-            entries: Where the images are.
-            outcome: To be told of each image.
+            images: Its images.
+            outcome: To be told of each.
         """
 
-    def _entries(self, shard: int, rows: Sequence[dict[str, Any]]) -> list[Entry]:
-        offsets: list[int | None] = [None] * len(rows)
-        if self.job.has_offsets:
-            folder = self.job.work.child(OFFSETS_FOLDER)
-            offsets = pq.read_table(io.BytesIO(folder.read(shard_name(shard))))["offset"].to_pylist()
+    def _images(self, shard: int, rows: Sequence[dict[str, Any]]) -> list[SelectedImage]:
+        known: list[dict[str, Any]] = [{}] * len(rows)
+        folder = self.job.work.child(KNOWN_FOLDER)
+        if folder.exists(shard_name(shard)):
+            known = pq.read_table(io.BytesIO(folder.read(shard_name(shard)))).to_pylist()
         return [
-            Entry(row["uri"], row["bytes"], row["etag"], row["member"], offset)
-            for row, offset in zip(rows, offsets, strict=True)
+            SelectedImage(row, Entry(row["uri"], row["bytes"], row["etag"], row["member"], place.get("offset")), place)
+            for row, place in zip(rows, known, strict=True)
         ]
 
 

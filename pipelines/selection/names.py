@@ -52,6 +52,35 @@ def relative_name(uri: str, member: str | None, root: str) -> str:
     return "/".join(_part(part) for part in _parts(path, member))
 
 
+def sample_key(uri: str, member: str | None, root: str, *, in_tar: bool) -> str:
+    """Gives what WebDataset is to call an image: its name up to the first dot of the last part.
+
+    Args:
+        uri: As for :func:`relative_name`.
+        member: Likewise.
+        root: Likewise.
+        in_tar: Whether the container is an archive, of which the image keeps its key. Elsewhere dots say nothing, so
+            that all of them but the one before the suffix become underscores.
+
+    Returns:
+        A relative path like that of a copy, without a suffix.
+    """
+    if in_tar and member is not None:
+        folder, _, name = "/".join(map(_part, member.split("/"))).rpartition("/")
+        key = key_of(name) or name.replace(".", "_")
+    else:
+        folder, _, name = relative_name(uri, member, root).rpartition("/")
+        key = (name if member is not None else posixpath.splitext(name)[0]).replace(".", "_")
+    return f"{folder}/{key}" if folder else key
+
+
+def key_of(name: str) -> str:
+    """Gives the key that WebDataset tells of a member's name; empty where its last part begins with a dot."""
+    folder, slash, last = name.rpartition("/")
+    key = last.partition(".")[0]
+    return folder + slash + key if key else ""
+
+
 def _parts(path: str, member: str | None) -> Iterable[str]:
     yield from path.split("/")
     if member is not None:

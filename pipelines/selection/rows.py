@@ -14,7 +14,7 @@ from grepr_core.decoding.images import Status
 from grepr_core.storage import Folder
 from pipelines.running.shard_files import read_ahead, readers, shard_name
 from pipelines.scoring.score_table import SCORES_FOLDER, ShardSummary, count_reasons, read_shard, write_shard
-from pipelines.selection.criteria import Criteria, Picked, with_places
+from pipelines.selection.criteria import PLACES, Criteria, Picked, with_places
 from pipelines.selection.database import CHUNK_ROWS
 from pipelines.selection.names import common_root, first_and_last
 from pipelines.telling.progress import Progress
@@ -30,8 +30,10 @@ FAILURE_SCHEMA = pa.schema(
         pa.field("error", pa.string()),
     ]
 )
-#: Below a selection's work folder, where its images begin in their archives: as many rows as the shard of that number.
-OFFSETS_FOLDER = "offsets"
+#: Below a selection's work folder, what else is known of its images: as many rows as the shard of that number.
+KNOWN_FOLDER = "offsets"
+#: Column there of what the images are called in tars.
+KEY = "key"
 
 
 @dataclass(frozen=True)
@@ -114,7 +116,7 @@ def write_rows(
     first: int,
     total: int,
     shard_size: int,
-    check: Callable[[pa.Table], None],
+    name: Callable[[pa.Table], pa.Array | None],
 ) -> tuple[int, ShardSummary]:
     """Writes the rows of a selection, in shards of the same schema, some of them in memory at a time.
 
@@ -122,36 +124,40 @@ def write_rows(
         scores: Folder of the shards that they are in.
         picked: Which rows.
         output: Folder of the selection.
-        work: Where to what is known of their archives goes.
+        work: Where to goes what is known of their archives and names.
         first: Number of one of those shards, for its schema.
         total: Number of rows.
         shard_size: Rows in a shard.
-        check: Is called with the rows of each, before they are written.
+        name: Is called with the rows of each, and :data:`.criteria.PLACES` where any are in archives, before they are
+            written; may give what they are called.
 
     Returns:
         Number of shards, 1 of no rows where nothing is selected, so that there is a schema; and what is in them.
     """
-    folder, offsets = output.child(SCORES_FOLDER), work.child(OFFSETS_FOLDER)
+    folder, known = output.child(SCORES_FOLDER), work.child(KNOWN_FOLDER)
 
     def read(part: Picked) -> pa.Table:
         table = read_shard(scores, part.shard).take(part.rows)
-        return table if part.offsets is None else table.append_column("offset", part.offsets)
+        if part.places is not None:
+            for column in PLACES:
+                table = table.append_column(column, part.places[column])
+        return table
 
     def numbered() -> Iterator[tuple[int, pa.Table]]:
         number = -1
         for number, table in enumerate(_cut(read_ahead(read, picked, threads=readers(scores)), shard_size)):
-            check(table)
-            yield number, table
+            keys = name(table)
+            yield number, table if keys is None else table.append_column(KEY, keys)
         if number < 0:
             yield 0, read_shard(scores, first).slice(0, 0)
 
     def write(shard: tuple[int, pa.Table]) -> ShardSummary:
         number, table = shard
-        if "offset" in table.column_names:
+        if others := [column for column in (*PLACES, KEY) if column in table.column_names]:
             buffer = io.BytesIO()
-            pq.write_table(table.select(["offset"]), buffer)
-            offsets.write(shard_name(number), buffer.getvalue())
-            table = table.drop_columns("offset")
+            pq.write_table(table.select(others), buffer)
+            known.write(shard_name(number), buffer.getvalue())
+            table = table.drop_columns(others)
         counts = {Status.SCORED.value: len(table)} if len(table) else {}
         summary = ShardSummary(len(table), counts, reasons=count_reasons(table))
         write_shard(folder, number, table, summary)

@@ -101,16 +101,16 @@ def open_scores(url: str, storage_options: Mapping[str, Any], *, unfinished: boo
     return ScoresFolder(output, folder, shards, record["images"], record["finished"], manifests, state)
 
 
-def archive_offsets(manifest: Manifest) -> Iterator[pa.Table]:
-    """Reads where images begin in their archives.
+def archive_places(manifest: Manifest) -> Iterator[pa.Table]:
+    """Reads where images are in their archives.
 
     Args:
         manifest: Of the lake.
 
     Yields:
-        Tables with the columns ``image_id`` and ``offset``, of the images that are in archives.
+        Tables with the columns ``image_id``, ``uri``, ``size`` and ``offset``, of the images that are in archives.
     """
     for shard in range(manifest.shards):
-        table = manifest.read_shard(shard).select(["image_id", "offset"])
+        table = manifest.read_shard(shard).select(["image_id", "uri", "size", "offset"])
         if table["offset"].null_count < len(table):
             yield table.filter(pc.is_valid(table["offset"]))

@@ -1,45 +1,153 @@
-"""A selection as tar files for WebDataset: of each image its bytes as they are, and its scores as JSON."""
+"""A selection as tar files for WebDataset: of each image its bytes as they are, its scores, and what belongs to it.
+
+What belongs to an image of an archive, such as its caption, lies there between the images before and behind it. So it
+is read with the image, by one request, and no archive is gone through.
+"""
 
 import contextlib
 import io
 import json
+import posixpath
+import re
 import tarfile
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import pyarrow as pa
 
 from grepr_core.decoding.images import Failure
+from grepr_core.decoding.read_errors import failure_from_exception
+from grepr_core.errors import UserError
 from pipelines.lake.fetch import Fetcher
 from pipelines.lake.sources import Entry
-from pipelines.selection.images import ImagesWriter, Outcome, has_changed, limits_of, suffix
+from pipelines.lake.sources.duplicates import Seen
+from pipelines.lake.sources.files import open_file
+from pipelines.lake.sources.tar import files_between
+from pipelines.selection.images import ImagesWriter, Outcome, SelectedImage, has_changed, limits_of, suffix
+from pipelines.selection.names import key_of, sample_key
+from pipelines.selection.rows import KEY
+from pipelines.stores.object_store import STORE_ERRORS
 
 TARS_FOLDER = "tars"
+#: Of an image's scores, behind its key; a sample may have a .json of its own.
+SCORES_SUFFIX = ".grepr.json"
+#: Of an archive, how much around an image is read with it; where more is there, its headers are gone through instead.
+MOST_AROUND = 4 * 2**20
+_READ_ERRORS: tuple[type[Exception], ...] = (UserError, *STORE_ERRORS)
+
+
+class SampleKeys:
+    """Names the images of a selection in tars, so that no two have the same key."""
+
+    def __init__(self, root: str) -> None:
+        self._root = root
+        self._seen = Seen()
+
+    def __call__(self, rows: pa.Table) -> pa.Array:
+        """Gives keys; an image whose own is that of one before it has its id behind it."""
+        places = rows["offset"] if "offset" in rows.column_names else pa.nulls(len(rows))
+        columns = (rows["uri"].to_pylist(), rows["member"].to_pylist(), places.to_pylist())
+        keys = [
+            sample_key(uri, member, self._root, in_tar=offset is not None)
+            for uri, member, offset in zip(*columns, strict=True)
+        ]
+        new = self._seen.first_time(keys).tolist()
+        ids = rows["image_id"].to_pylist()
+        named = [key if first else f"{key}-{own}" for key, own, first in zip(keys, ids, new, strict=True)]
+        return pa.array(named, pa.string())
 
 
 class TarWriter(ImagesWriter):
-    """Writes a tar file a shard, ``000000.tar`` and so on, in which an image is ``IMAGE_ID.jpg`` and ``IMAGE_ID.json``.
+    """Writes a tar file a shard, ``000000.tar`` and so on, in which the members of a sample follow each other.
 
-    Ids are unique whatever the images are called, and of hexadecimal digits; so no name in an archive leads anywhere,
-    or holds a dot that WebDataset would end the key at. The same shard gives the same bytes.
+    An image in a tar keeps its name there, and one of a file its path below the folder that all share. The same shard
+    gives the same bytes.
     """
 
-    def write(self, shard: int, rows: Sequence[dict[str, Any]], entries: Sequence[Entry], outcome: Outcome) -> None:
+    def write(self, shard: int, images: Sequence[SelectedImage], outcome: Outcome) -> None:
         """Writes a tar file; none where no image can be read."""
-        fetcher = Fetcher(limits=limits_of(entries), timeout=self.job.timeout, storage_options=self.job.storage_options)
+        wanted = [_with_surroundings(image) for image in images]
+        fetcher = Fetcher(limits=limits_of(wanted), timeout=self.job.timeout, storage_options=self.job.storage_options)
         with contextlib.ExitStack() as stack:
             archive: tarfile.TarFile | None = None
-            for row, entry, (content, etag) in zip(rows, entries, fetcher.read(entries), strict=True):
-                if isinstance(content, Failure):
-                    outcome.failed(row, content)
+            for image, read, (content, etag) in zip(images, wanted, fetcher.read(wanted), strict=True):
+                sample = content if isinstance(content, Failure) else self._sample(image, read, content)
+                if isinstance(sample, Failure):
+                    outcome.failed(image.row, sample)
                     continue
                 if archive is None:
                     file = stack.enter_context(self.job.output.child(TARS_FOLDER).create(f"{shard:06d}.tar"))
                     archive = stack.enter_context(tarfile.open(fileobj=file, mode="w"))
-                changed = has_changed(entry, etag)
-                key = row["image_id"]
-                _add(archive, key + suffix(entry.member or entry.uri, content), content)
-                known = {**row, "changed_since_scored": True} if changed else row
-                _add(archive, f"{key}.json", json.dumps(known, ensure_ascii=False).encode())
-                outcome.written(len(content), changed=changed)
+                changed = has_changed(image.entry, etag)
+                # Without a key where an earlier version has decided.
+                key = image.known.get(KEY) or image.row["image_id"]
+                for name, part in sample.items():
+                    _add(archive, key + name, part)
+                known = {**image.row, "changed_since_scored": True} if changed else image.row
+                _add(archive, key + SCORES_SUFFIX, json.dumps(known, ensure_ascii=False).encode())
+                outcome.written(len(next(iter(sample.values()))), changed=changed)
+
+    def _sample(self, image: SelectedImage, read: Entry, content: bytes) -> dict[str, bytes] | Failure:
+        """Gives the image and what belongs to it, by what stands behind the key in their names; the image first."""
+        entry = image.entry
+        if entry.offset is None:
+            return {suffix(entry.member or entry.uri, content): content}
+        assert entry.member is not None
+        assert entry.size is not None
+        if read is not entry:
+            assert read.offset is not None
+            others = {
+                name: content[offset : offset + size]
+                for name, offset, size in files_between(io.BytesIO(content), 0, len(content))
+                if _belongs(name, entry.member)
+            }
+            begin = entry.offset - read.offset
+            content = content[begin : begin + entry.size]
+        else:
+            try:
+                others = self._read_others(entry, image.known)
+            except _READ_ERRORS as error:
+                return failure_from_exception(error)
+        key = key_of(entry.member)
+        own = entry.member[len(key) :] if key else ""
+        found = {own or suffix(entry.member, content): content}
+        return found | {name[len(key) :]: other for name, other in others.items() if key}
+
+    def _read_others(self, entry: Entry, known: Mapping[str, int | None]) -> dict[str, bytes]:
+        """Reads what belongs to an image that much lies around, or that is the last of its archive."""
+        found = {}
+        with open_file(entry.uri, self.job.storage_options) as file:
+            for name, offset, size in files_between(file, _padded(known.get("begin") or 0), known.get("end")):
+                if _belongs(name, entry.member or ""):
+                    file.seek(offset)
+                    found[name] = file.read(size)
+        return found
+
+
+def _with_surroundings(image: SelectedImage) -> Entry:
+    """Gives the part of an archive that an image and what belongs to it are in; the image alone where that is large."""
+    entry, end = image.entry, image.known.get("end")
+    begin = _padded(image.known.get("begin") or 0)
+    if entry.offset is None or entry.size is None or end is None or end - begin > entry.size + MOST_AROUND:
+        return entry
+    return replace(entry, offset=begin, size=end - begin)
+
+
+def _padded(end: int) -> int:
+    """Gives where the next header is behind a member that ends here."""
+    return -(-end // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
+
+
+def _belongs(name: str, image: str) -> bool:
+    """Tells whether a member is of the sample of an image.
+
+    It has its key. Where the image's name has further dots, so may those of other samples that WebDataset would take
+    for the same one: then it has the name of the image up to its suffix, or the key and a suffix.
+    """
+    key = key_of(image)
+    if not key or name == image or name == key + SCORES_SUFFIX:
+        return False
+    return name.startswith(f"{posixpath.splitext(image)[0]}.") or bool(re.fullmatch(rf"{re.escape(key)}\.[^./]*", name))
 
 
 def _add(archive: tarfile.TarFile, name: str, content: bytes) -> None:

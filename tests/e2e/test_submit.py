@@ -156,7 +156,7 @@ def test_its_scores_are_filtered_and_reported_by_jobs(lake: s3fs.S3FileSystem, s
     assert sorted(best["score"].to_pylist()) == sorted(scores)[-10:]
     with tarfile.open(fileobj=io.BytesIO(lake.cat_file("results/best/tars/000000.tar"))) as tar:
         photos = {member.name: tar.extractfile(member).read() for member in tar if member.name.endswith(".jpg")}
-    assert photos == {f"{row['image_id']}.jpg": lake.cat_file(row["uri"]) for row in best.to_pylist()}
+    assert photos == {row["uri"].rpartition("/")[2]: lake.cat_file(row["uri"]) for row in best.to_pylist()}
 
     job = ("report", "s3://results/killed", "--output", "s3://results/report.html")
     code, out, err = run_grepr(*submit, "report", "--", *job)

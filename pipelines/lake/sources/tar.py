@@ -1,6 +1,7 @@
 """Tar archives, such as WebDataset shards: which images lie where in them."""
 
 import collections
+import contextlib
 import itertools
 import logging
 import posixpath
@@ -136,6 +137,32 @@ def _members(tar: Entry, file: BinaryIO) -> Iterator[tarfile.TarInfo]:
         if following == end:
             raise tarfile.ReadError(f"no header at byte {end:,}")
         begin = following
+
+
+def files_between(file: BinaryIO, begin: int, end: int | None) -> Iterator[tuple[str, int, int]]:
+    """Lists files of a part of an archive that begins with a header; what is damaged there ends it.
+
+    Args:
+        file: The archive, or a part of it.
+        begin: Where the first header is, in bytes.
+        end: Where the part ends; by default with the archive.
+
+    Yields:
+        Of each file that lies in it whole and in one piece: name, where its content begins, and its size in bytes.
+    """
+    position: int | None = begin
+    with contextlib.suppress(tarfile.TarError):
+        while position is not None:
+            file.seek(position)
+            with tarfile.open(fileobj=file, mode="r:", encoding="utf-8", errors="surrogateescape") as archive:
+                for member in iter(archive.next, None):
+                    archive.members = []  # type: ignore[attr-defined]
+                    if end is not None and member.offset_data + member.size > end:
+                        return
+                    if member.isreg() and not member.issparse():
+                        yield _text(member.name), member.offset_data, member.size
+                following = _after_zeros(file, archive.offset)
+            position = None if following == position else following
 
 
 def _after_zeros(file: BinaryIO, begin: int) -> int | None:

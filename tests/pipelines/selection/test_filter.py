@@ -38,7 +38,7 @@ from pipelines.lake.sources.versions import file_etag
 from pipelines.options import FilterOptions
 from pipelines.scoring.score_table import read_scores, schema
 from pipelines.selection.filter import FilterRecord, run
-from pipelines.selection.names import common_root, first_and_last, relative_name
+from pipelines.selection.names import common_root, first_and_last, relative_name, sample_key
 from tests.lake import jpeg, photo
 from tests.pipelines.made_scores import MODEL, frame, write_scores
 from tests.s3_server import s3_server
@@ -749,8 +749,9 @@ def test_tars_hold_bytes_as_they_are_and_scores(lake: tuple[Path, dict[tuple[str
     assert len(rows) == 16
     assert len(found) == 32
     for row in rows:
-        assert json.loads(found[f"{row['image_id']}.json"]) == row
-        assert found[f"{row['image_id']}.jpg"] == contents[row["uri"], row["member"]]
+        key = sample_key(row["uri"], row["member"], f"{folder}/files/", in_tar=row["uri"].endswith(".tar"))
+        assert json.loads(found[f"{key}.grepr.json"]) == row
+        assert found[f"{key}.jpg"] == contents[row["uri"], row["member"]]
     assert sorted(path.name for path in (tmp_path / "out/tars").iterdir()) == ["000000.tar", "000001.tar"]
     assert not (tmp_path / "out/in-progress").exists()
 
@@ -813,9 +814,9 @@ def test_images_that_cannot_be_read_are_listed(tmp_path: Path, kind: str):
     # None of the images of the first tar file is there.
     assert sorted(path.name for path in (tmp_path / "out/tars").iterdir()) == [f"{i:06d}.tar" for i in (1, 2, 3, 4)]
     found = tar_contents(tmp_path / "out/tars")
-    assert found[f"{3:032x}.jpg"] == b"another image"
-    assert json.loads(found[f"{3:032x}.json"])["changed_since_scored"] is True
-    assert "changed_since_scored" not in json.loads(found[f"{4:032x}.json"])
+    assert found["03.jpg"] == b"another image"
+    assert json.loads(found["03.grepr.json"])["changed_since_scored"] is True
+    assert "changed_since_scored" not in json.loads(found["04.grepr.json"])
 
 
 def test_copies_that_would_meet_in_one_place_are_refused(tmp_path: Path):
@@ -846,8 +847,8 @@ from pipelines.selection.tars import TarWriter
 class Killer(TarWriter):
     command = os.getpid()
 
-    def write(self, shard, rows, entries, outcome):
-        super().write(shard, rows, entries, outcome)
+    def write(self, shard, images, outcome):
+        super().write(shard, images, outcome)
         if shard == 2:
             os.kill(self.command, 9)
 
