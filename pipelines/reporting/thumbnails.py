@@ -27,7 +27,7 @@ from pipelines.running.cores import available_cores
 #: Photographs that a report shows at most.
 MOST_THUMBNAILS = 240
 #: Encoded size of all pictures at most, in bytes; as base64 they take a third more, and the page stays below 3 MB.
-ALL_BYTES = 1_800_000
+ALL_BYTES = 1_700_000
 #: Longest side, in pixels, of a picture beside which a browser can show the photograph itself.
 SIDE = 320
 #: Longest side of one that is also shown large, since there is nothing else; and encoded size of one at most.
