@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+import tomllib
 import zipfile
 from pathlib import Path
 
@@ -23,7 +24,8 @@ def test_the_wheel_works_outside_the_checkout(tmp_path: Path):
     (wheel,) = tmp_path.glob("*.whl")
     names = zipfile.ZipFile(wheel).namelist()
     packages = {"grepr", "grepr_core", "pipelines", "jobs"}
-    assert {name.split("/")[0] for name in names} == {*packages, "grepr-0.1.0.dist-info"}
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert {name.split("/")[0] for name in names} == {*packages, f"grepr-{version}.dist-info"}
     assert not any("__pycache__" in name for name in names)
     assert {f"pipelines/rating/page/static/{name}" for name in ("index.html", "page.css", "page.js")} <= set(names)
     templates = "pipelines/reporting/templates"

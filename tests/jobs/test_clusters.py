@@ -113,6 +113,17 @@ def test_every_place_names_the_same_ray(cluster: dict[str, Any]):
     assert ray in Requirement(wanted).specifier
 
 
+def test_every_place_names_this_grepr():
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    named = {
+        (path.name, found)
+        for path in (ROOT / "cluster.yaml", ROOT / "docs/clusters.md", *sorted((ROOT / "jobs/kuberay").iterdir()))
+        for found in re.findall(r"\bgrepr[-:](\d+\.\d+\.\d+)", path.read_text())
+    }
+    assert {found for _, found in named} == {version}
+    assert {name for name, _ in named} >= {"cluster.yaml", "clusters.md", "Dockerfile", "score.yaml", "nightly.yaml"}
+
+
 def load(path: Path) -> dict[str, Any]:
     return yaml.safe_load(path.read_text())
 
