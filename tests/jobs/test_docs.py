@@ -140,3 +140,19 @@ def test_scores_are_read_as_they_say(capsys: pytest.CaptureFixture[str]):
         for block in blocks(page, "sql"):
             assert duckdb.sql(block).fetchall()
     assert "scored" in capsys.readouterr().out
+
+
+def anchors(page: Path) -> set[str]:
+    """Gives the anchors that GitHub makes of a page's headings."""
+    titles = re.findall(
+        r"^#+ (.*)$", re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.MULTILINE | re.DOTALL), re.MULTILINE
+    )
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "CHANGELOG.md", ROOT / "CONTRIBUTING.md"], ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path):
+    for place, _, anchor in re.findall(r"\]\((?!\w+:)([^)#]*)(#?)([^)]*)\)", page.read_text()):
+        target = page.parent / place if place else page
+        assert target.exists(), place
+        assert not anchor or anchor in anchors(target), (place, anchor)
