@@ -30,9 +30,8 @@ from grepr_core.errors import UserError
 from grepr_core.storage import Folder
 from grepr_core.zero_shot.gaussian import Distance, Gaussian, patch_statistics
 from grepr_core.zero_shot.patches import select_pristine_patches
-from pipelines.lake.sources import Listing
 from pipelines.models.clip import load_clip
-from pipelines.models.photographs import decoded
+from pipelines.models.photographs import decoded, listed
 from pipelines.models.quality_axis import LowLevelScorer, make_axis
 from pipelines.options import ModelBuildOptions, ModelImportOptions
 from pipelines.running.run_files import HIGH_CONFIG_FILE, HIGH_WEIGHTS_FILE, LOW_WEIGHTS_FILE, RUN_FILE
@@ -252,7 +251,7 @@ def _pristine_statistics(encoder: LowLevelEncoder, source: str, view: View) -> t
     def patches() -> Iterator[Tensor]:
         nonlocal count
         # Scaled down as an image that is scored would be, but never up, by which they would lose their sharpness.
-        for photo in decoded(list(Listing(source)), AtMost(view.pixels), what="encoding pristine photographs"):
+        for photo in decoded(listed(source), AtMost(view.pixels), what="encoding pristine photographs"):
             count += 1
             yield select_pristine_patches(torch.from_numpy(photo).permute(2, 0, 1).float() / 255)
 

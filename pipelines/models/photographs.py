@@ -10,12 +10,21 @@ from numpy.typing import NDArray
 from grepr_core.decoding.images import Failure, Limits, decode
 from grepr_core.decoding.view import View
 from pipelines.lake.fetch import Fetcher
-from pipelines.lake.sources import Entry
+from pipelines.lake.sources import Entry, Listing
+from pipelines.telling.activity import activity
 from pipelines.telling.progress import Progress
+from pipelines.telling.words import counted
 
 log = logging.getLogger(__name__)
 
 TIMEOUT = 60.0
+
+
+def listed(source: str) -> list[Entry]:
+    """Lists photographs, and tells so."""
+    listing = Listing(source)
+    with activity(f"listing {source}", lambda: f"{counted(listing.found, 'image')} found"):
+        return list(listing)
 
 
 def decoded(photographs: Sequence[Entry], view: View, *, what: str) -> Iterator[NDArray[np.uint8]]:
@@ -29,6 +38,7 @@ def decoded(photographs: Sequence[Entry], view: View, *, what: str) -> Iterator[
     Yields:
         (H, W, 3) sRGB of each that can be read, in order.
     """
+    log.info("%s: %s", what, counted(len(photographs), "photo"))
     fetcher = Fetcher(limits=Limits(), timeout=TIMEOUT)
     failures: list[str] = []
     with closing(Progress(len(photographs), what=what, unit="photo")) as shown:

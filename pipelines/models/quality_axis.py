@@ -16,8 +16,8 @@ from grepr_core.pretraining.distortions import distort
 from grepr_core.zero_shot.axis import QualityAxis, fit_axis
 from grepr_core.zero_shot.gaussian import DISTANCES, Distance, Gaussian
 from grepr_core.zero_shot.scores import low_level_distance, low_level_score
-from pipelines.lake.sources import Entry, Listing
-from pipelines.models.photographs import decoded
+from pipelines.lake.sources import Entry
+from pipelines.models.photographs import decoded, listed
 from pipelines.telling.words import counted
 
 Pixels = NDArray[np.uint8]
@@ -72,14 +72,14 @@ def make_axis(
         UserError: There are too few photographs, or they do not differ.
     """
     encode = _encode_on_device(encoder)
-    lake = _evenly(list(Listing(unrated)), MOST_UNRATED)
+    lake = _evenly(listed(unrated), MOST_UNRATED)
     as_they_come = [encode(photo) for photo in decoded(lake, view, what="encoding unrated photographs")]
     _require(as_they_come, LEAST_UNRATED, f"--unrated {unrated}")
     good: list[NDArray[np.float32]] = []
     bad: list[NDArray[np.float32]] = []
     # Enlarged, clean photographs would be soft, and no better than others.
     native = AtMost(view.pixels)
-    for key, photo in enumerate(decoded(list(Listing(clean)), native, what="distorting clean photographs")):
+    for key, photo in enumerate(decoded(listed(clean), native, what="distorting clean photographs")):
         good.append(encode(photo))
         bad += [encode(distort(photo, kind, LEVEL, seed=key)) for kind in KINDS]
     _require(good, LEAST_CLEAN, f"--pristine {clean}")

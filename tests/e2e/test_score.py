@@ -96,7 +96,7 @@ def test_a_run_that_is_stopped_in_the_middle_goes_on(
 
     code, _, err = run_here(*command)
     assert code == 0, err
-    assert "images are done already" in err
+    assert "images done already" in err
     assert check_invariants(tmp_path / "out").equals(scores(undisturbed))
 
 
@@ -112,7 +112,7 @@ def test_the_same_command_on_a_finished_run_does_nothing(lake: Path, undisturbed
 def test_other_options_on_the_same_output_are_refused(lake: Path, undisturbed: Path):
     code, _, err = run_here("score", lake, undisturbed, "--max-pixels", "5000")
     assert code == 2
-    assert "max_pixels" in err
+    assert "--max-pixels: then" in err
     assert "another output" in err
 
 
