@@ -1,4 +1,4 @@
-"""What docs/python.md and the docstrings show does what they say."""
+"""What docs/python.md, the README and the docstrings show does what they say."""
 
 import functools
 import re
@@ -45,6 +45,16 @@ def test_the_page_does_what_it_says(home: Path, capsys: pytest.CaptureFixture[st
     assert names["sheet"].getcolors(9) is None  # of many colours
     assert len((home / "scores.jsonl").read_text().splitlines()) == 5
     assert names["frame"].score.notna().all()
+
+
+@pytest.mark.usefixtures("home")
+def test_the_readme_does_what_it_says(capsys: pytest.CaptureFixture[str]):
+    (block,) = (block for block in blocks(ROOT / "README.md", "python") if "import grepr" in block)
+    exec(block, {})
+    score, *worst = capsys.readouterr().out.splitlines()
+    assert 0 < float(score) < 1
+    assert len(worst) == 6
+    assert worst[-1].split()[1].endswith(".jpg")
 
 
 @pytest.mark.usefixtures("one_ray")
