@@ -77,4 +77,5 @@ def test_a_source_that_is_not_there(store: dict[str, str], lake: s3fs.S3FileSyst
     ):
         code, _, err = run_here("score", source, tmp_path / "out")
         assert code == 2
-        assert err.startswith(f"grepr: {source}: {message}")  # and nothing of the libraries below
+        told = err.removeprefix(f"listing {source}\n")
+        assert told.startswith(f"grepr: {source}: {message}")  # and nothing of the libraries below
