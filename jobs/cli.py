@@ -14,7 +14,7 @@ from grepr_core.errors import Unavailable, UserError, without_secrets
 from jobs.exit_codes import DONE, FAILED, INTERRUPTED, TOO_MANY_FAILED, WRONG_USAGE
 from jobs.heartbeat import heartbeat
 from jobs.parser import CommandLine
-from jobs.streams import open_stream, outlive_readers
+from jobs.streams import open_log, outlive_readers
 from pipelines.options import (
     DemoOptions,
     EvaluateOptions,
@@ -302,10 +302,10 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     logging.basicConfig(handlers=[handler], level=logging.WARNING)
     for package in ("grepr_core", "pipelines", "jobs"):
         logging.getLogger(package).setLevel(logging.INFO)
-    options = parse(arguments)
-    program = next(program for kind, program in COMMANDS.values() if isinstance(options, kind))
     signal.signal(signal.SIGTERM, _interrupt)
     try:
+        options = parse(arguments)
+        program = next(program for kind, program in COMMANDS.values() if isinstance(options, kind))
         with heartbeat():
             _check_device(options)
             code = program(options)
@@ -346,7 +346,7 @@ def _mute_libraries() -> None:
     sys.unraisablehook = lambda _: None
     # Ray's native part writes advice for Ray's developers straight to the descriptor of standard error, and no setting
     # keeps it quiet. Python's own standard error moves to a copy of the descriptor before it is closed to all else.
-    sys.stderr = open_stream(os.dup(2), line_buffering=True)
+    sys.stderr = open_log(os.dup(2))
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 2)
     os.close(nowhere)

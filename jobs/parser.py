@@ -308,11 +308,10 @@ def _told(error: click.UsageError) -> str:
             return f"no option {error.option_name}{likely}"
         case click.BadOptionUsage():
             assert error.ctx is not None
-            param = next(p for p in error.ctx.command.params if error.option_name in p.opts)
-            field = param.field if isinstance(param, _Parameter) else None
-            return f"{error.option_name} " + (
-                f"needs a value, {field.metavar}" if field and field.metavar else "takes no value"
-            )
+            named = [param for param in error.ctx.command.params if error.option_name in param.opts]
+            metavars = [param.field.metavar for param in named if isinstance(param, _Option)]
+            needs = f"needs a value, {metavars[0]}" if any(metavars) else "takes no value"
+            return f"{error.option_name} {needs}"
         case _:
             return error.message
 

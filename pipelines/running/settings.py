@@ -116,13 +116,17 @@ def _changes(
             continue
         elif key != SOURCE_DIGEST:
             name = _NAMES.get(within + key, f"--{key.replace('_', '-')}")
-            yield f"{name}: then {_in_words(old)}, now {_in_words(value)}"
+            # Where an option has a default, none is what was typed.
+            nothing = "not given" if defaults.get(key) is None else "none"
+            yield f"{name}: then {_in_words(old, nothing)}, now {_in_words(value, nothing)}"
         elif before.get(SOURCE) == settings.get(SOURCE):
             yield f"source: {settings.get(SOURCE)} had something else in place of the ***"
 
 
-def _in_words(value: object) -> str:
-    if value is None or isinstance(value, bool):
+def _in_words(value: object, nothing: str) -> str:
+    if value is None:
+        return nothing
+    if isinstance(value, bool):
         return "given" if value else "not given"
     return str(value.get("url", value) if isinstance(value, Mapping) else value)
 

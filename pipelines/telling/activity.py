@@ -46,4 +46,5 @@ def under_way(tell: Callable[[], str]) -> Iterator[None]:
 
 def still() -> str | None:
     """Says what is under way and how far it is; empty where that is shown already, None where nothing is known."""
-    return _under_way[-1]() if _under_way else None
+    # A copy, since what is under way may end at this moment in another thread.
+    return next((tell() for tell in reversed(list(_under_way))), None)

@@ -56,8 +56,7 @@ class Progress:
             self._log()
 
     def _format(self) -> str | None:
-        narrow = self._terminal and os.get_terminal_size(sys.stderr.fileno()).columns < _NARROW_COLUMNS
-        return _NARROW if narrow else None
+        return _NARROW if self._terminal and _columns() < _NARROW_COLUMNS else None
 
     def _still(self) -> str:
         if self._terminal:
@@ -96,6 +95,13 @@ class Progress:
         if not self._terminal:
             self._log()
         self._bar.close()
+
+
+def _columns() -> int:
+    try:
+        return os.get_terminal_size(sys.stderr.fileno()).columns
+    except OSError:  # the terminal was closed, which is no reason to end
+        return _NARROW_COLUMNS
 
 
 class _Nowhere:

@@ -6,11 +6,13 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from importlib.metadata import version
+from pathlib import Path
 from typing import Annotated
 
 import pytest
 
 from jobs.cli import COMMANDS, parse
+from jobs.exit_codes import FAILED, WRONG_USAGE
 from jobs.option_fields import subcommands
 from jobs.parser import CommandLine
 from pipelines.options.shown import Value
@@ -144,3 +146,26 @@ def test_nobody_has_to_read_to_the_end(arguments: tuple[str, ...]):
     assert (unread.returncode, unread.stderr) == (read.returncode, read.stderr)
     assert subprocess.run(command, stdout=writer, stderr=writer, check=False).returncode == read.returncode
     os.close(writer)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device that is always full is Linux's")
+def test_results_that_cannot_be_written_are_told_and_what_is_told_may_be_lost():
+    command = [sys.executable, "-m", "grepr", "model", "verify", "grepr-lite"]
+    with open("/dev/full", "wb") as full:
+        unwritten = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+        assert unwritten.returncode == FAILED
+        assert "No space left on device" in unwritten.stderr
+        assert "Traceback" not in unwritten.stderr
+        shown = subprocess.run([*command[:3], "--help"], stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+        assert shown.returncode == FAILED
+        assert "Traceback" not in shown.stderr
+        code = subprocess.run([*command[:3], "fly"], stderr=full, check=False).returncode
+        assert code == WRONG_USAGE
+
+
+def test_help_takes_no_value(capsys: pytest.CaptureFixture[str]):
+    for arguments in (["--help=3"], ["score", "--help=3"]):
+        with pytest.raises(SystemExit) as ended:
+            parse(arguments)
+        assert ended.value.code == WRONG_USAGE
+        assert "--help takes no value" in capsys.readouterr().err

@@ -36,6 +36,13 @@ def test_what_an_earlier_version_did_not_know_was_at_its_default():
     assert changes(before, other, DEFAULTS) == "--max-image-bytes: then 5, now 6; --min-side: then 32, now 3"
 
 
+def test_none_is_what_was_typed_where_there_is_a_default():
+    rate = {"final_learning_rate": 1e-6}
+    none = {"final_learning_rate": None}
+    assert changes(none, rate, rate) == "--final-learning-rate: then none, now 1e-06"
+    assert changes({"column": None}, {"column": "x"}, {"column": None}) == "--column: then not given, now x"
+
+
 def test_what_only_a_later_version_knows_is_passed_over():
     now = {"model": "m", "limits": {"min_side": 32}}
     assert changes(now | {"colour": "any"} | {"limits": {"min_side": 32, "max_side": 9}}, now) == ""

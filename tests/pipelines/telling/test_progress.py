@@ -68,3 +68,16 @@ def test_a_bar_fits_its_terminal(columns: int):
     frames = [frame.strip() for frame in written.decode().replace("\n", "\r").split("\r")]
     assert max(map(len, frames)) <= columns
     assert any("100%" in frame and "2000/2000" in frame for frame in frames)
+
+
+def test_a_terminal_that_is_closed_ends_nothing():
+    there, here = pty.openpty()
+    program = "import os; from jobs.streams import outlive_readers; outlive_readers(); os.read(0, 1)" + AT_WORK
+    program += "print('done')"
+    process = subprocess.Popen(
+        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=here, text=True
+    )
+    os.close(here)
+    os.close(there)
+    out, _ = process.communicate("x", timeout=60)
+    assert (process.returncode, out) == (0, "done\n")
