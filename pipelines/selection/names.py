@@ -1,6 +1,7 @@
 """Names of copied images: paths below the folder that all of them share, safe to make folders of."""
 
 import posixpath
+import re
 import urllib.parse
 from collections.abc import Iterable
 
@@ -66,7 +67,7 @@ def sample_key(uri: str, member: str | None, root: str, *, in_tar: bool) -> str:
         A relative path like that of a copy, without a suffix.
     """
     if in_tar and member is not None:
-        folder, _, name = "/".join(map(_part, member.split("/"))).rpartition("/")
+        folder, _, name = "/".join(map(_part, _member_parts(member))).rpartition("/")
         key = key_of(name) or name.replace(".", "_")
     else:
         folder, _, name = relative_name(uri, member, root).rpartition("/")
@@ -84,7 +85,12 @@ def key_of(name: str) -> str:
 def _parts(path: str, member: str | None) -> Iterable[str]:
     yield from path.split("/")
     if member is not None:
-        yield from member.split("/")
+        yield from _member_parts(member)
+
+
+def _member_parts(member: str) -> list[str]:
+    """Gives the parts of a member's name, without the ``./`` that ``tar -cf x.tar .`` writes before all of them."""
+    return re.sub(r"^(\./+)+", "", member).split("/")
 
 
 def _part(part: str) -> str:

@@ -147,7 +147,8 @@ def _belongs(name: str, image: str) -> bool:
     key = key_of(image)
     if not key or name == image or name == key + SCORES_SUFFIX:
         return False
-    return name.startswith(f"{posixpath.splitext(image)[0]}.") or bool(re.fullmatch(rf"{re.escape(key)}\.[^./]*", name))
+    stem = posixpath.splitext(image)[0]
+    return bool(re.fullmatch(rf"{re.escape(stem)}\.[^/]*|{re.escape(key)}\.[^./]*", name, re.DOTALL))
 
 
 def _add(archive: tarfile.TarFile, name: str, content: bytes) -> None:

@@ -16,7 +16,7 @@ from pipelines.options import FilterOptions
 from pipelines.scoring.score_table import read_scores
 from pipelines.selection.filter import run
 from pipelines.selection.images import ImagesJob
-from pipelines.selection.names import key_of, sample_key
+from pipelines.selection.names import key_of, relative_name, sample_key
 from pipelines.selection.tars import MOST_AROUND, SampleKeys, TarWriter
 from tests.lake import jpeg, photo
 from tests.pipelines.made_scores import MODEL, write_scores
@@ -158,6 +158,21 @@ def test_only_what_is_of_the_sample_travels(tmp_path: Path):
     }
 
 
+def test_nothing_of_another_folder_travels(tmp_path: Path):
+    members = {"x.d/other.txt": b"other", "x./../../../evil.txt": b"evil"}
+    write_tar(tmp_path / "x.tar", {"x.jpg": jpeg(photo(0, (64, 64))), "x.txt": b"x"} | members)
+    found = write_here(score_sources(tmp_path, tmp_path / "x.tar"), tmp_path / "out")
+    assert {key: {*parts} for key, parts in found.items()} == {"x": {".jpg", ".txt", ".grepr.json"}}
+
+
+def test_a_folder_that_was_packed_as_a_dot_keeps_its_names(tmp_path: Path):
+    write_tar(tmp_path / "x.tar", sample("./a/000", 0))
+    found = write_here(score_sources(tmp_path, tmp_path / "x.tar"), tmp_path / "out")
+    assert found["a/000"].pop(".grepr.json")
+    assert {f"./a/000{name}": part for name, part in found["a/000"].items()} == sample("./a/000", 0)
+    assert relative_name("/lake/x.tar", "./a/000.jpg", "/lake/") == "x.tar/a/000.jpg"
+
+
 def test_much_between_images_is_not_read_with_them(tmp_path: Path):
     film = bytes(MOST_AROUND)
     members = {
@@ -189,6 +204,9 @@ def test_much_between_images_is_not_read_with_them(tmp_path: Path):
         ("/lake/a.b/.hidden.jpg", None, False, "a.b/_hidden"),
         ("/lake/c.tar", "d.e/f.rgb.png", True, "d.e/f"),
         ("/lake/c.tar", "../f.png", True, "%2E%2E/f"),
+        ("/lake/c.tar", "./d/f.png", True, "d/f"),
+        ("/lake/c.tar", "././/f.png", True, "f"),
+        ("/lake/c.tar", "./../f.png", True, "%2E%2E/f"),
         ("/lake/c.tar", ".f.png", True, "_f_png"),
         ("/lake/c.parquet", "image:3", False, "c.parquet/image:3"),
     ],
