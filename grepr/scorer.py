@@ -4,6 +4,7 @@ import functools
 import itertools
 import os
 import threading
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 #: Images that a GPU takes in one go, as it does of a shard: enough for full batches of all shapes.
 GPU_CHUNK = 1000
 _STARTING, _LOADING = threading.Lock(), threading.Lock()
+#: All there are, for what a fork does to them.
+_SCORERS: "weakref.WeakSet[Scorer]" = weakref.WeakSet()
 
 
 class Scorer:
@@ -104,8 +107,16 @@ class Scorer:
         self.feature_size = self._scorer.feature_size
         self.device = "cuda" if self._scorer.is_on_gpu else "cpu"
         self._reading: Mapping[str, Any] = {"limits": limits, "timeout": timeout, "storage_options": storage_options}
+        self._usual_threads = usual_threads
+        self._is_forked = False
+        self._start()
+        _SCORERS.add(self)
+
+    def _start(self) -> None:
+        """Makes what has threads or locks, in the process that is to score."""
+        self.__dict__.pop("_reader", None)
         self._gpu_turn = threading.RLock()
-        self._pool = ThreadPoolExecutor(self._threads, "score", _use_one_thread, (usual_threads,))
+        self._pool = ThreadPoolExecutor(self._threads, "score", _use_one_thread, (self._usual_threads,))
 
     def __reduce__(self) -> tuple[Callable[[], "Scorer"], tuple[()]]:
         """Pickles by what it was made of: another process loads the model."""
@@ -158,7 +169,13 @@ class Scorer:
         Raises:
             TypeError: As :meth:`score`, once it is taken, which is ahead of the rows.
             ValueError: Likewise.
+            RuntimeError: The process is a fork of one that uses a GPU.
         """
+        if self._is_forked and self._scorer.is_on_gpu:
+            raise RuntimeError(
+                "a forked process cannot use the GPU that the scorer is on; start processes by 'spawn', as by "
+                "multiprocessing.get_context('spawn')"
+            )
         scorer = self._scorer_with_features if features else self._scorer
         given = self._read(photos)
         scored = self._together(scorer, given) if scorer.is_on_gpu else self._side_by_side(scorer, given)
@@ -242,6 +259,18 @@ class Scorer:
 class _Given(NamedTuple):
     uri: str | None
     content: Content
+
+
+def _begin_as_child() -> None:
+    """Has scorers work in a forked process, which has the memory of its parent but none of its threads."""
+    global _STARTING, _LOADING  # another thread may have held them
+    _STARTING, _LOADING = threading.Lock(), threading.Lock()
+    for scorer in _SCORERS:
+        scorer._is_forked = True
+        scorer._start()
+
+
+os.register_at_fork(after_in_child=_begin_as_child)
 
 
 def _result(uri: str | None, scored: Future[list[ImageScore]]) -> tuple[str | None, ImageScore]:

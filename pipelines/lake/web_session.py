@@ -1,6 +1,7 @@
 """A client of the web for single images, within the bounds of :mod:`grepr_core.web.access`."""
 
 import functools
+import os
 import socket
 import urllib.parse
 from typing import Any
@@ -36,6 +37,10 @@ def open_web_session(access: WebAccess) -> requests.Session:
     for scheme in ("http://", "https://"):
         session.mount(scheme, _Adapter(access))
     return session
+
+
+# Two processes on one connection would get each other's answers.
+os.register_at_fork(after_in_child=open_web_session.cache_clear)
 
 
 class _Adapter(requests.adapters.HTTPAdapter):

@@ -58,7 +58,12 @@ def open_store(url: str, storage_options: Mapping[str, Any], *, timeout: float) 
 
     Returns:
         The store, one for each bucket, and the key in it.
+
+    Raises:
+        OSError: The process is a fork of one that has opened a store.
     """
+    if _fork.is_of_reader:
+        raise OSError("a process forked from one that has read an object store cannot read any; start it by 'spawn'")
     scheme, rest = with_lower_scheme(url).split("://", 1)
     bucket, _, key = rest.partition("/")
     options = json.dumps(storage_options, sort_keys=True, default=str)
@@ -87,6 +92,20 @@ def _open(scheme: str, bucket: str, options_json: str, timeout: float) -> Object
         case _:
             container, _, host = bucket.partition("@")
             return AzureStore(container, config=_azure_config(options, host), **common)
+
+
+class _Fork:
+    """Whether this process is a fork of one with a store open, whose threads obstore would wait for without end."""
+
+    def __init__(self) -> None:
+        self.is_of_reader = False
+        os.register_at_fork(after_in_child=self._begin)
+
+    def _begin(self) -> None:
+        self.is_of_reader |= _open.cache_info().currsize > 0
+
+
+_fork = _Fork()
 
 
 def _gcs_config(options: dict[str, Any]) -> Any:  # noqa: ANN401 - a typed dictionary of obstore

@@ -1,6 +1,8 @@
 import functools
 import io
 import pickle
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -211,6 +213,31 @@ def test_another_process_gets_its_own(folder: Path):
     again = pickle.loads(pickle.dumps(scorer()))
     assert again is not scorer()
     assert again.score(folder / "0.jpg") == scorer().score(folder / "0.jpg")
+
+
+def test_a_forked_process_scores_by_what_its_parent_has_used(folder: Path):
+    program = """
+import multiprocessing, sys, grepr
+from pipelines.stores.object_store import open_store
+
+def in_child(path):
+    again = grepr.score(path)
+    try:
+        open_store(*STORE, timeout=5)
+    except OSError as error:
+        return again, str(error)
+
+STORE = "az://container/a.jpg", {"account_name": "a", "anon": True}
+path = sys.argv[1]
+found = grepr.score(path)
+open_store(*STORE, timeout=5)
+with multiprocessing.get_context("fork").Pool(1) as pool:
+    again, refused = pool.map_async(in_child, [path]).get(30)[0]
+assert again.score == found.score, again
+assert "cannot read any; start it by 'spawn'" in refused
+"""
+    ran = subprocess.run([sys.executable, "-c", program, folder / "0.jpg"], capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
 
 
 def test_the_usual_scorer_is_loaded_once():
