@@ -1,3 +1,4 @@
+import tracemalloc
 from unittest import mock
 
 import numpy as np
@@ -16,6 +17,16 @@ def made_hashes(count: int, *, seed: int = 0) -> NDArray[np.uint64]:
     for i in range(count // 2, count):
         flips = rng.choice(64, rng.integers(0, 11), replace=False).astype(np.uint64)
         hashes[i] = hashes[rng.integers(0, count // 8)] ^ np.bitwise_xor.reduce(np.uint64(1) << flips, initial=0)
+    return rng.permutation(hashes)
+
+
+def crowds(scenes: int, frames: int, spread: int, rng: np.random.Generator) -> NDArray[np.uint64]:
+    """Frames of cameras that stand still, each with so many bits changed at most."""
+    hashes = np.repeat(rng.integers(0, 2**64, scenes, np.uint64), frames)
+    for _ in range(spread):
+        hashes ^= np.where(
+            rng.random(len(hashes)) < 0.7, np.uint64(1) << rng.integers(0, 64, len(hashes), np.uint64), 0
+        )
     return rng.permutation(hashes)
 
 
@@ -57,6 +68,31 @@ def test_every_way_finds_what_comparing_all_finds(bits: int, equal: int, parts: 
     assert found.distances.tolist() == distances
     assert found.copies.tolist() == [i for i in range(300) if of[i] != i]
     assert len(found.copies) >= 5
+
+
+@pytest.mark.parametrize("bits", [1, 4, 5, 6, MOST_BITS])
+@pytest.mark.parametrize("held", [0, 50, 1000])
+@pytest.mark.parametrize("spread", [3, 6])
+def test_crowds_are_grouped_by_few_pairs_as_by_all(bits: int, held: int, spread: int):
+    rng = np.random.default_rng(2)
+    frames = crowds(4, 150, spread, rng)
+    within = rng.integers(0, 2, len(frames)).astype(np.uint64)
+    with mock.patch.object(near_copies, "_HELD_PAIRS", held):
+        found = find_near_copies(frames, np.zeros(len(frames), np.float32), bits=bits, within=within)
+    of, distances = one_after_the_other(frames, bits, within)
+    assert found.kept.tolist() == of
+    assert found.distances.tolist() == distances
+
+
+def test_pairs_of_a_crowd_are_not_all_held():
+    # 18 million pairs, a gigabyte with what sorts them.
+    frames = crowds(3, 6000, 3, np.random.default_rng(3))
+    tracemalloc.start()
+    found = find_near_copies(frames, np.zeros(len(frames), np.float32))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(found.copies) > 0.99 * len(frames)
+    assert peak < 100 * 2**20
 
 
 def test_the_way_is_chosen_by_the_number_of_photos():
