@@ -1,20 +1,16 @@
 """Files of any place to their bytes, by what the commands read with; a module of its own, since that takes its time."""
 
-from collections.abc import Iterator, Mapping
+from collections import deque
+from collections.abc import Mapping
 from typing import Any
 
-from grepr_core.decoding.images import Limits
-from pipelines.lake.fetch import Fetcher
-from pipelines.lake.image_reader import Fetched
+from grepr_core.decoding.images import Failure, Limits
+from pipelines.lake.fetch import GPU_FETCH, Fetcher, Reading
 from pipelines.lake.sources import Entry, path_to_uri
 
 
 class Reader:
-    """Reads files, some ahead of whoever wants their content.
-
-    Attributes:
-        ahead: How many files are worth asking for ahead.
-    """
+    """Reads files, some ahead of whoever wants their content."""
 
     def __init__(
         self, *, limits: Limits, timeout: float, storage_options: Mapping[str, Any] | None, on_gpu: bool
@@ -27,17 +23,42 @@ class Reader:
             storage_options: As fsspec takes them.
             on_gpu: Whether a GPU waits for the files, for which more are read at a time.
         """
-        threads, self.ahead = (128, 512) if on_gpu else (32, 64)
-        self._fetcher = Fetcher(limits=limits, timeout=timeout, storage_options=storage_options, threads=threads)
+        self._fetcher = Fetcher(
+            limits=limits, timeout=timeout, storage_options=storage_options, **(GPU_FETCH if on_gpu else {})
+        )
 
-    def ask(self, place: str) -> tuple[str, Iterator[Fetched]]:
-        """Begins to read a file.
+    def files(self) -> "Files":
+        """Begins a row of files, that are read one after the other."""
+        return Files(self._fetcher.read())
+
+
+class Files:
+    """Files that are read in the order in which they are asked for."""
+
+    def __init__(self, reading: Reading) -> None:
+        """Has none yet."""
+        self._reading = reading
+        self._uris: deque[str] = deque()
+
+    def __len__(self) -> int:
+        """How many have been asked for and not been taken."""
+        return len(self._uris)
+
+    @property
+    def are_enough(self) -> bool:
+        """Whether one is to be taken before the next is asked for: no more are read ahead, by number or size."""
+        return self._reading.is_behind
+
+    def ask(self, place: str) -> None:
+        """Begins to read a file, or will once there is room for it.
 
         Args:
             place: Absolute path or URL.
-
-        Returns:
-            Its URI; and what waits for its content, or for why it could not be read.
         """
         uri = path_to_uri(place)
-        return uri, self._fetcher.read([Entry(uri)])
+        self._uris.append(uri)
+        self._reading.add(Entry(uri))
+
+    def take(self) -> tuple[str, bytes | Failure]:
+        """Waits for the first file, and gives its URI and its content, or why it could not be read."""
+        return self._uris.popleft(), next(self._reading).content

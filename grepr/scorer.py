@@ -27,8 +27,7 @@ from pipelines.running.cores import available_cores
 
 if TYPE_CHECKING:
     from grepr.inputs import Photograph
-    from grepr.reading import Reader
-    from pipelines.lake.image_reader import Fetched
+    from grepr.reading import Files, Reader
 
 #: Images that a GPU takes in one go, as it does of a shard: enough for full batches of all shapes.
 GPU_CHUNK = 1000
@@ -159,8 +158,9 @@ class Scorer:
         ```
 
         Args:
-            photos: They are taken as they are needed; of paths and URLs 64 ahead, so that reading does not hold up the
-                model, and on a GPU up to 1,000 before the first row.
+            photos: They are taken as they are needed; of paths and URLs up to 64 ahead, while their files
+                have no more than 128 MB, so that reading does not hold up the model; for a GPU up to 512 files or
+                256 MB, and up to 1,000 photographs before the first row.
             features: Whether the rows have the features.
 
         Yields:
@@ -209,27 +209,24 @@ class Scorer:
 
     def _read(self, photos: "Iterable[Photograph]") -> "Iterator[_Given]":
         """Has files read ahead; what is in memory already is taken one at a time."""
-        ahead: deque[tuple[str, Iterator[Fetched]]] = deque()
-
-        def fetched() -> _Given:
-            uri, reading = ahead.popleft()
-            return _Given(uri, next(reading).content)
-
+        ahead: Files | None = None
         for index, photo in enumerate(photos):
             try:
                 found = taken(photo)
             except (TypeError, ValueError) as error:
                 raise type(error)(f"photograph {index}: {error}" if index else str(error)) from None
             if isinstance(found, str):
-                ahead.append(self._reader.ask(found))
-                if len(ahead) > self._reader.ahead:
-                    yield fetched()
+                if ahead is None:
+                    ahead = self._reader.files()
+                ahead.ask(found)
+                while ahead.are_enough:
+                    yield _Given(*ahead.take())
                 continue
             while ahead:
-                yield fetched()
+                yield _Given(*ahead.take())
             yield _Given(None, self._scorer.photo(found) if isinstance(found, Image.Image) else found)
         while ahead:
-            yield fetched()
+            yield _Given(*ahead.take())
 
     def _side_by_side(self, scorer: ModelScorer, given: "Iterator[_Given]") -> Iterator[tuple[str | None, ImageScore]]:
         under_way: deque[tuple[str | None, Future[list[ImageScore]]]] = deque()

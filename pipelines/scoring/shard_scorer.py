@@ -16,7 +16,7 @@ from grepr_core.encoders.precision import Precision
 from grepr_core.errors import DeviceLostError
 from grepr_core.scoring.image_score import ImageScore
 from grepr_core.storage import Folder
-from pipelines.lake.fetch import Fetcher
+from pipelines.lake.fetch import GPU_FETCH, Fetcher
 from pipelines.lake.image_reader import Fetched
 from pipelines.lake.manifest import ENTRY_COLUMNS, Manifest
 from pipelines.lake.sources import Entry
@@ -24,7 +24,6 @@ from pipelines.options import FeaturesDtype
 from pipelines.running.precision import check_precision
 from pipelines.running.shard_files import shard_name
 from pipelines.running.shard_worker import ShardWorker
-from pipelines.running.workers import WORKER_BYTES
 from pipelines.scoring.crash_journal import CrashJournal, crash_journal
 from pipelines.scoring.kept_rows import KeptRows
 from pipelines.scoring.old_scores import OldScores
@@ -42,10 +41,6 @@ from pipelines.scoring.score_table import (
 from pipelines.scoring.watchdog import EXIT_CODE, Watchdog
 
 JOURNAL_FOLDER = "in-progress"
-#: What a process with a GPU reads ahead, in place of what :class:`~pipelines.lake.fetch.Fetcher` does by default:
-#: requests in flight for 3,000 images a second at 40 ms each; and bytes, for each of two shards, that leave most of
-#: what it asks Ray for to the model.
-GPU_FETCH = {"threads": 128, "ahead": 512, "ahead_bytes": WORKER_BYTES // 8}
 
 
 @dataclass(frozen=True)

@@ -147,18 +147,19 @@ class _Gated(MemoryFileSystem):
     protocol = "gated"
     gate = threading.Event()
     began: list[str]
+    content: bytes
 
     def cat_file(self, path: str, **options: object) -> bytes:
         self.began.append(path.rpartition("/")[2])
         self.gate.wait(20)
-        return b"x"
+        return self.content
 
 
 @pytest.fixture
 def gated():
     fsspec.register_implementation("gated", _Gated, clobber=True)
     _Gated.gate.clear()
-    _Gated.began = []
+    _Gated.began, _Gated.content = [], b"x"
     yield _Gated
     _Gated.gate.set()
 
@@ -179,6 +180,21 @@ def test_reading_ahead_begins_at_once_and_is_bounded(gated: type[_Gated], bounds
     assert len(gated.began) == most
     gated.gate.set()
     assert statuses(fetched) == ["read"] * 50
+
+
+def test_images_of_unknown_size_count_as_much_as_they_turn_out_to_have(gated: type[_Gated]):
+    gated.gate.set()
+    gated.content = b"x" * 1000
+    reading = Fetcher(limits=LIMITS, timeout=20, ahead=64, ahead_bytes=10_500).read()
+    for i in range(300):
+        reading.add(Entry(f"gated://{i}"))
+    assert statuses(next(reading) for _ in range(200)) == ["read"] * 200
+    assert reading.is_behind
+    wait_until(lambda: len(gated.began) == 200 + 10)
+    time.sleep(0.2)  # for more than it should to have begun
+    assert len(gated.began) == 200 + 10
+    assert statuses(reading) == ["read"] * 100
+    assert not reading.is_behind
 
 
 def test_two_readings_share_the_threads(gated: type[_Gated]):
