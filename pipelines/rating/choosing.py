@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from grepr_core.bundles.bundle import Bundle
-from grepr_core.decoding.images import Failure, Limits, decode
+from grepr_core.decoding.images import Failure, Limits, Photo, decode
 from grepr_core.decoding.perceptual_hash import perceptual_hash
 from grepr_core.decoding.view import AtMost
 from grepr_core.errors import UserError
@@ -64,7 +64,7 @@ class LeftOut:
 
 
 def choose_photos(
-    pool: Pool, count: int, *, bundle: Bundle, rated: Sequence[int], reader: ImageReader, limits: Limits
+    pool: Pool, count: int, *, bundle: Bundle, rated: Sequence[Entry], reader: ImageReader, limits: Limits
 ) -> tuple[list[int], LeftOut]:
     """Chooses the photos whose ratings teach most, of those that a person can rate.
 
@@ -72,7 +72,7 @@ def choose_photos(
         pool: The photos.
         count: How many to choose.
         bundle: The model that their features are of.
-        rated: Rows of the pool that are rated already, or will be.
+        rated: The photos that are rated already, or will be, whether or not they are in the pool.
         reader: Reads photos. Each is looked at before it is chosen.
         limits: What not to decode.
 
@@ -84,26 +84,30 @@ def choose_photos(
         UserError: Photos cannot be read any more.
     """
     check = _Check(pool, reader, limits)
-    check.know(rated)
+    places = {(entry.uri, entry.member): row for row, entry in enumerate(pool.entries)}
+    rows_of_rated = [places.get((entry.uri, entry.member)) for entry in rated]
+    check.know(zip(rated, rows_of_rated, strict=True))
+    # What others teach is known of the pool alone.
+    known = [row for row in rows_of_rated if row is not None]
 
-    def best(missing: int, known: Sequence[int], accept: Callable[[int], bool]) -> list[int]:
+    def best(missing: int, earlier: Sequence[int], accept: Callable[[int], bool]) -> list[int]:
         rows = choose(
             pool.features,
             missing,
             blocks=bundle.feature_blocks,
             variances=bundle.block_variances,
             quality=pool.quality,
-            rated=known,
+            rated=earlier,
             accept=accept,
         )
         return [int(row) for row in rows]
 
-    free = len(pool.entries) - len(set(rated))
-    chosen = best(min(count, free), rated, check.is_distinct)
+    free = len(pool.entries) - len(set(known))
+    chosen = best(min(count, free), known, check.is_distinct)
     needed = min(count, FEWEST_RATINGS - len(rated)) - len(chosen)
     if needed > 0 and check.left_out.copies:
         copies = set(check.left_out.copies)
-        taken = best(min(needed, len(copies)), [*rated, *chosen], lambda row: row in copies and check.is_seen(row))
+        taken = best(min(needed, len(copies)), [*known, *chosen], lambda row: row in copies and check.is_seen(row))
         check.left_out.copies = [row for row in check.left_out.copies if row not in set(taken)]
         chosen += taken
     return chosen, check.left_out
@@ -120,14 +124,21 @@ class _Check:
         self._hashes: list[int] = []
         self._seen = 0
 
-    def know(self, rows: Iterable[int]) -> None:
-        """Takes photos for chosen."""
-        for row in rows:
-            phash = self._pool.phashes[row]
-            if phash is None and (pixels := self._look(self._pool.entries[row])) is not None:
-                phash = perceptual_hash(pixels)
-            if phash is not None:
-                self._hashes.append(int(phash, 16))
+    def know(self, photos: Iterable[tuple[Entry, int | None]]) -> None:
+        """Takes photos for chosen, each with its row, None where it is not in the pool."""
+        gone = 0
+        for entry, row in photos:
+            phash = None if row is None else self._pool.phashes[row]
+            if phash is None:
+                photo = self._decode(entry)
+                if isinstance(photo, Failure):
+                    gone += 1
+                    continue
+                phash = perceptual_hash(photo.rgb)
+            self._hashes.append(int(phash, 16))
+        if gone:
+            photos_gone = counted(gone, "chosen photo")
+            log.warning("%s can no longer be read; what is a near-copy of one may be chosen", photos_gone)
 
     def is_distinct(self, row: int) -> bool:
         """Tells whether a photo is worth being rated, and takes it for chosen if it is."""
@@ -162,8 +173,7 @@ class _Check:
         return not plain and any((number ^ other).bit_count() <= NEAR_BITS for other in self._hashes)
 
     def _look(self, entry: Entry) -> NDArray[np.uint8] | None:
-        content = self._reader.read(entry).content
-        photo = content if isinstance(content, Failure) else decode(content, limits=self._limits, view=_LOOK)
+        photo = self._decode(entry)
         if isinstance(photo, Failure):
             self.left_out.unreadable += 1
             if self.left_out.unreadable >= _MOST_UNREADABLE and not self._seen:
@@ -171,6 +181,10 @@ class _Check:
             return None
         self._seen += 1
         return photo.rgb
+
+    def _decode(self, entry: Entry) -> Photo | Failure:
+        content = self._reader.read(entry).content
+        return content if isinstance(content, Failure) else decode(content, limits=self._limits, view=_LOOK)
 
 
 def is_blank(rgb: NDArray[np.uint8]) -> bool:

@@ -115,9 +115,8 @@ def plan(journal: RatingJournal, options: LabelOptions) -> None:
     missing = options.count - len(journal.photos)
     bundle = load_bundle(options.model)
     pool = find_pool(options, bundle)
-    places = {(entry.uri, entry.member): row for row, entry in enumerate(pool.entries)}
-    earlier = [(photo.entry.uri, photo.entry.member) for photo in journal.photos]
-    rated = [places[place] for place in earlier if place in places]
+    # A lake that grew gives another sample, in which they may no longer be.
+    rated = [photo.entry for photo in journal.photos]
     with activity(f"choosing {missing} of {counted(len(pool.entries), 'photo')}", announced=False):
         reader = _reader(options, pool.source)
         chosen, left_out = choose_photos(

@@ -2,6 +2,7 @@
 
 import io
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -82,9 +83,11 @@ class Lake:
         self.pool = Pool(str(folder), entries, features, None, phashes)
         self.reader = ImageReader(limits=LIMITS, timeout=5)
 
-    def choose(self, count: int, rated: tuple[int, ...] = ()) -> tuple[list[int], str]:
+    def choose(self, count: int, rated: Sequence[int | Entry] = ()) -> tuple[list[int], str]:
+        """Chooses where some are rated: rows, or photos that are not in the pool."""
+        entries = [photo if isinstance(photo, Entry) else self.pool.entries[photo] for photo in rated]
         rows, left_out = choose_photos(
-            self.pool, count, bundle=self.bundle, rated=rated, reader=self.reader, limits=LIMITS
+            self.pool, count, bundle=self.bundle, rated=entries, reader=self.reader, limits=LIMITS
         )
         assert len(set(rows)) == len(rows)
         return rows, str(left_out)
@@ -136,6 +139,43 @@ def test_with_too_few_others_near_copies_are_rated_too(tmp_path: Path):
     assert sorted(row if row < 8 else (row - 8) // 3 for row in rows[:8]) == list(range(8))
     assert left_out == "1 blank picture, 12 near-copies of others"
     assert len(lake.choose(12)[0]) == 12
+
+
+def elsewhere(folder: Path, pictures: list[bytes]) -> list[Entry]:
+    """Photos that are in no pool."""
+    folder.mkdir()
+    for i, content in enumerate(pictures):
+        (folder / f"{i}.jpg").write_bytes(content)
+    return [Entry(str(folder / f"{i}.jpg")) for i in range(len(pictures))]
+
+
+@pytest.mark.parametrize("hashed", [True, False])
+def test_copies_of_rated_photos_that_left_the_pool_are_left_out(tmp_path: Path, hashed: bool):
+    originals = different(24)
+    copies = [copy for original in originals[:6] for copy in copies_of(original)]
+    lake = Lake(tmp_path, [*originals[6:], *copies], hashed=hashed)
+    rows, left_out = lake.choose(30, rated=elsewhere(tmp_path / "rated", originals[:6]))
+    assert sorted(rows) == list(range(18))
+    assert left_out == "18 near-copies of others"
+
+
+def test_rated_photos_that_left_the_pool_count_for_a_fit(tmp_path: Path):
+    originals = different(20)
+    lake = Lake(tmp_path, [copy for original in originals for copy in copies_of(original)], hashed=True)
+    rated = elsewhere(tmp_path / "rated", originals)
+    assert lake.choose(10, rated) == ([], "60 near-copies of others")
+    # With 17 rated, three scenes are left, and a fit lacks no more; with 15 and the copies of these alone, it lacks 5.
+    assert sorted(row // 3 for row in lake.choose(10, rated[:17])[0]) == [17, 18, 19]
+    few = Lake(tmp_path, [copy for original in originals[:15] for copy in copies_of(original)], hashed=True)
+    assert len(few.choose(10, rated[:15])[0]) == 5
+
+
+def test_rated_photos_that_can_no_longer_be_read_are_no_hindrance(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    lake = Lake(tmp_path, different(12), hashed=False)
+    gone = [Entry(str(tmp_path / f"gone-{i}.jpg")) for i in range(8)]
+    rows, left_out = lake.choose(12, rated=gone)
+    assert (sorted(rows), left_out) == (list(range(12)), "")
+    assert "8 chosen photos can no longer be read" in caplog.text
 
 
 def test_what_can_no_longer_be_read_is_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture):

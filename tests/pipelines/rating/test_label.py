@@ -164,6 +164,35 @@ def test_a_small_lake_is_rated_whole(lake: Path, tmp_path: Path):
     assert len(journal.photos) == PHOTOS
 
 
+@pytest.mark.slow
+def test_no_copies_are_chosen_of_photos_that_left_the_source(lake: Path, tmp_path: Path):
+    """The list of photos leads to copies now, and to five others."""
+
+    def listing(*contents: bytes, folder: str) -> None:
+        (tmp_path / folder).mkdir()
+        paths = [tmp_path / folder / f"{i:02d}.jpg" for i in range(len(contents))]
+        for path, content in zip(paths, contents, strict=True):
+            path.write_bytes(content)
+        (tmp_path / "list.csv").write_text("\n".join(["path", *map(str, paths)]))
+
+    def chosen(count: int) -> LabelOptions:
+        source = str(tmp_path / "list.csv")
+        return options(lake, tmp_path / "r.csv", source=source, count=count, workers=1, max_pixels=SMALL_VIEW)
+
+    photos = [noisy(i) for i in range(25)]
+    listing(*photos[:20], folder="then")
+    journal = planned(chosen(20))
+    copies = [jpeg(Image.open(io.BytesIO(content)), quality=50) for content in photos[:20]]
+    listing(*copies, *photos[20:], folder="now")
+    plan(journal, chosen(40))
+    assert {photo.entry.uri for photo in journal.photos[20:]} == {str(tmp_path / f"now/{i}.jpg") for i in range(20, 25)}
+    # Where there are copies alone, there is no more to rate, which is no error.
+    listing(*copies, folder="later")
+    plan(journal, chosen(50))
+    assert len(journal.photos) == 25
+    journal.close()
+
+
 def test_what_is_left_out_is_told(lake: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture):
     (tmp_path / "photos").mkdir()
     for name, level in (("black", 0), ("white", 255)):
