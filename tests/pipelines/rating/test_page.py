@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import requests
 from PIL import Image
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, Route, expect
 
 from grepr_core.decoding.images import Limits
 from grepr_core.pretraining.distortions import distort
@@ -224,6 +224,57 @@ def test_what_could_not_be_saved_is_told_and_tried_again(page: Page, served: Ser
     assert [served.journal.last("Ann"), served.journal.upcoming("Ann")[0]] == [(1, 3), 2]
     journal = served.journal.path.read_text().splitlines()
     assert [json.loads(line)["type"] for line in journal] == ["photos", "rating", "rating"]
+
+
+def test_nobody_leaves_before_the_rating_is_saved(page: Page, served: Served):
+    start(page, "Ann")
+    page.context.set_offline(True)
+    page.keyboard.press("5")
+    expect(page.get_by_role("alert")).to_contain_text("Not saved: no answer from the command.")
+    switch = page.locator("#switch")
+    switch.dispatch_event("click")
+    page.context.set_offline(False)
+    expect_place(page, 2)
+    expect(switch).to_have_text("Ann")
+    assert (served.journal.raters(), served.journal.last("Ann")) == (["Ann"], (0, 5))
+    switch.click()
+    start(page, "Ben")
+    expect_place(page, 1)
+
+
+def test_the_command_is_not_ended_before_an_undo_is_saved(page: Page, served: Served):
+    for slot in range(PHOTOS + REPEATS):
+        served.journal.rate("Ann", slot, 3)
+    page.get_by_label("Your name").fill("Ann")
+    page.keyboard.press("Enter")
+    undo, finish = page.locator("#undo-last"), page.locator("#finish")
+    expect(undo).to_be_visible()
+    page.context.set_offline(True)
+    undo.click()
+    expect(page.get_by_role("alert")).to_contain_text("Not saved: no answer from the command.")
+    expect(finish).to_be_disabled()
+    for button in (finish, page.locator("#another")):
+        button.dispatch_event("click")
+    page.context.set_offline(False)
+    expect_place(page, PHOTOS + REPEATS)
+    expect(page.locator("#switch")).to_have_text("Ann")
+    assert served.thread.is_alive()
+
+
+def test_the_state_of_one_rater_is_not_taken_for_that_of_another(page: Page, served: Served):
+    for slot in range(2):
+        served.journal.rate("Ann", slot, 3)
+    held: list[Route] = []
+    page.route("**/api/state?rater=Ann", lambda route: held.append(route))  # noqa: PLW0108 - no method of C
+    name = page.get_by_label("Your name")
+    name.fill("Ann")
+    with page.expect_request("**/api/state?rater=Ann"):
+        page.keyboard.press("Enter")
+    name.fill("Ben")
+    page.keyboard.press("Enter")
+    held[0].continue_()
+    expect_place(page, 3)
+    expect(page.locator("#switch")).to_have_text("Ann")
 
 
 def test_a_double_click_rates_one_photo(page: Page, served: Served):

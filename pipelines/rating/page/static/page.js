@@ -11,7 +11,7 @@ const SCREEN_PIXELS = Math.max(FEWEST_PIXELS, Math.ceil(screen.width * screen.he
 
 let rater = sessionStorage.getItem("rater") ?? "";
 let state = null;
-let busy = false; // an answer is being waited for
+let busy = false; // an answer to what the rater did is being waited for
 let photo = null; // what is shown: its place, the picture, the full size, whether the picture is a copy with less pixels
 let seen = false; // it is on the screen
 let next = null; // the next one, so that it is there at once: its place, and the promise of the photo
@@ -63,23 +63,38 @@ async function persist(path, options, unanswered) {
 /** Asks the server; gives null, and says so, where it refuses. */
 async function ask(path, body) {
   const post = body && { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) };
-  busy = true;
+  const response = await persist(path, post ?? {}, body ? "Not saved" : "Not loaded");
+  trouble(response.ok ? "" : `${body ? "Not saved" : "Not loaded"}: ${await response.text()}`);
+  return response.ok ? await response.json() : null;
+}
+
+/**
+ * Does what the rater asks for, one thing at a time. Until it is answered nothing else begins, so that an answer is
+ * never taken for another rater's, and nobody leaves or ends the command before a rating is saved.
+ */
+async function alone(action) {
+  if (busy) return;
+  occupy(true);
   try {
-    const response = await persist(path, post ?? {}, body ? "Not saved" : "Not loaded");
-    trouble(response.ok ? "" : `${body ? "Not saved" : "Not loaded"}: ${await response.text()}`);
-    return response.ok ? await response.json() : null;
+    await action();
   } finally {
-    busy = false;
+    occupy(false);
   }
 }
 
+function occupy(on) {
+  busy = on;
+  for (const id of ["start", "switch", "another", "finish"]) $(id).setAttribute("aria-disabled", on); // keeps the focus
+}
+
+async function welcome() {
+  show("who");
+  $("name").focus();
+  const names = (await ask("api/raters")) ?? [];
+  $("names").replaceChildren(...names.map((name) => new Option(name)));
+}
+
 async function load() {
-  if (!rater) {
-    show("who");
-    for (const name of (await ask("api/raters")) ?? []) $("names").append(new Option(name));
-    $("name").focus();
-    return;
-  }
   update(await ask(`api/state?rater=${encodeURIComponent(rater)}`));
   if (state?.last) tell(`Last: ${inWords(state.last.rating)}; saved.`, false);
 }
@@ -213,7 +228,7 @@ function allow() {
 }
 
 async function decide(rating) {
-  if (busy || $("rate").hidden || (rating !== null && !seen)) return;
+  if ($("rate").hidden || (rating !== null && !seen)) return;
   const shown = seen;
   seen = false;
   allow();
@@ -226,7 +241,7 @@ async function decide(rating) {
 }
 
 async function undo() {
-  if (busy || state === null || state.last === null) return;
+  if (state === null || state.last === null) return;
   const { slot, rating } = state.last;
   const answer = await ask("api/undo", { rater, slot });
   if (answer) tell(`Taken back: ${inWords(rating)}.`);
@@ -255,55 +270,59 @@ function toggleZoom(event) {
   zoom(!$("frame").classList.contains("zoomed"), event);
 }
 
+async function finish() {
+  if (!(await ask("api/finish", {}))) return;
+  show("closed");
+  $("closed").querySelector("h1").focus();
+}
+
 function leave() {
+  if (busy) return;
   rater = "";
   state = null;
   next = null;
   sessionStorage.removeItem("rater");
   $("name").value = "";
-  $("names").replaceChildren();
   tell("", false);
-  load();
+  welcome();
 }
 
 $("name-form").addEventListener("submit", (event) => {
   event.preventDefault();
-  rater = $("name").value.trim();
-  if (!rater) return;
+  const name = $("name").value.trim();
+  if (busy || !name) return;
+  rater = name;
   sessionStorage.setItem("rater", rater);
-  load();
+  alone(load);
 });
 for (const button of $("ratings").children) {
   button.addEventListener("click", (event) => {
     // The second click of a double one would rate the next photo, which is there at once.
-    if (event.detail < 2) decide(Number(button.dataset.rating));
+    if (event.detail < 2) alone(() => decide(Number(button.dataset.rating)));
   });
 }
 $("frame").addEventListener("click", toggleZoom);
 $("zoom").addEventListener("click", toggleZoom);
-$("skip").addEventListener("click", (event) => event.detail < 2 && decide(null));
-$("undo").addEventListener("click", undo);
-$("undo-last").addEventListener("click", undo);
+$("skip").addEventListener("click", (event) => event.detail < 2 && alone(() => decide(null)));
+$("undo").addEventListener("click", () => alone(undo));
+$("undo-last").addEventListener("click", () => alone(undo));
 $("switch").addEventListener("click", leave);
 $("another").addEventListener("click", leave);
-$("finish").addEventListener("click", async () => {
-  if (!(await ask("api/finish", {}))) return;
-  show("closed");
-  $("closed").querySelector("h1").focus();
-});
+$("finish").addEventListener("click", () => alone(finish));
 new ResizeObserver(() => seen && fit()).observe($("frame"));
 // Two fingers enlarge the whole page, and with it the photo.
 visualViewport?.addEventListener("resize", () => seen && visualViewport.scale > 1.1 && sharpen());
 document.addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey || event.repeat || $("rate").hidden && $("end").hidden) return;
   const key = event.key.toLowerCase();
-  if (key >= "1" && key <= "5") decide(Number(key));
-  else if (key === "u" || key === "backspace") undo();
+  if (key >= "1" && key <= "5") alone(() => decide(Number(key)));
+  else if (key === "u" || key === "backspace") alone(undo);
   else if ($("rate").hidden) return;
-  else if (key === "s") decide(null);
+  else if (key === "s") alone(() => decide(null));
   else if (key === "z") toggleZoom();
   else return;
   event.preventDefault();
 });
 
-load();
+if (rater) alone(load);
+else welcome();
