@@ -1,5 +1,6 @@
 """What people give to be scored, told apart: where a file is, what is in it, or pixels."""
 
+import io
 import os
 import sys
 from collections.abc import Iterable, Mapping
@@ -9,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from grepr_core.decoding.images import Failure
+from grepr_core.decoding.images import Failure, Status
 from grepr_core.decoding.pixels import image_from_array
 from grepr_core.storage import absolute
 
@@ -24,6 +25,7 @@ TAKEN = (
     "a path or URL (str or pathlib.Path), the bytes of a file, a file opened for reading bytes, an image of Pillow, an "
     "H x W x 3 array, a 3 x H x W tensor"
 )
+_KINDS = (str, os.PathLike, bytes, bytearray, memoryview, Image.Image, np.ndarray, Failure)
 
 
 def is_one(given: object) -> bool:
@@ -49,6 +51,35 @@ def is_one(given: object) -> bool:
     return False
 
 
+def check_kinds(given: object) -> None:
+    """Refuses what is no photograph by its type, of several that are in memory: before the first is scored.
+
+    Args:
+        given: What :func:`is_one` tells to be several.
+
+    Raises:
+        TypeError: One of them is none; says which, and what is taken.
+    """
+    # Whatever else there is may make its photographs only when it is asked for them, or have them only once.
+    pandas = sys.modules.get("pandas")
+    if not isinstance(given, list | tuple | np.ndarray) and not (pandas and isinstance(given, pandas.Series)):
+        return
+    if isinstance(given, np.ndarray) and given.dtype.kind != "O":
+        return
+    for index, one in enumerate(given):
+        try:
+            _check_kind(one)
+        except TypeError as error:
+            raise at(index, error) from None
+
+
+def at(index: int, error: TypeError | ValueError) -> TypeError | ValueError:
+    """Gives an error that says which of several photographs it is about."""
+    # By hand, since there are kinds of ValueError that are not made of words.
+    kind = TypeError if isinstance(error, TypeError) else ValueError
+    return kind(f"photograph {index}: {error}" if index else str(error))
+
+
 def taken(given: object) -> str | bytes | Image.Image | Failure:
     """Takes a photograph.
 
@@ -63,9 +94,11 @@ def taken(given: object) -> str | bytes | Image.Image | Failure:
         TypeError: It is none; says what is taken.
         ValueError: It is an array or tensor of a shape, type or range that no photograph has.
     """
+    _check_kind(given)
     if isinstance(given, str | os.PathLike):
-        place = os.fspath(given)
-        return absolute(os.fsdecode(place) if isinstance(place, bytes) else place)
+        place = os.fsdecode(given)
+        # It would be the working directory.
+        return absolute(place) if place else Failure(Status.MISSING, "the path is empty")
     if isinstance(given, bytes | bytearray | memoryview):
         return bytes(given)
     if isinstance(given, Image.Image | Failure):
@@ -77,9 +110,15 @@ def taken(given: object) -> str | bytes | Image.Image | Failure:
         return content
     if isinstance(given, np.ndarray):
         return image_from_array(given)
-    if _is_tensor(given):
-        return image_from_array(_channels_last(given))
-    raise TypeError(f"{_named(given)} is no photograph; taken are {TAKEN}")
+    assert _is_tensor(given)
+    return image_from_array(_channels_last(given))
+
+
+def _check_kind(given: object) -> None:
+    if isinstance(given, io.TextIOBase):
+        raise TypeError(f"{_named(given)} gives no bytes; open the file with mode 'rb'")
+    if not (isinstance(given, _KINDS) or hasattr(given, "read") or _is_tensor(given)):
+        raise TypeError(f"{_named(given)} is no photograph; taken are {TAKEN}")
 
 
 def _named(given: object) -> str:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from grepr.scorer import load
+from grepr_core.decoding.pixels import OVERSHOOT
 
 
 class Metric(nn.Module):
@@ -39,7 +40,8 @@ class Metric(nn.Module):
         """Scores images.
 
         Args:
-            images: (N, 3, H, W) or (N, 1, H, W) in [0, 1], or uint8.
+            images: (N, 3, H, W) or (N, 1, H, W) in [0, 1], or uint8. Values up to 0.25 outside, as networks make them,
+                are clamped, as they are when the images are saved.
 
         Returns:
             (N,) float32 on the device of the images; higher is better.
@@ -49,6 +51,10 @@ class Metric(nn.Module):
         """
         if images.ndim != 4:
             raise ValueError(f"a batch is N x 3 x H x W, not {' x '.join(map(str, images.shape))}")
+        if images.is_floating_point() and images.numel():
+            lowest, highest = images.aminmax()
+            if lowest >= -OVERSHOOT and highest <= 1 + OVERSHOOT:
+                images = images.clamp(0, 1)
         rows = list(self.scorer.stream(images))
         for index, row in enumerate(rows):
             if row.score is None:

@@ -61,7 +61,7 @@ class Score:
         Args:
             model: As :func:`grepr.load` takes it.
             column: Of the images: bytes of files, arrays, paths or URLs, or Hugging Face's structs of ``bytes`` and
-                ``path``. By default the first of :data:`COLUMNS` that the batch has.
+                ``path``. By default the first of :data:`COLUMNS` that the batch has and that holds no mere numbers.
             prefix: Put before the names of the columns that are added.
             keep: Whether the column of the images stays; nothing of it need travel on where only scores are wanted.
             features: Whether ``features`` are added, a list of float32 each.
@@ -91,8 +91,7 @@ class Score:
             TypeError: The column holds something else.
             ValueError: There is no such column, or the batch has a column of the name of one that is added.
         """
-        names = list(batch.column_names if isinstance(batch, pa.Table) else batch)
-        column = self._find(names)
+        column = self._find(batch)
         rows = [row.columns() for row in self._score(_values(batch, column), column)]
         table = _to_arrow(batch)
         if not self._keep:
@@ -105,9 +104,12 @@ class Score:
                 table = table.append_column(name, pa.array([row[field.name] for row in rows], field.type))
         return table
 
-    def _find(self, names: list[str]) -> str:
-        wanted = COLUMNS if self._column is None else (self._column,)
-        found = next((name for name in wanted if name in names), None)
+    def _find(self, batch: Batch) -> str:
+        names = list(batch.column_names if isinstance(batch, pa.Table) else batch)
+        if self._column is not None:
+            found = self._column if self._column in names else None
+        else:
+            found = next((name for name in COLUMNS if name in names and not _has_numbers(batch, name)), None)
         if found is None:
             what = "column of images" if self._column is None else f"column {self._column}"
             raise ValueError(
@@ -120,7 +122,9 @@ class Score:
         try:
             return list(self._scorer.stream(map(_photograph, values), features=self._features))
         except TypeError as error:
-            raise TypeError(f"column {column}: {error}") from None
+            raise TypeError(
+                f"column {column}: {error}; name another by fn_constructor_kwargs={{'column': ...}}"
+            ) from None
 
 
 def _photograph(value: object) -> Any:  # noqa: ANN401 - a photograph, or what Scorer says is none
@@ -149,6 +153,18 @@ def _resources() -> tuple[int | None, bool]:
 
 def _values(batch: Batch, column: str) -> NDArray[Any]:
     return np.asarray(batch[column] if isinstance(batch, Mapping) else BlockAccessor.for_block(batch).to_numpy(column))
+
+
+def _has_numbers(batch: Batch, column: str) -> bool:
+    """Tells whether a column holds a number for each image, such as its size, so that it holds no images."""
+    if isinstance(batch, pa.Table):
+        kind = batch.schema.field(column).type
+        return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind))
+    values = batch[column]
+    if values.ndim > 1 or not pd.api.types.is_numeric_dtype(values.dtype):
+        return False
+    # Nothing but nulls may have come as NaN, whatever they are nulls of.
+    return not (values.dtype.kind == "f" and np.isnan(values).all())
 
 
 def _to_arrow(batch: Batch) -> pa.Table:

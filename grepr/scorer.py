@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from grepr.inputs import is_one, taken
+from grepr.inputs import at, check_kinds, is_one, taken
 from grepr.rows import Row
 from grepr_core.bundles.bundle import load_bundle
 from grepr_core.decoding.images import Limits
@@ -167,8 +167,9 @@ class Scorer:
             A row for each, in order.
 
         Raises:
-            TypeError: As :meth:`score`, once it is taken, which is ahead of the rows.
-            ValueError: Likewise.
+            TypeError: As :meth:`score`: of a list, tuple, array or Series before the first row, else once it is taken,
+                which is ahead of the rows.
+            ValueError: Likewise, once it is taken.
             RuntimeError: The process is a fork of one that uses a GPU.
         """
         if self._is_forked and self._scorer.is_on_gpu:
@@ -176,6 +177,7 @@ class Scorer:
                 "a forked process cannot use the GPU that the scorer is on; start processes by 'spawn', as by "
                 "multiprocessing.get_context('spawn')"
             )
+        check_kinds(photos)
         scorer = self._scorer_with_features if features else self._scorer
         given = self._read(photos)
         scored = self._together(scorer, given) if scorer.is_on_gpu else self._side_by_side(scorer, given)
@@ -214,7 +216,7 @@ class Scorer:
             try:
                 found = taken(photo)
             except (TypeError, ValueError) as error:
-                raise type(error)(f"photograph {index}: {error}" if index else str(error)) from None
+                raise at(index, error) from None
             if isinstance(found, str):
                 if ahead is None:
                     ahead = self._reader.files()
@@ -341,10 +343,10 @@ def _usual() -> Scorer:
 
 
 @overload
-def score(photos: "Photograph") -> Row: ...  # type: ignore[overload-overlap]
+def score(photos: "Photograph", *, features: bool = False) -> Row: ...  # type: ignore[overload-overlap]
 @overload
-def score(photos: "Iterable[Photograph]") -> list[Row]: ...
-def score(photos: object) -> Row | list[Row]:
+def score(photos: "Iterable[Photograph]", *, features: bool = False) -> list[Row]: ...
+def score(photos: object, *, features: bool = False) -> Row | list[Row]:
     """Scores one photograph, or several, with the model that ships with grepr, which stays loaded.
 
     ```python
@@ -354,6 +356,7 @@ def score(photos: object) -> Row | list[Row]:
 
     Args:
         photos: A photograph, see :class:`Scorer`, or an iterable of them.
+        features: Whether the rows have the features.
 
     Returns:
         A row; of an iterable a list of them in order. What cannot be read has a row that says why.
@@ -364,4 +367,4 @@ def score(photos: object) -> Row | list[Row]:
     """
     with _LOADING:
         scorer = _usual()
-    return scorer.score(photos)  # type: ignore[call-overload, no-any-return]
+    return scorer.score(photos, features=features)  # type: ignore[call-overload, no-any-return]

@@ -197,6 +197,7 @@ def photo_from_image(
     if refusal := _refusal(*image.size, limits):
         return refusal
     size = image.size
+    closed = getattr(image, "fp", image) is None and bool(getattr(image, "tile", None))  # with pixels yet to be read
     try:
         image.load()  # which may only now find EXIF
         held = LaterImage(image.format or "", image.size, image.info, lambda: image)
@@ -206,7 +207,8 @@ def photo_from_image(
     except MemoryError:
         return Failure(Status.TOO_LARGE, "decoding it takes more memory than there is", *size)
     except Exception as error:
-        return Failure(Status.UNREADABLE, f"Pillow cannot decode it: {error_words(error)}", *size)
+        words = "its file was closed before its pixels were read" if closed else error_words(error)
+        return Failure(Status.UNREADABLE, f"Pillow cannot decode it: {words}", *size)
 
 
 def is_plain_jpeg(encoded: bytes, *, limits: Limits = Limits()) -> bool:

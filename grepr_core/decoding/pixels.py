@@ -10,6 +10,9 @@ from grepr_core.decoding.depth import to_eight_bits
 
 #: Floating point pixels may lie outside [0, 1] by what rounds to its ends.
 _ROUNDING = 0.5 / 255
+#: What a network made may lie this far outside [0, 1] for values beyond to be taken as white and black: more is another
+#: range.
+OVERSHOOT = 0.25
 
 
 def image_from_array(pixels: NDArray[Any]) -> Image.Image:
@@ -36,9 +39,11 @@ def image_from_array(pixels: NDArray[Any]) -> Image.Image:
     if kind == "f":
         lowest, highest = float(pixels.min()), float(pixels.max())
         if not (lowest >= -_ROUNDING and highest <= 1 + _ROUNDING):  # nor is NaN
+            near = lowest >= -OVERSHOOT and highest <= 1 + OVERSHOOT
+            advice = "clip them (NumPy) or clamp them (PyTorch) to 0 and 1" if near else "divide by their white"
             raise ValueError(
-                f"floating point pixels lie in 0 to 1, these from {lowest:.4g} to {highest:.4g}; divide by their "
-                "white, or give uint8"
+                f"floating point pixels lie in 0 to 1, these from {lowest:.4g} to {highest:.4g}; {advice}, or give "
+                "uint8"
             )
     elif kind != "b" and not (kind == "u" and size <= 2):
         raise ValueError(f"pixels of {pixels.dtype} are not taken: give uint8, uint16, or floating point in 0 to 1")

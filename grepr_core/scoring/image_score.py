@@ -1,7 +1,7 @@
 """What becomes of one image in scoring."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, Self
 
 import numpy as np
@@ -15,7 +15,8 @@ from grepr_core.reasons.probes import SEVERITIES
 class ImageScore:
     """What becomes of one image. Either ``score`` or ``error`` is given, never both.
 
-    Only a bundle that has no way to a score yet leaves both out, and gives features alone.
+    Only a bundle that has no way to a score yet leaves both out, and gives features alone. Equal are those that agree
+    in all but the features.
 
     Attributes:
         status: ``scored``, or why not.
@@ -44,7 +45,7 @@ class ImageScore:
     score_high: float | None = None
     score_lower: float | None = None
     score_upper: float | None = None
-    severities: Mapping[str, float] | None = None
+    severities: Mapping[str, float] | None = field(default=None, hash=False)
     not_photo: bool | None = None
     reason: str | None = None
     width: int | None = None
@@ -52,7 +53,7 @@ class ImageScore:
     scored_pixels: int | None = None
     bytes: int | None = None
     phash: str | None = None
-    features: NDArray[np.float32] | None = None
+    features: NDArray[np.float32] | None = field(default=None, compare=False)
 
     @classmethod
     def from_failure(cls, failure: Failure, size: int | None = None) -> Self:
@@ -70,7 +71,7 @@ class ImageScore:
     def columns(self) -> dict[str, Any]:
         """Gives what a table has of it: a value by the name of each column, the severities each by its own."""
         found: dict[str, Any] = {}
-        for name in (field.name for field in fields(self)):
+        for name in (column.name for column in fields(self)):
             if name == "severities":
                 found |= dict.fromkeys(SEVERITIES) if self.severities is None else self.severities
             else:

@@ -23,6 +23,9 @@ def test_scores_are_those_of_the_images(metric: grepr.Metric):
     torch.testing.assert_close(metric(batch), scores)
     torch.testing.assert_close(torch.nn.Sequential(copy.deepcopy(metric))(batch), scores)
     assert metric(batch[:0]).shape == (0,)
+    over = batch[:1] / 255 + torch.where(batch[:1] == batch[:1].max(), 0.05, 0) + 1 - batch[:1].max() / 255
+    assert over.max() > 1
+    torch.testing.assert_close(metric(over), metric(over.clamp(0, 1)))
     assert not metric.lower_better
 
 

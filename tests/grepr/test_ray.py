@@ -143,8 +143,14 @@ def test_columns_by_their_names(scorer: grepr.ray.Score, files: dict[str, bytes]
         scorer({"id": _column([1]), "caption": _column(["a"])})
     with pytest.raises(ValueError, match="has a column grepr_status already; give another prefix"):
         scorer({"bytes": _column([content]), "grepr_status": _column(["?"])})
-    with pytest.raises(TypeError, match=r"column image: .*int64 is no photograph"):
+    sizes = {"bytes": [1, None], "uri": [path, path]}
+    for numbers in (pd.DataFrame(sizes), pd.DataFrame(sizes).astype({"bytes": "Int64"}), pa.table(sizes)):
+        assert scorer(numbers)["grepr_score"].to_pylist() == [scores[0]] * 2
+    assert scorer({"bytes": np.array([7]), "uri": _column([path])})["grepr_score"][0].as_py() == scores[0]
+    with pytest.raises(ValueError, match=r"no column of images; it has image"):
         scorer({"image": np.array([1, 2])})
+    with pytest.raises(TypeError, match=r"column image: .*int64 is no photograph.*'column'"):
+        grepr.ray.Score(**OPTIONS, column="image", device="cpu")({"image": np.array([1, 2])})
 
 
 def test_an_array_that_is_no_image_costs_its_row(scorer: grepr.ray.Score):

@@ -1,3 +1,4 @@
+import codecs
 import functools
 import io
 import pickle
@@ -111,6 +112,8 @@ def test_what_cannot_be_read_is_a_row(folder: Path, tmp_path: Path):
         assert (row.score is None) == (row.error is not None) == (row.status != "scored")
     assert rows[1].uri == str(Path("nothing.jpg").absolute())
     assert scorer().score("nothing.jpg") == rows[1]
+    empty = scorer().score("")
+    assert (empty.status, empty.error, empty.uri) == ("missing", "the path is empty", None)
     assert "jpg" not in rows[2].error
 
 
@@ -120,17 +123,30 @@ def test_what_cannot_be_read_is_a_row(folder: Path, tmp_path: Path):
         (5, TypeError, "a value of type int is no photograph; taken are a path or URL"),
         (None, TypeError, "None is no photograph"),
         (["a.jpg", None], TypeError, "photograph 1: None is no photograph"),
+        (pd.Series(["a.jpg", np.nan]), TypeError, "photograph 1: a value of type float is no photograph"),
         ({"a.jpg": 1}, TypeError, "type dict .* one of its columns"),
         (pd.DataFrame({"uri": []}), TypeError, "pandas.*DataFrame .* one of its columns"),
         (io.StringIO("x"), TypeError, "open the file with mode 'rb'"),
+        (codecs.getreader("utf-8")(io.BytesIO(b"\xff")), ValueError, "can't decode byte 0xff"),
         ([np.zeros((40, 40, 3), np.uint8), np.zeros((3, 40, 40))], ValueError, "photograph 1: .* array.transpose"),
         (torch.zeros(40, 40, 3), ValueError, "3 x H x W; .* tensor.permute\\(2, 0, 1\\)"),
-        (torch.full((3, 40, 40), 255.0), ValueError, "from 255 to 255"),
+        (torch.full((3, 40, 40), 255.0), ValueError, "from 255 to 255; divide by their white"),
+        (torch.full((3, 40, 40), 1.05), ValueError, "from 1.05 to 1.05; clip them"),
     ],
 )
 def test_what_is_no_photograph_is_refused_in_words(given: Any, error: type[Exception], words: str):
     with pytest.raises(error, match=words):
         scorer().score(given)
+
+
+def test_what_is_no_photograph_is_refused_before_another_is_scored(folder: Path):
+    with (folder / "0.jpg").open("rb") as file, (folder / "1.jpg").open() as text:
+        with pytest.raises(TypeError, match=r"photograph 1: a value of type _io\.TextIOWrapper gives no bytes"):
+            scorer().score((file, text))
+        assert file.tell() == text.tell() == 0
+    once = iter([folder / "0.jpg", None])
+    with pytest.raises(TypeError, match="photograph 1: None"):
+        scorer().score(once)
 
 
 def test_a_stream_takes_no_more_than_it_needs():
@@ -166,6 +182,9 @@ def test_files_that_are_open_only_for_a_moment_are_scored(folder: Path):
                 yield image
 
     assert [row.status for row in scorer().stream(images())] == ["scored"] * 6
+    for row in scorer().score([*images()]):  # which closes them
+        assert row.error == "Pillow cannot decode it: its file was closed before its pixels were read"
+        assert row.width
 
 
 def test_features(folder: Path):
@@ -177,7 +196,10 @@ def test_features(folder: Path):
     np.testing.assert_array_equal(several[0], features)
     assert np.isnan(several).all(axis=1).tolist() == [False, True, False]
     assert scorer().features([]).shape == (0, scorer().feature_size)
-    np.testing.assert_array_equal(scorer().score(path, features=True).features, features)
+    row = scorer().score(path, features=True)
+    np.testing.assert_array_equal(row.features, features)
+    assert row == scorer().score(path) != scorer().score(folder / "1.jpg")
+    assert len({row, scorer().score(path)}) == 1
 
 
 def test_features_that_no_score_needs_are_there_when_they_are_asked_for(tmp_path: Path):
@@ -242,7 +264,8 @@ assert "cannot read any; start it by 'spawn'" in refused
 
 def test_the_usual_scorer_is_loaded_once():
     with ThreadPoolExecutor(4) as pool:
-        rows = list(pool.map(grepr.score, [photo(0)] * 4))
+        rows = list(pool.map(functools.partial(grepr.score, features=True), [photo(0)] * 4))
+    assert rows[0].features is not None
     assert len({row.score for row in rows}) == 1
     assert grepr.scorer._usual.cache_info().misses == 1
 
