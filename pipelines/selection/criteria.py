@@ -30,8 +30,36 @@ log = logging.getLogger(__name__)
 #: What no expression sees of the scores. Vectors of half floats are unknown to DuckDB, and too large to hold.
 HIDDEN = "features"
 #: Where an image is in its archive: where its content begins, where that of the image before it ends, or 0, and where
-#: that of the next one begins, null for the last; in bytes, and null for images in none.
-PLACES = ("offset", "begin", "end")
+#: that of the next one begins, null for the last; in bytes, and null for images in none. Images of one key that follow
+#: each other share what is around them, such as a caption, and the last column is where each of them begins.
+PLACES = ("offset", "begin", "end", "together")
+#: So many; where more have one key, it is none of a sample.
+_MOST_TOGETHER = 16
+#: Of a member's name what WebDataset takes for its key, without the number of a name that an archive holds again.
+_KEY = r"(?s)^(?:\d+#)?((?:.*/)?[^/.]+)(?:\.[^/]*)?$"
+_PLACES_QUERY = f"""
+    WITH alone AS MATERIALIZED (
+        SELECT image_id, archive, sample, "offset",
+            coalesce(
+                max("offset" + size) OVER (before RANGE BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0
+            ) AS "begin",
+            min("offset") OVER (before RANGE BETWEEN 1 FOLLOWING AND UNBOUNDED FOLLOWING) AS "end",
+            coalesce(sample = lag(sample) OVER named, false) AS goes_on,
+            coalesce(sample = lead(sample) OVER named, false) AS is_followed
+        FROM places
+        WINDOW before AS (PARTITION BY archive ORDER BY "offset"),
+            named AS (PARTITION BY archive ORDER BY "offset", sample)
+    ), numbered AS (
+        SELECT *, count(*) FILTER (NOT goes_on) OVER (ORDER BY archive, "offset", sample, goes_on) AS number
+        FROM alone WHERE (goes_on OR is_followed) AND sample <> hash('')
+    ), shared AS (
+        SELECT unnest(list(image_id)) AS image_id, min("begin") AS "begin",
+            if(bool_or("end" IS NULL), NULL, max("end")) AS "end", list("offset") AS together
+        FROM numbered GROUP BY number HAVING count(*) <= {_MOST_TOGETHER}
+    ) SELECT alone.image_id, "offset", coalesce(shared."begin", alone."begin") AS "begin",
+        if(together IS NULL, alone."end", shared."end") AS "end", together
+    FROM alone LEFT JOIN shared USING (image_id)
+"""  # noqa: S608 - not of the user
 #: Models named in a message.
 SHOWN = 5
 
@@ -176,10 +204,12 @@ class Criteria:
         """Takes over where images are in their archives.
 
         Args:
-            batches: Columns ``image_id``, ``uri``, ``size`` and ``offset``, of a manifest.
+            batches: Columns ``image_id``, ``uri``, ``member``, ``size`` and ``offset``, of a manifest.
         """
+        key = f"regexp_extract(member, '{_KEY}', 1)"
+        columns = f'image_id, hash(uri) AS archive, size, "offset", hash({key}) AS sample'
         for batch in batches:
-            self._insert("places", batch)
+            self._insert("places", batch, columns)
             self._has_archives = True
 
     def choose(self) -> Counts:
@@ -240,15 +270,9 @@ class Criteria:
         query = "SELECT __place FROM selected ORDER BY __place"
         if self._has_archives:
             # Two images are in one place where one is a link to the other.
-            around = 'PARTITION BY uri ORDER BY "offset" RANGE BETWEEN'
-            query = f"""SELECT __place, "offset", "begin", "end" FROM selected LEFT JOIN (
-                    SELECT image_id, "offset",
-                        coalesce(
-                            max("offset" + size) OVER ({around} UNBOUNDED PRECEDING AND 1 PRECEDING), 0
-                        ) AS "begin",
-                        min("offset") OVER ({around} 1 FOLLOWING AND UNBOUNDED FOLLOWING) AS "end"
-                    FROM places
-                ) USING (image_id) ORDER BY __place"""  # noqa: S608 - not of the user
+            columns = ", ".join(f'"{column}"' for column in PLACES)
+            query = f"""SELECT __place, {columns} FROM selected LEFT JOIN ({_PLACES_QUERY}) USING (image_id)
+                ORDER BY __place"""  # noqa: S608 - not of the user
         rest: pa.Table | None = None
         reader: Any = self._db.sql(query).to_arrow_reader(CHUNK_ROWS)
         for batch in reader:
@@ -295,10 +319,10 @@ class Criteria:
         numbers = pa.array([self._models.index(model) for model in coded.dictionary.to_pylist()], pa.int16())
         return numbers.take(coded.indices)
 
-    def _insert(self, table: str, rows: pa.Table) -> None:
+    def _insert(self, table: str, rows: pa.Table, columns: str = "*") -> None:
         self._db.register("incoming", rows)
-        self._db.execute(f"CREATE TABLE IF NOT EXISTS {table} AS FROM incoming LIMIT 0")
-        self._db.execute(f"INSERT INTO {table} FROM incoming")
+        self._db.execute(f"CREATE TABLE IF NOT EXISTS {table} AS SELECT {columns} FROM incoming LIMIT 0")  # noqa: S608
+        self._db.execute(f"INSERT INTO {table} SELECT {columns} FROM incoming")  # noqa: S608
         self._db.unregister("incoming")
 
     def _expression(self, option: str, text: str | None) -> str | None:

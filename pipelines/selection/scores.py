@@ -108,9 +108,9 @@ def archive_places(manifest: Manifest) -> Iterator[pa.Table]:
         manifest: Of the lake.
 
     Yields:
-        Tables with the columns ``image_id``, ``uri``, ``size`` and ``offset``, of the images that are in archives.
+        Tables with the columns ``image_id``, ``uri``, ``member``, ``size`` and ``offset``, of the images in archives.
     """
     for shard in range(manifest.shards):
-        table = manifest.read_shard(shard).select(["image_id", "uri", "size", "offset"])
+        table = manifest.read_shard(shard).select(["image_id", "uri", "member", "size", "offset"])
         if table["offset"].null_count < len(table):
             yield table.filter(pc.is_valid(table["offset"]))

@@ -1,7 +1,7 @@
 """A selection as tar files for WebDataset: of each image its bytes as they are, its scores, and what belongs to it.
 
-What belongs to an image of an archive, such as its caption, lies there between the images before and behind it. So it
-is read with the image, by one request, and no archive is gone through.
+What belongs to an image of an archive, such as its caption, lies there between the images of other keys before and
+behind it. So it is read with the image, by one request, and no archive is gone through.
 """
 
 import contextlib
@@ -10,8 +10,10 @@ import json
 import posixpath
 import re
 import tarfile
+import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import IO, BinaryIO
 
 import pyarrow as pa
 
@@ -33,6 +35,7 @@ TARS_FOLDER = "tars"
 SCORES_SUFFIX = ".grepr.json"
 #: Of an archive, how much around an image is read with it; where more is there, its headers are gone through instead.
 MOST_AROUND = 4 * 2**20
+_CHUNK_BYTES = 2**20
 _READ_ERRORS: tuple[type[Exception], ...] = (UserError, *STORE_ERRORS)
 
 
@@ -71,57 +74,110 @@ class TarWriter(ImagesWriter):
         with contextlib.ExitStack() as stack:
             archive: tarfile.TarFile | None = None
             for image, read, (content, etag) in zip(images, wanted, fetcher.read(wanted), strict=True):
-                sample = content if isinstance(content, Failure) else self._sample(image, read, content)
-                if isinstance(sample, Failure):
-                    outcome.failed(image.row, sample)
-                    continue
-                if archive is None:
-                    file = stack.enter_context(self.job.output.child(TARS_FOLDER).create(f"{shard:06d}.tar"))
-                    archive = stack.enter_context(tarfile.open(fileobj=file, mode="w"))
-                changed = has_changed(image.entry, etag)
-                # Without a key where an earlier version has decided.
-                key = image.known.get(KEY) or image.row["image_id"]
-                for name, part in sample.items():
-                    _add(archive, key + name, part)
+                # All is read before any of it is written, and what is large not held in memory.
+                with tempfile.SpooledTemporaryFile(MOST_AROUND) as spool:
+                    sample = content if isinstance(content, Failure) else self._sample(image, read, content, spool)
+                    if isinstance(sample, Failure):
+                        outcome.failed(image.row, sample)
+                        continue
+                    if archive is None:
+                        file = stack.enter_context(self.job.output.child(TARS_FOLDER).create(f"{shard:06d}.tar"))
+                        archive = stack.enter_context(tarfile.open(fileobj=file, mode="w"))
+                    changed = has_changed(image.entry, etag)
+                    # Without a key where an earlier version has decided.
+                    key = image.known.get(KEY) or image.row["image_id"]
+                    _add(archive, key + sample.suffix, io.BytesIO(sample.content), len(sample.content))
+                    spool.seek(0)
+                    for name, size in sample.others.items():
+                        _add(archive, key + name, spool, size)
                 known = {**image.row, "changed_since_scored": True} if changed else image.row
-                _add(archive, key + SCORES_SUFFIX, json.dumps(known, ensure_ascii=False).encode())
-                outcome.written(len(next(iter(sample.values()))), changed=changed)
+                scores = json.dumps(known, ensure_ascii=False).encode()
+                _add(archive, key + SCORES_SUFFIX, io.BytesIO(scores), len(scores))
+                outcome.written(len(sample.content), changed=changed)
 
-    def _sample(self, image: SelectedImage, read: Entry, content: bytes) -> dict[str, bytes] | Failure:
-        """Gives the image and what belongs to it, by what stands behind the key in their names; the image first."""
+    def _sample(self, image: SelectedImage, read: Entry, content: bytes, spool: IO[bytes]) -> "_Sample | Failure":
+        """Gives an image and what belongs to it, which goes to a file."""
         entry = image.entry
         if entry.offset is None:
-            return {suffix(entry.member or entry.uri, content): content}
+            return _Sample(suffix(entry.member or entry.uri, content), content, {})
         assert entry.member is not None
         assert entry.size is not None
-        if read is not entry:
-            assert read.offset is not None
-            others = {
-                name: content[offset : offset + size]
-                for name, offset, size in files_between(io.BytesIO(content), 0, len(content))
-                if _belongs(name, entry.member)
-            }
-            begin = entry.offset - read.offset
-            content = content[begin : begin + entry.size]
-        else:
-            try:
-                others = self._read_others(entry, image.known)
-            except _READ_ERRORS as error:
-                return failure_from_exception(error)
-        key = key_of(entry.member)
-        own = entry.member[len(key) :] if key else ""
-        found = {own or suffix(entry.member, content): content}
-        return found | {name[len(key) :]: other for name, other in others.items() if key}
+        try:
+            if read is not entry:
+                assert read.offset is not None
+                name, others = _copy_others(image, io.BytesIO(content), spool, begin=read.offset)
+                begin = entry.offset - read.offset
+                content = content[begin : begin + entry.size]
+            else:
+                # Much lies around it, or it is the last of its archive.
+                with open_file(entry.uri, self.job.storage_options) as file:
+                    name, others = _copy_others(image, file, spool)
+        except _READ_ERRORS as error:
+            return failure_from_exception(error)
+        key = key_of(name)
+        own = name[len(key) :] if key else ""
+        return _Sample(
+            own or suffix(name, content), content, {other[len(key) :]: size for other, size in others.items()}
+        )
 
-    def _read_others(self, entry: Entry, known: Mapping[str, int | None]) -> dict[str, bytes]:
-        """Reads what belongs to an image that much lies around, or that is the last of its archive."""
-        found = {}
-        with open_file(entry.uri, self.job.storage_options) as file:
-            for name, offset, size in files_between(file, _padded(known.get("begin") or 0), known.get("end")):
-                if _belongs(name, entry.member or ""):
-                    file.seek(offset)
-                    found[name] = file.read(size)
-        return found
+
+@dataclass(frozen=True)
+class _Sample:
+    """An image of a tar.
+
+    Attributes:
+        suffix: What stands behind the key in its name.
+        content: Its bytes.
+        others: What belongs to it: what stands behind the key, and the size in bytes; in the order of the file.
+    """
+
+    suffix: str
+    content: bytes
+    others: Mapping[str, int]
+
+
+def _copy_others(
+    image: SelectedImage, file: BinaryIO, spool: IO[bytes], *, begin: int | None = None
+) -> tuple[str, dict[str, int]]:
+    """Copies what belongs to an image.
+
+    Args:
+        image: Which.
+        file: Its archive, or the part around it.
+        spool: Where to.
+        begin: Where in the archive the part begins, in bytes; None where the file is all of it.
+
+    Returns:
+        What the image is called in its archive; and the names of what was copied, with their sizes, in that order.
+
+    Raises:
+        UserError: The archive ends before.
+    """
+    member, known = image.entry.member or "", image.known
+    # A listing numbers a name that comes again.
+    plain = re.sub(r"^\d+#", "", member)
+    found: dict[str, dict[str, tuple[int, int]]] = {member: {}, plain: {}}
+    listed = {*(known.get("together") or ())}
+    called = member
+    start, end = (_padded(known.get("begin") or 0), known.get("end")) if begin is None else (0, None)
+    for name, place, size in files_between(file, start, end):
+        offset = place + (begin or 0)
+        if offset == image.entry.offset:
+            called = plain if name == plain else member
+        elif offset not in listed:
+            for own, others in found.items():
+                if _belongs(name, own):
+                    others[name] = (place, size)
+    for name, (place, size) in found[called].items():
+        file.seek(place)
+        left = size
+        while left:
+            chunk = file.read(min(left, _CHUNK_BYTES))
+            if not chunk:
+                raise UserError(f"{image.entry.uri}: breaks off in {name}, which belongs to {called}")
+            spool.write(chunk)
+            left -= len(chunk)
+    return called, {name: size for name, (_, size) in found[called].items()}
 
 
 def _with_surroundings(image: SelectedImage) -> Entry:
@@ -151,7 +207,7 @@ def _belongs(name: str, image: str) -> bool:
     return bool(re.fullmatch(rf"{re.escape(stem)}\.[^/]*|{re.escape(key)}\.[^./]*", name, re.DOTALL))
 
 
-def _add(archive: tarfile.TarFile, name: str, content: bytes) -> None:
+def _add(archive: tarfile.TarFile, name: str, file: IO[bytes], size: int) -> None:
     member = tarfile.TarInfo(name)
-    member.size = len(content)
-    archive.addfile(member, io.BytesIO(content))
+    member.size = size
+    archive.addfile(member, file)

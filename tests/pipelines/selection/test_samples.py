@@ -2,11 +2,14 @@
 
 import io
 import json
+import os
 import tarfile
+import tracemalloc
 from pathlib import Path
 from unittest import mock
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from grepr_core.storage import Folder
@@ -150,7 +153,7 @@ def test_only_what_is_of_the_sample_travels(tmp_path: Path):
     found = write_here(scores, tmp_path / "out")
     rows = {row["member"]: row["image_id"] for row in read_scores(Folder(str(tmp_path / "out"))).to_pylist()}
     assert {key: {name for name in parts if name != ".grepr.json"} for key, parts in found.items()} == {
-        "IMG": {".1.jpg", ".1.txt"},
+        "IMG": {".1.jpg", ".1.txt", ".json"},
         f"IMG-{rows['IMG.2.jpg']}": {".2.jpg", ".2.txt", ".json"},
         "s": {".rgb.jpg", ".txt"},
         "t": {".jpg"},
@@ -171,6 +174,79 @@ def test_a_folder_that_was_packed_as_a_dot_keeps_its_names(tmp_path: Path):
     assert found["a/000"].pop(".grepr.json")
     assert {f"./a/000{name}": part for name, part in found["a/000"].items()} == sample("./a/000", 0)
     assert relative_name("/lake/x.tar", "./a/000.jpg", "/lake/") == "x.tar/a/000.jpg"
+
+
+def test_images_of_one_key_share_what_belongs_to_it(tmp_path: Path):
+    image = jpeg(photo(0, (64, 64)))
+    members = {
+        "a/0.cls": b"0",
+        "a/0.jpg": image,
+        "a/0.webp": image,
+        "a/0.txt": b"zero",
+        "a/1.jpg": image,
+        "a/1.txt": b"1",
+    }
+    write_tar(tmp_path / "x.tar", members)
+    found = write_here(score_sources(tmp_path, tmp_path / "x.tar"), tmp_path / "out")
+    (second,) = (key for key in found if key not in ("a/0", "a/1"))
+    assert {key: {*parts} - {".grepr.json"} for key, parts in found.items()} == {
+        "a/0": {".cls", ".jpg", ".txt"},
+        second: {".cls", ".webp", ".txt"},
+        "a/1": {".jpg", ".txt"},
+    }
+
+
+def test_an_image_that_was_appended_again_keeps_what_belongs_to_it(tmp_path: Path):
+    image = jpeg(photo(0, (64, 64)))
+    write_tar(tmp_path / "x.tar", {"y.jpg": image, "y.cls": b"1", "2#z.jpg": image, "2#z.cls": b"z", "z.cls": b"no"})
+    with tarfile.open(tmp_path / "x.tar", "a") as archive:
+        for name, content in (("y.jpg", image), ("y.cls", b"2")):
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    found = write_here(score_sources(tmp_path, tmp_path / "x.tar"), tmp_path / "out")
+    assert {key: parts[".cls"] for key, parts in found.items()} == {"y": b"1", "2#y": b"2", "2#z": b"z"}
+    assert all({*parts} == {".jpg", ".cls", ".grepr.json"} for parts in found.values())
+
+
+def test_names_that_all_begin_alike_are_no_sample(tmp_path: Path):
+    image = jpeg(photo(0, (8, 8)))
+    parts = [{f"s.{i:02d}.jpg": image, f"s.{i:02d}.txt": str(i).encode()} for i in range(20)]
+    write_tar(tmp_path / "x.tar", {name: part for of in parts for name, part in of.items()} | {"s.json": b"{}"})
+    found = write_here(score_sources(tmp_path, tmp_path / "x.tar"), tmp_path / "out")
+    assert len(found) == 20
+    # The last one is next to it.
+    assert sorted(len(parts) for parts in found.values()) == [3] * 19 + [4]
+
+
+def test_a_film_beside_an_image_is_not_held_in_memory(tmp_path: Path):
+    film = bytes(range(256)) * (256 * 1024)  # 64 MB
+    write_tar(tmp_path / "x.tar", {"0.jpg": jpeg(photo(0, (64, 64))), "0.mp4": film, "0.txt": b"zero"})
+    scores = score_sources(tmp_path, tmp_path / "x.tar")
+    tracemalloc.start()
+    with mock.patch(f"{__name__}.read_samples"):
+        write_here(scores, tmp_path / "out")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < len(film) / 2
+    (found,) = read_samples(tmp_path / "out/tars").values()
+    assert (found[".mp4"], found[".txt"]) == (film, b"zero")
+
+
+def test_an_archive_that_breaks_off_in_a_caption_is_told(tmp_path: Path):
+    write_tar(
+        tmp_path / "x.tar", {"0.jpg": jpeg(photo(0, (64, 64))), "1.jpg": jpeg(photo(1, (64, 64))), "1.txt": b"1" * 900}
+    )
+    with tarfile.open(tmp_path / "x.tar") as archive:
+        place = archive.getmember("1.txt").offset_data
+    os.truncate(tmp_path / "x.tar", place + 600)
+    scores = score_sources(tmp_path, tmp_path / "x.tar")
+    with pytest.raises(AssertionError):
+        write_here(scores, tmp_path / "out", where="member IS NOT NULL")
+    unwritten = pq.read_table(tmp_path / "out/unwritten.parquet").to_pylist()
+    assert [(row["member"], "breaks off in 1.txt, which belongs to 1.jpg" in row["error"]) for row in unwritten] == [
+        ("1.jpg", True)
+    ]
 
 
 def test_much_between_images_is_not_read_with_them(tmp_path: Path):
