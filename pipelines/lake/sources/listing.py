@@ -21,6 +21,7 @@ from pipelines.lake.sources.image_table import list_image_table
 from pipelines.lake.sources.inventory import INVENTORY_FILE, list_inventory
 from pipelines.lake.sources.local import list_local
 from pipelines.lake.sources.parquet_columns import BUFFER_BYTES, Chosen, choose_columns
+from pipelines.lake.sources.places import Places
 from pipelines.lake.sources.remote import list_remote
 from pipelines.lake.sources.tables import TABLE_SUFFIXES, list_table
 from pipelines.lake.sources.tar import COMPRESSED_TARS, list_tars
@@ -30,7 +31,7 @@ from pipelines.telling.words import counted
 log = logging.getLogger(__name__)
 
 _WITH_COLUMNS = tuple(suffix for suffix in TABLE_SUFFIXES if ".txt" not in suffix)
-#: Members of archives, named without their places, that are looked up together; each archive is read once for these.
+#: Rows of a table whose members of archives, named without their places, are looked up together.
 _LOOKED_UP = 16_384
 
 
@@ -69,6 +70,7 @@ class Listing:
         self._names = NameFilter(all_files=all_files, members=members)
         self._choice = ColumnChoice(column)
         self._storage_options = dict(storage_options or {})
+        self._places = Places(self._storage_options)
         self.found = 0
 
     @property
@@ -148,7 +150,8 @@ class Listing:
         """Puts the members of whole archives in the place of their names, and places to members named without."""
         rows = iter(entries)
         while some := list(itertools.islice(rows, _LOOKED_UP)):
-            placed = self._placed([entry for entry in some if _kind(entry) == "member"])
+            # What is not found ends as a row that says so.
+            placed = self._places(entry for entry in some if _kind(entry) == "member")
             for kind, group in itertools.groupby(some, _kind):
                 if kind == "archive":
                     yield from list_tars(group, self._names, self._storage_options)
@@ -157,13 +160,6 @@ class Listing:
                         yield replace(placed.get((entry.uri, entry.member), entry), path=entry.path)
                 else:
                     yield from group
-
-    def _placed(self, members: Sequence[Entry]) -> dict[tuple[str, str | None], Entry]:
-        """Looks up where members of archives are; what is not found is left out, and ends as a row that says so."""
-        wanted = {(entry.uri, entry.member) for entry in members}
-        archives = (Entry(uri) for uri in dict.fromkeys(entry.uri for entry in members))
-        listed = list_tars(archives, NameFilter(all_files=True), self._storage_options)
-        return {key: entry for entry in listed if (key := (entry.uri, entry.member)) in wanted}
 
     def _chosen(self, uri: str) -> Chosen:
         with open_file(uri, self._storage_options) as file:

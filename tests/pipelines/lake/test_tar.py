@@ -7,7 +7,7 @@ import pytest
 from grepr_core.errors import UserError
 from grepr_core.storage import Folder
 from pipelines.lake.manifest import find_or_make_manifest, run
-from pipelines.lake.sources import Entry, Listing, files, tar
+from pipelines.lake.sources import Entry, Listing, files, listing, places, tar
 from pipelines.options import ManifestOptions
 
 
@@ -228,6 +228,25 @@ def test_an_archive_is_read_once_for_members_among_other_files(tmp_path: Path, m
     assert [e.member for e in found] == [name for i in range(9) for name in (f"{i}.png", None)]
     assert all(e.offset is not None for e in found[::2])
     assert len(opened) == 1
+
+
+@pytest.mark.parametrize(("room", "times"), [(100, 3), (10, 11), (0, 15)])
+def test_archives_named_again_and_again_are_read_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room: int, times: int
+):
+    for archive in "abc":
+        make_tar(tmp_path / f"{archive}.tar", [f"{i}.png" for i in range(10)])
+    rows = [(f"{archive}.tar", f"{i}.png") for i in range(10) for archive in "abc"]
+    (tmp_path / "list.txt").write_text("".join(f"{uri}\t{member}\n" for uri, member in rows))
+    opened = []
+    monkeypatch.setattr(tar, "open_file", lambda uri, *a, **k: opened.append(uri) or files.open_file(uri, *a, **k))
+    monkeypatch.setattr(listing, "_LOOKED_UP", 6)
+    monkeypatch.setattr(places, "MOST_REMEMBERED", room)
+    found = list(Listing(str(tmp_path / "list.txt")))
+    assert [(Path(e.uri).name, e.member) for e in found] == rows
+    assert len(opened) == times
+    known = {(e.uri, e.member): (e.offset, e.size) for c in "abc" for e in Listing(str(tmp_path / f"{c}.tar"))}
+    assert {(e.uri, e.member): (e.offset, e.size) for e in found} == known
 
 
 def test_a_glob_that_matches_nothing_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture):
