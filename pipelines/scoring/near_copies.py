@@ -37,7 +37,7 @@ _SORTING = 40
 _MIXER = np.uint64(0x9E3779B97F4A7C15)
 _UPPER = np.uint64(0xFFFFFFFF00000000)
 #: Pairs held of N photographs are at most N and so many.
-_HELD_PAIRS = 2**20
+_HELD_PAIRS = 2**16
 #: Pairs that are Python's numbers at a time.
 _AT_ONCE = 100_000
 #: Of a photograph that is no copy; what a copy is near to is its distance, and in the lower half which one it is of.
