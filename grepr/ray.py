@@ -131,7 +131,7 @@ def _photograph(value: object) -> Any:  # noqa: ANN401 - a photograph, or what S
     """Gives what a row has; what is no photograph for its values alone costs no more than the row."""
     if isinstance(value, Mapping) and not value.keys().isdisjoint(("bytes", "path")):
         value = value.get("bytes") or value.get("path")
-    if value is None or value is pd.NA or (isinstance(value, float) and np.isnan(value)):
+    if value is None or value is pd.NA or (isinstance(value, float | np.floating) and np.isnan(value)):
         return Failure(Status.MISSING, "the row has no image")
     if isinstance(value, np.ndarray):
         try:

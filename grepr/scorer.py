@@ -72,6 +72,8 @@ class Scorer:
             raise ValueError(f"precision={precision!r}: expected is one of {', '.join(get_args(Precision))}")
         if device.startswith("cuda") and not torch.cuda.is_available():
             raise ValueError(f"device={device!r}: PyTorch sees no GPU; leave it out, or give 'cpu'")
+        if not isinstance(limits, Limits):
+            raise TypeError(f"limits={limits!r}: expected is grepr.Limits(max_pixels=..., max_bytes=..., min_side=...)")
         if threads is not None and threads < 1:
             raise ValueError(f"threads={threads}: at least 1 is needed")
         if max_pixels is not None and max_pixels < (least := limits.min_side**2):

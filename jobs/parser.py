@@ -93,7 +93,8 @@ class _Text(click.ParamType):  # type: ignore[type-arg] # click began to have th
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:  # noqa: ANN401
         assert ctx is not None
         assert self._field.read is not None
-        if any(value in other.opts for other in ctx.command.params) and not self._field.argument:
+        names = {name for other in ctx.command.params if isinstance(other, click.Option) for name in other.opts}
+        if value in names and not self._field.argument:
             raise click.UsageError(f"{self._field.shown} needs a value, {self._field.metavar}", ctx)
         try:
             return self._field.read(value)

@@ -10,11 +10,10 @@ from tempfile import TemporaryDirectory
 import duckdb
 import pyarrow as pa
 
-from grepr_core.errors import UserError
 from grepr_core.reasons.probes import SEVERITIES
 from grepr_core.storage import Folder
 from pipelines.running.shard_files import BrokenShard, finished_shards
-from pipelines.scoring.current import current_folder
+from pipelines.scoring.current import current_folder, no_scores
 from pipelines.scoring.score_table import SCORES_FOLDER, read_shard, schema
 
 #: What the statistics look at; features, the bulk where there are any, stay unread.
@@ -63,7 +62,7 @@ def load_scores(connection: duckdb.DuckDBPyConnection, table: str, output: Folde
     scores = current_folder(output, SCORES_FOLDER)
     shards = sorted(finished_shards(scores))
     if not shards:
-        raise UserError(f"{output.url}: holds no scores; name the folder that 'grepr score' wrote to")
+        raise no_scores(output)
     columns = [*COLUMNS, *(["phash"] if hashes else [])]
     fields = [schema().field(name) for name in columns] + [pa.field("shard", pa.int64())]
     broken: list[BrokenShard] = []

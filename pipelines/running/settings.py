@@ -84,7 +84,7 @@ def made_otherwise(output: Folder, holds: str, changed: str) -> UserError:
     """
     return UserError(
         f"{output.url}: holds {holds} made otherwise ({changed}); "
-        "name another output, or use the options it was made with"
+        "name another output, or use the model and the options it was made with"
     )
 
 

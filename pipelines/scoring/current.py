@@ -9,7 +9,7 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any
 
-from grepr_core.errors import Unavailable
+from grepr_core.errors import Unavailable, UserError
 from grepr_core.storage import Folder
 from pipelines.lake.manifest import MANIFEST_FOLDER
 from pipelines.running.run_files import RUN_FILE
@@ -39,6 +39,15 @@ def current_folder(output: Folder, name: str) -> Folder:
     return output.child(name if moved else f"{UPDATE_FOLDER}/{name}")
 
 
+def no_scores(output: Folder) -> UserError:
+    """Gives the error of who wants to read the scores of an output that has none."""
+    if output.exists(SETTINGS_FILE):
+        return UserError(f"{output.url}: nothing is scored there yet; run the 'grepr score' that began it again")
+    if not output.names():
+        return UserError(f"{output.url}: there is no such folder, or nothing in it")
+    return UserError(f"{output.url}: holds no scores; name the folder that 'grepr score' or 'grepr filter' wrote to")
+
+
 def output_state(output: Folder) -> bytes | None:
     """Reads what tells one state of a finished output from the next; to be called before anything else is read.
 
@@ -47,8 +56,14 @@ def output_state(output: Folder) -> bytes | None:
 
     Returns:
         The record as it is written; None where the output is not finished.
+
+    Raises:
+        UserError: It is a file.
     """
-    return output.read(RUN_FILE) if output.exists(RUN_FILE) else None
+    try:
+        return output.read(RUN_FILE) if output.exists(RUN_FILE) else None
+    except NotADirectoryError as error:
+        raise UserError(f"{output.url}: is a file; name the folder that 'grepr score' wrote to") from error
 
 
 @contextlib.contextmanager

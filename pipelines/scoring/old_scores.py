@@ -164,8 +164,8 @@ def check_old_settings(output: Folder, settings: dict[str, Any], defaults: dict[
         del same["precision"]
     if changed := changes(before, same, defaults):
         raise UserError(
-            f"{output.url}: its rows cannot be taken over, since they were made otherwise ({changed}); use the options "
-            "they were made with, or begin an output that takes nothing over"
+            f"{output.url}: its rows cannot be taken over, since they were made otherwise ({changed}); use the model "
+            "and the options they were made with, or begin an output that takes nothing over"
         )
 
 

@@ -13,7 +13,7 @@ from grepr_core.storage import Folder
 from pipelines.lake.manifest import MANIFEST_FOLDER, Manifest, find_manifest
 from pipelines.running.run_files import FILTER_FILE, RUN_FILE
 from pipelines.running.shard_files import finished_shards
-from pipelines.scoring.current import current_folder, output_state
+from pipelines.scoring.current import current_folder, no_scores, output_state
 from pipelines.scoring.score_table import SCORES_FOLDER
 from pipelines.stores.object_store import STORE_ERRORS
 from pipelines.stores.store_errors import store_error
@@ -85,7 +85,7 @@ def open_scores(url: str, storage_options: Mapping[str, Any], *, unfinished: boo
     except STORE_ERRORS as error:
         raise store_error(url, error) from error
     if not shards:
-        raise UserError(f"{url}: holds no scores; name a folder that 'grepr score' or 'grepr filter' wrote to")
+        raise no_scores(output)
     here = current_folder(output, MANIFEST_FOLDER).url
     if record is None:
         if not unfinished:

@@ -42,6 +42,7 @@ class Progress:
             file=sys.stderr if self._terminal else _Nowhere(),
         )
         self._shown = time.monotonic()
+        self._logged: float | None = None
         self._told = ExitStack()
         self._told.enter_context(under_way(self._still))
 
@@ -86,13 +87,13 @@ class Progress:
         return f"{self._what}: {', '.join(parts)}"
 
     def _log(self) -> None:
-        self._shown = time.monotonic()
+        self._shown, self._logged = time.monotonic(), self._bar.n
         print(self.line(), file=sys.stderr, flush=True)  # noqa: T201
 
     def close(self) -> None:
         """Shows the final state."""
         self._told.close()
-        if not self._terminal:
+        if not self._terminal and self._logged != self._bar.n:
             self._log()
         self._bar.close()
 

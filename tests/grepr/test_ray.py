@@ -168,3 +168,10 @@ def _column(values: list[Any]) -> np.ndarray:
     column = np.empty(len(values), object)
     column[:] = values
     return column
+
+
+def test_nothing_but_nulls(scorer: grepr.ray.Score):
+    for nulls in (np.full(2, np.nan, np.float32), np.array([None, None])):
+        rows = scorer({"bytes": nulls, "n": np.arange(2)})
+        assert rows["grepr_status"].to_pylist() == ["missing"] * 2
+    assert scorer(pa.table({"bytes": pa.nulls(2)}))["grepr_status"].to_pylist() == ["missing"] * 2

@@ -132,6 +132,9 @@ def test_values_are_what_they_were():
     assert parse(low).stage.final_learning_rate == 1e-6
     assert parse(["evaluate", "a", "--images", "b", "--no-zero-shot"]).zero_shot is False
     assert parse(["filter", "a", "--output=b", "--min-score", "-0.5"]).min_score == -0.5
+    # What arguments are called in the dataclasses is a value like any other.
+    assert parse(["score", "source", "output", "--since", "output", "--model", "source"]).since == "output"
+    assert parse(["report", "scores", "--compare=scores", "--title", "scores"]).title == "scores"
     submitted = parse(["submit", "--address", "http://a:1", "--", "score", "a", "b", "--workers", "2", "--", "c"])
     assert submitted.command == ("score", "a", "b", "--workers", "2", "--", "c")
 

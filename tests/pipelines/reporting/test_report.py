@@ -250,7 +250,7 @@ def test_two_nights_in_words(tmp_path: Path):
     page = report(tuesday, compare=str(run), thumbnails=False)
     assert "scored by different models: my-model then, grepr-lite now" in page
     assert "The other run is not finished" in page
-    with pytest.raises(UserError, match="holds no scores"):
+    with pytest.raises(UserError, match="no such folder, or nothing in it"):
         report(tuesday, compare=str(tmp_path / "nothing"))
 
 

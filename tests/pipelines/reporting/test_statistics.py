@@ -326,8 +326,16 @@ def test_scores_without_hashes_have_no_near_copies_told(tmp_path: Path):
 
 
 def test_no_scores_at_all(tmp_path: Path):
-    with open_database() as connection, pytest.raises(UserError, match="holds no scores"):
-        load_scores(connection, "now", Folder(str(tmp_path)))
+    output = Folder(str(tmp_path))
+    with open_database() as connection:
+        with pytest.raises(UserError, match="there is no such folder, or nothing in it"):
+            load_scores(connection, "now", output)
+        output.write("notes.txt", b"")
+        with pytest.raises(UserError, match="holds no scores"):
+            load_scores(connection, "now", output)
+        output.write_json("settings.json", {})
+        with pytest.raises(UserError, match="nothing is scored there yet; run the 'grepr score'"):
+            load_scores(connection, "now", output)
 
 
 def test_comparison_joins_by_image(tmp_path: Path):
