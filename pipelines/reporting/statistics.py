@@ -44,12 +44,10 @@ class Reason:
     Attributes:
         error: The reason of one such image.
         images: How many there are.
-        example: URI of that image.
     """
 
     error: str
     images: int
-    example: str
 
 
 @dataclass(frozen=True)
@@ -283,7 +281,7 @@ def _statuses(connection: duckdb.DuckDBPyConnection, table: str) -> list[StatusC
     ).fetchall()
     # Sizes and limits differ from image to image where the reason is one.
     reasons = connection.execute(
-        f"""SELECT status, arg_min(error, image_id), count(*) AS images, arg_min(uri, image_id)
+        f"""SELECT status, arg_min(error, image_id), count(*) AS images
             FROM {table} WHERE error IS NOT NULL
             GROUP BY status, regexp_replace(error, '[0-9][0-9.,]*', '#', 'g')
             QUALIFY row_number() OVER (PARTITION BY status ORDER BY images DESC, min(image_id)) <= {MOST_REASONS}
@@ -291,7 +289,7 @@ def _statuses(connection: duckdb.DuckDBPyConnection, table: str) -> list[StatusC
     ).fetchall()
     found = []
     for status, images in counts:
-        own = [Reason(error, number, uri) for of, error, number, uri in reasons if of == status]
+        own = [Reason(error, number) for of, error, number in reasons if of == status]
         failed = 0 if status == Status.SCORED else images
         found.append(StatusCount(status, images, own, failed - sum(reason.images for reason in own)))
     return found
