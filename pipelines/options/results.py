@@ -163,7 +163,7 @@ class ReportOptions(StoredOptions):
     """
 
     scores: Annotated[str, Argument("SCORES")]
-    """Folder or URL that 'grepr score' wrote to; the run need not be finished."""
+    """Folder or URL that 'grepr score' or 'grepr filter' wrote to; it need not be finished."""
 
     output: FileOrUrl | None = None
     """What to write, or a folder for report.html; by default report.html in SCORES."""

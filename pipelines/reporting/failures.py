@@ -6,9 +6,9 @@ import duckdb
 
 from grepr_core.decoding.images import Status
 
-#: Failures that a page lists, and characters of their names and reasons, at most.
+#: Failures that a page lists, and bytes of their names and reasons, at most.
 MOST_FAILURES = 1000
-MOST_CHARACTERS = 150_000
+MOST_BYTES = 150_000
 
 
 @dataclass(frozen=True)
@@ -33,13 +33,13 @@ def list_failures(connection: duckdb.DuckDBPyConnection, table: str) -> list[Fai
     """
     rows = connection.execute(
         f"""SELECT status, error, uri, member FROM (
-                SELECT *, sum(len(uri) + len(coalesce(member, '')) + len(coalesce(error, '')))
-                    OVER (ORDER BY place, image_id ROWS UNBOUNDED PRECEDING) AS characters
+                SELECT *, sum(strlen(concat(uri, member, error)))
+                    OVER (ORDER BY place, image_id ROWS UNBOUNDED PRECEDING) AS bytes
                 FROM (SELECT status, error, uri, member, image_id, row_number() OVER (
                           PARTITION BY status, regexp_replace(error, '[0-9][0-9.,]*', '#', 'g') ORDER BY image_id
                       ) AS place
                       FROM {table} WHERE status <> '{Status.SCORED}')
                 ORDER BY place, image_id LIMIT {MOST_FAILURES})
-            WHERE characters <= {MOST_CHARACTERS} ORDER BY status, error, uri, member"""
+            WHERE bytes <= {MOST_BYTES} ORDER BY status, error, uri, member"""
     ).fetchall()
     return [FailedImage(*row) for row in rows]

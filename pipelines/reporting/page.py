@@ -4,6 +4,7 @@ import base64
 import hashlib
 import json
 import math
+import posixpath
 import re
 import shlex
 import unicodedata
@@ -36,6 +37,21 @@ class Step:
 
 
 @dataclass(frozen=True)
+class Selection:
+    """What is told of an output of ``grepr filter``.
+
+    Attributes:
+        scores: What was selected from.
+        images: Number of rows there; None where the selection is not finished.
+        criteria: The options that it was made by, as they are written.
+    """
+
+    scores: str
+    images: int | None
+    criteria: str
+
+
+@dataclass(frozen=True)
 class Report:
     """What the page tells.
 
@@ -46,7 +62,9 @@ class Report:
         statistics: Of the scores.
         thumbnails: By ``image_id``.
         with_thumbnails: Whether there are to be any.
-        run: The record of the run; None where it is not finished.
+        run: The record of the run; None where it is not finished, or a selection.
+        selection: What is told of a selection; None of a run.
+        finished: When either was, in UTC; None where it is not.
         expected: Number of photos of an unfinished run, where known; None where it is finished.
         model_name: Name of the bundle, where known.
         card: Its model card; None where it cannot be had.
@@ -76,6 +94,8 @@ class Report:
     thumbnails: Mapping[str, Thumbnail]
     with_thumbnails: bool
     run: RunRecord | None
+    selection: Selection | None
+    finished: str | None
     expected: int | None
     model_name: str | None
     card: Mapping[str, Any] | None
@@ -139,6 +159,7 @@ def render(report: Report) -> str:
         "change": format_change,
         "date": format_date,
         "duration": format_duration,
+        "base": posixpath.basename,
         "below": below,
         "breakable": breakable,
         "label": label,
@@ -201,8 +222,8 @@ def _in_quotes(character: str) -> str:
 
 
 def below(path: str, root: str) -> str:
-    """Gives a path below that of a folder."""
-    return path.removeprefix(root).removeprefix("/") or "(not in a folder of its own)"
+    """Gives a path below that of a folder; of the folder itself nothing."""
+    return path.removeprefix(root).removeprefix("/")
 
 
 def label(name: str) -> str:

@@ -20,10 +20,11 @@ from pipelines.reporting.comparison import Comparison, compare
 from pipelines.reporting.copies import Copies, find_copies
 from pipelines.reporting.database import load_scores, open_database
 from pipelines.reporting.failures import FailedImage, list_failures
-from pipelines.reporting.page import Report, Step, format_percent, format_score, quote, render
+from pipelines.reporting.page import Report, Selection, Step, format_percent, format_score, quote, render
 from pipelines.reporting.statistics import Statistics, compute
 from pipelines.reporting.threshold import Threshold, count_kept, nearest
-from pipelines.reporting.thumbnails import Thumbnail, make_thumbnails
+from pipelines.reporting.thumbnails import make_thumbnails
+from pipelines.running.run_files import CRITERIA_FILE, FILTER_FILE
 from pipelines.running.settings import SETTINGS_FILE, changes
 from pipelines.scoring.current import current_folder, one_state, output_state
 from pipelines.scoring.old_scores import OF_THE_IMAGES
@@ -43,6 +44,12 @@ STEPS = {
     "model": "Model",
     "write": "Writing, while the model was busy",
 }
+#: Criteria of a selection that are told, as options are called.
+SELECTED_BY = frozenset(
+    ("min_score", "max_score", "min_interval_lower", "where", "top_fraction", "top", "per", "distinct")
+)
+#: Size of the page, in bytes, that the pictures are made to fit.
+PAGE_BYTES = 2_950_000
 #: The page's name, where only its folder is known.
 REPORT_FILE = "report.html"
 #: What may keep a model card from the page.
@@ -70,18 +77,57 @@ class ReportResult:
 
 @dataclass(frozen=True)
 class _Run:
-    """A run of ``grepr score``; without a record it is not finished."""
+    """A run of ``grepr score``, or a selection from one by ``grepr filter``.
+
+    Attributes:
+        output: Where.
+        record: Of a finished run; None of others.
+        settings: Of the run; of a selection those of the run that it is from, as far as that is there.
+        selection: What a selection is of; None of a run.
+        finished: When, in UTC; None where it is not.
+        images: Rows that a finished one has.
+        manifests: Where the manifest of what was selected may be.
+    """
 
     output: Folder
     record: RunRecord | None
     settings: Mapping[str, Any]
+    selection: Selection | None = None
+    finished: str | None = None
+    images: int | None = None
+    manifests: tuple[str, ...] = ()
 
     @classmethod
     def read(cls, output: Folder) -> Self:
         record = read_record(output)
         if record is not None:
-            return cls(output, record, record.settings)
+            return cls(output, record, record.settings, finished=record.finished, images=record.images)
+        if output.exists(CRITERIA_FILE):
+            return cls._read_selection(output)
         return cls(output, None, output.read_json(SETTINGS_FILE) if output.exists(SETTINGS_FILE) else {})
+
+    @classmethod
+    def _read_selection(cls, output: Folder) -> Self:
+        criteria = output.read_json(CRITERIA_FILE)
+        record = output.read_json(FILTER_FILE) if output.exists(FILTER_FILE) else {}
+        scores: str = criteria["scores"]["url"]
+        settings: Mapping[str, Any] = {}
+        with contextlib.suppress(UserError, *STORE_ERRORS):  # the scores may be gone by now
+            settings = cls.read(Folder(scores, output.storage_options)).settings
+        options = [
+            f"--{name.replace('_', '-')} {quote(str(value))}"
+            for name, value in criteria.items()
+            if name in SELECTED_BY and value is not None
+        ]
+        return cls(
+            output,
+            None,
+            settings,
+            Selection(without_secrets(scores), record.get("images"), " ".join(options)),
+            record.get("finished"),
+            record.get("selected"),
+            tuple(record.get("manifests", ())),
+        )
 
     @property
     def model(self) -> str | None:
@@ -90,7 +136,7 @@ class _Run:
 
     def find_manifest(self) -> Manifest | None:
         """Opens the manifest; None where it is gone."""
-        places = [current_folder(self.output, MANIFEST_FOLDER).url]
+        places = [current_folder(self.output, MANIFEST_FOLDER).url, *self.manifests]
         if self.record is not None and "source" in self.record.options:
             places.append(self.record.options["source"])
         for place in places:
@@ -128,23 +174,26 @@ def run(options: ReportOptions) -> ReportResult:
         comparison = None
         if old is not None:
             comparison = compare(connection, "now", "before", photos=MOVES)
-    thumbnails: dict[str, Thumbnail] = {}
+    report = _report(options, this, statistics, thresholds, copies, failures, model, notes)
+    if old is not None and comparison is not None:
+        report = _with_comparison(report, this, old, comparison)
+    page = render(report).encode()
     if options.thumbnails:
         moved = [move.photo for move in (*comparison.fallen, *comparison.risen)] if comparison else []
         copied = [photo for group in copies.largest for photo in group.photos] if copies else []
         storage_options = for_reading(options.storage_options, this.settings.get("source"))
         with activity("reading the photos that are shown"):
-            thumbnails = make_thumbnails([*shown, *copied, *moved], this.find_manifest(), storage_options)
-    report = _report(options, this, statistics, thresholds, copies, failures, thumbnails, model, notes)
-    if old is not None and comparison is not None:
-        report = _with_comparison(report, this, old, comparison)
-    page = render(report).encode()
+            made = make_thumbnails(
+                [*shown, *copied, *moved], this.find_manifest(), storage_options, room=PAGE_BYTES - len(page)
+            )
+        report = replace(report, thumbnails=made)
+        page = render(report).encode()
     folder, name = _place(options)
     try:
         folder.write(name, page)
     except OSError as error:
         raise Unavailable(f"{folder.url}/{name}: cannot be written to: {error.strerror or error}") from error
-    pictures = sum(thumbnail.data_uri is not None for thumbnail in thumbnails.values())
+    pictures = sum(thumbnail.data_uri is not None for thumbnail in report.thumbnails.values())
     return ReportResult(f"{folder.url}/{name}", len(page), statistics.images, pictures)
 
 
@@ -175,12 +224,13 @@ def _report(
     thresholds: list[Threshold],
     copies: Copies | None,
     failures: list[FailedImage],
-    thumbnails: Mapping[str, Thumbnail],
     model: BundleFiles | None,
     notes: list[str],
 ) -> Report:
     source = without_secrets(str(this.settings.get("source", this.output.url)))
     median = statistics.overall.median
+    # Else the filter refuses it.
+    whole = this.finished is not None and this.images == statistics.images
     interval = model.regressor.interval if model and model.regressor else None
     files = f"{current_folder(this.output, SCORES_FOLDER).url}/*.parquet".replace("'", "''")
     return Report(
@@ -188,10 +238,12 @@ def _report(
         source=source,
         version=version("grepr"),
         statistics=statistics,
-        thumbnails=thumbnails,
+        thumbnails={},
         with_thumbnails=options.thumbnails,
         run=this.record,
-        expected=None if this.record else this.settings.get("images"),
+        selection=this.selection,
+        finished=this.finished,
+        expected=None if this.finished or this.selection else this.settings.get("images"),
         model_name=this.settings.get("model"),
         card=model.card() if model else None,
         scale=model.header.scale if model else None,
@@ -200,7 +252,7 @@ def _report(
         distribution=charts.distribution(statistics.histogram) if statistics.histogram else None,
         thresholds=thresholds,
         chosen=0 if median is None else nearest(thresholds, median),
-        filter=f"grepr filter {quote(without_secrets(absolute(options.scores)))}",
+        filter=f"grepr filter {quote(without_secrets(absolute(options.scores)))}{'' if whole else ' --unfinished'}",
         copies=copies,
         failures=failures,
         failures_query=f"SELECT uri, member, status, error FROM '{without_secrets(files)}' WHERE status <> 'scored';",
@@ -259,7 +311,9 @@ def _about_models(this: _Run, old: _Run, other_model: bool) -> str:
 
 
 def _about_scores(statistics: Statistics, comparison: Comparison, old: _Run) -> Iterator[str]:
-    if old.record is None:
+    if old.selection is not None:
+        yield "The other one is a selection; photos that are not in it count as new."
+    elif old.finished is None:
         yield "The other run is not finished; photos that it has not gone through count as new."
     median = statistics.overall.median
     if comparison.largest_gap is None or comparison.median_before is None or median is None:

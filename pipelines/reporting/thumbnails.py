@@ -3,6 +3,7 @@
 import base64
 import io
 import itertools
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -26,8 +27,11 @@ from pipelines.running.cores import available_cores
 
 #: Photographs that a report shows at most.
 MOST_THUMBNAILS = 240
-#: Encoded size of all pictures at most, in bytes; as base64 they take a third more, and the page stays below 3 MB.
-ALL_BYTES = 1_700_000
+#: Encoded size of all pictures at most, in bytes, each counted as often as the page holds it; as base64 they take a
+#: third more. Where names and failures leave less of the page they get less, but not less than these for one.
+ALL_BYTES, FEWEST_BYTES = 1_700_000, 1_500
+#: What a page holds beside a picture for it, in bytes.
+MARKUP = 300
 #: Longest side, in pixels, of a picture beside which a browser can show the photograph itself.
 SIDE = 320
 #: Longest side of one that is also shown large, since there is nothing else; and encoded size of one at most.
@@ -66,7 +70,7 @@ class Thumbnail:
 
 
 def make_thumbnails(
-    photos: Iterable[ShownPhoto], manifest: Manifest | None, storage_options: Mapping[str, Any]
+    photos: Iterable[ShownPhoto], manifest: Manifest | None, storage_options: Mapping[str, Any], *, room: int
 ) -> dict[str, Thumbnail]:
     """Reads photographs, many at a time, and makes pictures of them.
 
@@ -74,25 +78,32 @@ def make_thumbnails(
     more gets a note that says so; nothing is raised. Nothing but pixels is kept: no place, no camera.
 
     Args:
-        photos: Which. Those beyond :data:`MOST_THUMBNAILS` get none.
+        photos: Which, each as often as it is shown. Those beyond :data:`MOST_THUMBNAILS` get none.
         manifest: Of the run, which tells where in their archives images lie; None where it is gone.
         storage_options: For fsspec.
+        room: Bytes of a page that there are for them and for the URLs of the originals.
 
     Returns:
         By ``image_id``.
     """
+    photos = list(photos)
     wanted = list({photo.image_id: photo for photo in photos}.values())[:MOST_THUMBNAILS]
+    times = Counter(photo.image_id for photo in photos)
     fetcher = Fetcher(limits=LIMITS, timeout=TIMEOUT, storage_options=storage_options, ahead=READ_AHEAD)
     fetched = zip(wanted, fetcher.read([_entry(photo, manifest) for photo in wanted]), strict=True)
     made: dict[str, Thumbnail] = {}
-    left = ALL_BYTES
+    places = sum(times[photo.image_id] for photo in wanted)
+    room -= sum(times[photo.image_id] * (MARKUP + len(_link(photo) or "")) for photo in wanted)
+    left = max(FEWEST_BYTES * places, min(ALL_BYTES, room * 3 // 4))
     with ThreadPoolExecutor(min(available_cores(), READ_AHEAD)) as pool:
         # A few at a time: an executor would read on, and what one picture leaves of its share goes to those after it.
         while some := list(itertools.islice(fetched, READ_AHEAD)):
-            share = min(MOST_BYTES, left // (len(wanted) - len(made)))
+            share = min(MOST_BYTES, left // places)
             found = list(pool.map(partial(_thumbnail, share=share), *zip(*some, strict=True)))
-            made |= {photo.image_id: thumbnail for (photo, _), thumbnail in zip(some, found, strict=True)}
-            left -= sum(thumbnail.encoded for thumbnail in found)
+            for (photo, _), thumbnail in zip(some, found, strict=True):
+                made[photo.image_id] = thumbnail
+                left -= times[photo.image_id] * thumbnail.encoded
+                places -= times[photo.image_id]
     return made
 
 
@@ -128,9 +139,12 @@ def _thumbnail(shown: ShownPhoto, fetched: Fetched, share: int) -> Thumbnail:
 
 
 def _original(shown: ShownPhoto, content: bytes) -> str | None:
-    if shown.member is None and is_local(shown.uri) and signature(content) in BROWSER_FORMATS:
-        return Path(absolute(shown.uri)).as_uri()
-    return None
+    return _link(shown) if signature(content) in BROWSER_FORMATS else None
+
+
+def _link(shown: ShownPhoto) -> str | None:
+    """Gives the URL of a file of its own on this machine."""
+    return Path(absolute(shown.uri)).as_uri() if shown.member is None and is_local(shown.uri) else None
 
 
 def _encode(photo: Photo, side: int, share: int) -> tuple[bytes, int, int]:

@@ -4,6 +4,8 @@
 RUN_FILE = "run.json"
 #: Likewise of a selection.
 FILTER_FILE = "filter.json"
+#: What a selection was made by, written first.
+CRITERIA_FILE = "criteria.json"
 #: Weights of the pretrained encoders, as their classes load them.
 LOW_WEIGHTS_FILE, HIGH_WEIGHTS_FILE = "low_level.safetensors", "high_level.safetensors"
 #: The configuration of the high-level encoder.

@@ -24,7 +24,7 @@ from grepr_core.errors import UserError
 from grepr_core.storage import Folder, absolute, from_record
 from grepr_core.web.access import for_reading
 from pipelines.options import FilterOptions
-from pipelines.running.run_files import FILTER_FILE, LOCK_FILE
+from pipelines.running.run_files import CRITERIA_FILE, FILTER_FILE, LOCK_FILE
 from pipelines.running.run_lock import RunLock, run_lock
 from pipelines.running.settings import changes, option_defaults
 from pipelines.running.shard_files import finished_shards, read_footers
@@ -46,8 +46,6 @@ from pipelines.telling.words import counted
 log = logging.getLogger(__name__)
 
 FORMAT_VERSION = 1
-#: What a selection was made by, written first.
-CRITERIA_FILE = "criteria.json"
 #: Of a selection that is not finished; removed at its end.
 WORK_FOLDER = "in-progress"
 #: In it, what was decided.

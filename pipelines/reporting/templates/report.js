@@ -39,10 +39,11 @@
     picture.style.maxWidth = picture.style.maxHeight = side;
     picture.src = small.src;
     picture.dataset.shows = "copy";
-    if (!shot.dataset.original) return;
+    const file = one("a.original", shot);
+    if (!file) return;
     // The file itself, where this page lies on the same machine; else the copy stays.
     const original = new Image();
-    original.src = shot.dataset.original;
+    original.src = file.href;
     original.decode().then(() => {
       if (shots[at] !== shot) return;
       picture.src = original.src;

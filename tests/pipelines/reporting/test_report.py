@@ -3,6 +3,7 @@
 import base64
 import io
 import re
+import shlex
 import subprocess
 import sys
 import tarfile
@@ -20,10 +21,11 @@ import s3fs
 from PIL import ExifTags, Image
 
 from grepr_core.errors import UserError
+from jobs.cli import parse
 from pipelines.lake.manifest import image_id
 from pipelines.lake.manifest import run as write_manifest
 from pipelines.lake.sources import Listing
-from pipelines.options import ManifestOptions, ReportOptions
+from pipelines.options import FilterOptions, ManifestOptions, ReportOptions
 from pipelines.reporting import thumbnails
 from pipelines.reporting.page import (
     breakable,
@@ -38,9 +40,14 @@ from pipelines.reporting.page import (
 from pipelines.reporting.report import run
 from pipelines.reporting.shown_photos import ShownPhoto
 from pipelines.reporting.thumbnails import ALL_BYTES, LARGE_SIDE, MOST_BYTES, SIDE, Thumbnail, make_thumbnails
+from pipelines.running.shard_files import shard_name
+from pipelines.selection.filter import run as select
 from tests.lake import jpeg, photo
 from tests.s3_server import s3_server
 from tests.score_rows import random_rows, score_row, write_run
+
+#: Of a page, for pictures.
+ROOM = 3_000_000
 
 
 def report(scores: Path, **options: Any) -> str:
@@ -71,7 +78,7 @@ def test_a_thumbnail_is_small_upright_and_bare(tmp_path: Path):
     halves = np.zeros((600, 800, 3), np.uint8)
     halves[:, :400] = 255  # the left half, which turned upright is the upper one
     Image.fromarray(halves).save(tmp_path / "a.jpg", exif=exif)
-    (thumbnail,) = make_thumbnails([shown(str(tmp_path / "a.jpg"))], None, {}).values()
+    (thumbnail,) = make_thumbnails([shown(str(tmp_path / "a.jpg"))], None, {}, room=ROOM).values()
     found = np.asarray(picture(thumbnail))
     assert found.shape == (320, 240, 3)
     assert found[:150].mean() > 240
@@ -83,14 +90,14 @@ def test_a_thumbnail_is_small_upright_and_bare(tmp_path: Path):
 def test_a_thumbnail_of_a_large_photograph_waits_for_no_pytorch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     (tmp_path / "a.jpg").write_bytes(jpeg(photo(0, (400, 300)).resize((1200, 900))))
     monkeypatch.setitem(sys.modules, "torch", None)
-    (thumbnail,) = make_thumbnails([shown(str(tmp_path / "a.jpg"))], None, {}).values()
+    (thumbnail,) = make_thumbnails([shown(str(tmp_path / "a.jpg"))], None, {}, room=ROOM).values()
     assert picture(thumbnail).size == (320, 240)
 
 
 def test_noise_stays_within_the_bytes(tmp_path: Path):
     noise = np.random.default_rng(0).integers(0, 256, (700, 900, 3), np.uint8)
     Image.fromarray(noise).save(tmp_path / "noise.png")
-    (thumbnail,) = make_thumbnails([shown(str(tmp_path / "noise.png"))], None, {}).values()
+    (thumbnail,) = make_thumbnails([shown(str(tmp_path / "noise.png"))], None, {}, room=ROOM).values()
     assert thumbnail.data_uri is not None
     assert len(base64.b64decode(thumbnail.data_uri.partition("base64,")[2])) <= MOST_BYTES
 
@@ -99,7 +106,9 @@ def test_a_browser_is_told_where_the_photograph_is_that_it_can_show(tmp_path: Pa
     name = "50% #1?.jpg"
     (tmp_path / name).write_bytes(jpeg(photo(0, (400, 300))))
     Image.fromarray(np.zeros((600, 800, 3), np.uint8)).save(tmp_path / "a.tif")
-    jpg, tif = make_thumbnails([shown(str(tmp_path / name)), shown(str(tmp_path / "a.tif"))], None, {}).values()
+    jpg, tif = make_thumbnails(
+        [shown(str(tmp_path / name)), shown(str(tmp_path / "a.tif"))], None, {}, room=ROOM
+    ).values()
     assert jpg.original == f"file://{tmp_path}/50%25%20%231%3F.jpg"
     assert max(jpg.width, jpg.height) == SIDE
     # Of the other there is nothing to be shown large but the picture itself.
@@ -119,11 +128,40 @@ def test_all_pictures_share_the_bytes(tmp_path: Path, monkeypatch: pytest.Monkey
     source = str(tmp_path / "a.tar")
     manifest = write_manifest(ManifestOptions(source=source, manifest=str(tmp_path / "manifest"), shard_size=100))
     photos = [shown(entry.uri, entry.member, entry.etag) for entry in Listing(source)]
-    made = make_thumbnails(photos, manifest, {}).values()
+    made = make_thumbnails(photos, manifest, {}, room=ROOM).values()
     assert sum(thumbnail.encoded for thumbnail in made) <= ALL_BYTES // 20
     assert all(100 <= thumbnail.width <= SIDE for thumbnail in made)
-    (alone,) = make_thumbnails(photos[:1], manifest, {}).values()
+    (alone,) = make_thumbnails(photos[:1], manifest, {}, room=ROOM).values()
     assert SIDE < alone.width <= LARGE_SIDE
+
+
+def test_a_picture_counts_as_often_as_it_is_shown_and_names_count_too(tmp_path: Path):
+    noise = np.random.default_rng(0).integers(0, 256, (700, 900, 3), np.uint8)
+    Image.fromarray(noise).save(tmp_path / "noise.png")
+    one = shown(str(tmp_path / "noise.png"))
+    photos = [replace(one, image_id=str(i)) for i in range(20)]
+    for room in (300_000, 50_000):
+        made = make_thumbnails([*photos, *photos[:10], *photos[:10]], None, {}, room=room)
+        times = [3] * 10 + [1] * 10
+        written = [len(made[photo.image_id].data_uri or "") for photo in photos]
+        assert sum(count * size for count, size in zip(times, written, strict=True)) <= max(room, 40 * 2200)
+
+
+def test_a_page_of_many_bursts_and_failures_stays_below_3_mb(tmp_path: Path):
+    rng = np.random.default_rng(0)
+    folder = tmp_path / "photos of a folder with a long name" / ("日本の写真_" * 10)
+    folder.mkdir(parents=True)
+    rows, hashes = [], [rng.bytes(8).hex() for _ in range(10)]
+    for i in range(60):
+        # No browser shows a TIFF, so each has a large copy; and each is a near-copy of others.
+        path = folder / f"{i}_{'long-name_' * 15}.tif"
+        Image.fromarray(rng.integers(0, 256, (60, 80, 3), np.uint8)).resize((400, 300)).save(path, "TIFF")
+        rows.append(score_row(str(path), i / 60, phash=hashes[i // 6]))
+    rows += [score_row(f"{folder}/{i}_{'失敗' * 60}.jpg", None, error=f"<'{i}'> & more " * 5) for i in range(1500)]
+    before = [row | {"score": row["score"] and row["score"] * (0.8 if i % 2 else 1.1)} for i, row in enumerate(rows)]
+    page = report(write_run(tmp_path / "run", rows), compare=str(write_run(tmp_path / "before", before)))
+    assert page.count("<img src") > 90
+    assert 2_000_000 < len(page.encode()) < 3_000_000
 
 
 def test_members_of_archives_and_rows_of_tables(tmp_path: Path):
@@ -140,7 +178,7 @@ def test_members_of_archives_and_rows_of_tables(tmp_path: Path):
         source, folder = str(tmp_path / name), str(tmp_path / f"{name}-manifest")
         manifest = write_manifest(ManifestOptions(source=source, manifest=folder, shard_size=2))
         photos = [shown(e.uri, e.member, e.etag, shard=row // 2) for row, e in enumerate(entries[i])]
-        made = make_thumbnails(photos, manifest, {})
+        made = make_thumbnails(photos, manifest, {}, room=ROOM)
         for one, content in zip(photos, images, strict=True):
             expected = np.asarray(Image.open(io.BytesIO(content)).convert("RGB"), np.float32)
             found = np.asarray(picture(made[one.image_id]), np.float32)
@@ -154,7 +192,7 @@ def test_what_cannot_be_shown_says_why(tmp_path: Path, monkeypatch: pytest.Monke
     names = ("bomb.png", "text.jpg", "gone.jpg", "changed.jpg")
     photos = [shown(str(tmp_path / name), etag="of another day") for name in names]
     archive = shown(str(tmp_path / "gone.tar"), "a.jpg")
-    notes = {key: thumbnail.note for key, thumbnail in make_thumbnails([*photos, archive], None, {}).items()}
+    notes = {key: thumbnail.note for key, thumbnail in make_thumbnails([*photos, archive], None, {}, room=ROOM).items()}
     told = [notes[one.image_id] or "" for one in photos]
     assert "limit" in told[0]
     assert "a web page" in told[1]
@@ -168,7 +206,7 @@ def test_no_more_are_read_than_the_cap(tmp_path: Path, monkeypatch: pytest.Monke
     (tmp_path / "a.jpg").write_bytes(jpeg(photo(0)))
     one = shown(str(tmp_path / "a.jpg"))
     photos = [one, one, *(replace(one, image_id=str(i)) for i in range(9))]
-    assert list(make_thumbnails(photos, None, {})) == [one.image_id, "0", "1"]
+    assert list(make_thumbnails(photos, None, {}, room=ROOM)) == [one.image_id, "0", "1"]
 
 
 # --- The page ---------------------------------------------------------------------------------------------------------
@@ -197,6 +235,72 @@ def test_an_unfinished_run_says_so(tmp_path: Path):
     assert 'id="speed"' not in page
     assert "<img src" not in page
     assert "not shown" not in page
+
+
+def commands(page: str) -> list[list[str]]:
+    texts = re.findall(r"<code[^>]*>(grepr filter .*?)</code>", page)
+    return [shlex.split(unescape(re.sub("<[^>]*>", "", text))) for text in texts]
+
+
+@pytest.mark.parametrize(("finished", "lost"), [(True, False), (False, False), (True, True)])
+def test_its_commands_are_such_as_filter_takes(finished: bool, lost: bool, tmp_path: Path):
+    alike = [score_row(f"/alike/{i}.jpg", 0.5 + i / 100, phash="0123456789abcdef") for i in range(7)]
+    run = write_run(tmp_path / "run", [*alike, *random_rows(90)], finished=finished)
+    if lost:
+        (run / "scores" / shard_name(1)).unlink()
+    found = commands(report(run, thumbnails=False))
+    assert len(found) == 2
+    for number, command in enumerate(found):
+        command[command.index("--output") + 1] = str(tmp_path / f"out-{number}")
+        assert ("--unfinished" in command) == (lost or not finished)
+        options = parse(command[1:])
+        assert isinstance(options, FilterOptions)
+        assert select(options).selected > 0
+
+
+def test_a_selection_says_so_and_of_what(tmp_path: Path):
+    alike = [score_row(f"/alike/{i}.jpg", 0.5 + i / 100, phash="0123456789abcdef") for i in range(7)]
+    write_run(tmp_path / "run", [*alike, *random_rows(90)], source="/photos/of/mine")
+    where = "width >= 400 and uri <> 'it''s'"
+    selected = select(
+        FilterOptions(scores=str(tmp_path / "run"), output=str(tmp_path / "kept"), min_score=0.5, where=where)
+    )
+    page = unescape(report(tmp_path / "kept", thumbnails=False)).replace("<wbr>", "")
+    assert f"<strong>A selection</strong>, {selected.selected} of 97 photos, from <bdi" in page
+    assert f'title="{tmp_path / "run"}"' in page
+    (by,) = re.findall("by <code>(.*?)</code>", page)
+    assert shlex.split(by) == ["--min-score", "0.5", "--where", where]
+    assert "Not finished" not in page
+    assert "not finished" not in page
+    assert "grepr score" not in page
+    assert "BIQ2021" in page  # the card of the model of the run that it is from
+    for number, command in enumerate(commands(page)):
+        command[command.index("--output") + 1] = str(tmp_path / f"out-{number}")
+        assert "--unfinished" not in command
+        options = parse(command[1:])
+        assert isinstance(options, FilterOptions)
+        assert select(options).selected > 0
+    page = report(tmp_path / "run", compare=str(tmp_path / "kept"), thumbnails=False)
+    assert "The other one is a selection" in page
+    # One that was killed, and whose scores are gone.
+    (tmp_path / "kept" / "filter.json").unlink()
+    (tmp_path / "run" / "run.json").unlink()
+    page = report(tmp_path / "kept", thumbnails=False)
+    assert "<strong>A selection</strong> from" in page
+    assert "The same <code>grepr filter</code> command again goes on" in page
+    assert all("--unfinished" in command for command in commands(page))
+
+
+@pytest.mark.parametrize("archives", [1, 2])
+def test_failures_in_archives_are_told_by_the_archive(archives: int, tmp_path: Path):
+    rows = [
+        score_row(f"/lake/photos/{'ab'[i % archives]}.tar", None if i < 4 else 0.5, member=f"x/{i}.jpg")
+        for i in range(8)
+    ]
+    page = report(write_run(tmp_path / "run", rows), thumbnails=False).replace("<wbr>", "")
+    found = re.findall(r'<tr><td><bdi title="(.*?)">(.*?)</bdi>, <bdi title="(.*?)">', page)
+    archive = [f"{'ab'[i % archives]}.tar" for i in range(4)]
+    assert sorted(found) == sorted((f"/lake/photos/{a}", a, f"x/{i}.jpg") for i, a in enumerate(archive))
 
 
 def test_a_title(tmp_path: Path):
