@@ -21,7 +21,7 @@ from pipelines.options import LabelOptions
 from pipelines.rating.choosing import choose_photos
 from pipelines.rating.journal import Consistency, Photo, RatingJournal
 from pipelines.rating.label_pool import find_pool
-from pipelines.rating.page import serve
+from pipelines.rating.page import listen, serve
 from pipelines.running.settings import changes
 from pipelines.telling.activity import activity, under_way
 from pipelines.telling.words import counted
@@ -67,6 +67,8 @@ def run(options: LabelOptions, *, announce: Callable[[str], None]) -> LabelResul
     table = Path(absolute(options.output))
     if not is_local(options.output) or table.suffix != ".csv":
         raise UserError(f"--output {options.output}: name a .csv file on this machine")
+    listen(options.host, options.port).close()  # what cannot be is told before photos are looked at
+    table.parent.mkdir(parents=True, exist_ok=True)
     journal = RatingJournal(table)
     try:
         plan(journal, options)

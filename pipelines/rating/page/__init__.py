@@ -4,6 +4,7 @@ In come the photos that were chosen and the journal of ratings. Out go the page,
 journal at once.
 """
 
+from pipelines.rating.page.addresses import listen
 from pipelines.rating.page.server import make_app, serve
 
-__all__ = ["make_app", "serve"]
+__all__ = ["listen", "make_app", "serve"]

@@ -27,6 +27,7 @@ from pipelines.models import fit
 from pipelines.options import FitOptions, LabelOptions, ScoreOptions
 from pipelines.rating.journal import Photo, RatingJournal
 from pipelines.rating.label import fit_command, plan
+from pipelines.rating.label import run as run_label
 from pipelines.rating.page import make_app
 from pipelines.scoring.score import run as score
 from tests.lake import SMALL_VIEW, grepr, jpeg, photo
@@ -395,3 +396,12 @@ def test_the_command_goes_on_after_it_was_killed(lake: Path, tmp_path: Path):
     assert f"next: grepr fit {tmp_path / 'ratings.csv'} --images {lake / 'photos'} --output my-model" in out
     events = [json.loads(line) for line in (tmp_path / "ratings.events.jsonl").read_text().splitlines()]
     assert [event["slot"] for event in events[1:]] == list(range(23))
+
+
+def test_a_host_that_is_none_is_told_before_photos_are_looked_at(tmp_path: Path):
+    options = LabelOptions(
+        source=str(tmp_path / "not-looked-at"), output=str(tmp_path / "new" / "ratings.csv"), host="192.0.2.7"
+    )
+    with pytest.raises(UserError, match="--host 192.0.2.7: .*give an address of this machine, or 0.0.0.0"):
+        run_label(options, announce=print)
+    assert not (tmp_path / "new").exists()
