@@ -222,8 +222,8 @@ def _in_quotes(character: str) -> str:
 
 
 def below(path: str, root: str) -> str:
-    """Gives a path below that of a folder; of the folder itself nothing."""
-    return path.removeprefix(root).removeprefix("/")
+    """Gives a path below that of a folder; of the folder itself nothing, and all of it where the folder is none."""
+    return path if not root else path.removeprefix(root).removeprefix("/")
 
 
 def label(name: str) -> str:

@@ -52,6 +52,8 @@ SELECTED_BY = frozenset(
 PAGE_BYTES = 2_950_000
 #: The page's name, where only its folder is known.
 REPORT_FILE = "report.html"
+#: What every page begins with; a file that begins otherwise is not replaced by one.
+_PAGE = b"<!doctype html>"
 #: What may keep a model card from the page.
 CARD_ERRORS: tuple[type[Exception], ...] = (UserError, *STORE_ERRORS)
 #: A difference between two distributions that a person would call none.
@@ -156,8 +158,9 @@ def run(options: ReportOptions) -> ReportResult:
         What was written.
 
     Raises:
-        UserError: There are no scores, or none to compare with.
+        UserError: There are no scores, or none to compare with, or the output is a file of another kind.
     """
+    folder, name = _place(options)
     with open_database() as connection:
         this = _load(connection, "now", options.scores, options.storage_options)
         old = _load(connection, "before", options.compare, options.storage_options) if options.compare else None
@@ -188,7 +191,6 @@ def run(options: ReportOptions) -> ReportResult:
             )
         report = replace(report, thumbnails=made)
         page = render(report).encode()
-    folder, name = _place(options)
     try:
         folder.write(name, page)
     except OSError as error:
@@ -204,8 +206,11 @@ def _place(options: ReportOptions) -> tuple[Folder, str]:
     given = Folder(options.output, options.storage_options)
     if options.output.endswith("/") or given.fs.isdir(given.path("")):
         return given, REPORT_FILE
-    folder, name = posixpath.split(given.url)
-    return Folder(folder, options.storage_options), name
+    parent, name = posixpath.split(given.url)
+    folder = Folder(parent, options.storage_options)
+    if folder.exists(name) and folder.fs.cat_file(folder.path(name), 0, len(_PAGE)).lower() != _PAGE:
+        raise UserError(f"--output {options.output}: is there already, and no page; name another file")
+    return folder, name
 
 
 def _load(connection: duckdb.DuckDBPyConnection, table: str, url: str, storage_options: Mapping[str, Any]) -> _Run:

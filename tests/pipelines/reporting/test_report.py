@@ -358,6 +358,19 @@ def test_two_nights_in_words(tmp_path: Path):
         report(tuesday, compare=str(tmp_path / "nothing"))
 
 
+def test_only_pages_are_replaced(tmp_path: Path):
+    scores = write_run(tmp_path / "scores", [score_row("/a/b.jpg", 0.5)])
+    ratings = tmp_path / "ratings.csv"
+    ratings.write_text("image,mos\nb.jpg,4\n")
+    with pytest.raises(UserError, match=r"ratings\.csv: is there already, and no page"):
+        run(ReportOptions(scores=str(scores), output=str(ratings), thumbnails=False))
+    assert ratings.read_text().startswith("image,mos")
+    page = tmp_path / "page.html"
+    for _ in range(2):
+        run(ReportOptions(scores=str(scores), output=str(page), thumbnails=False))
+    assert page.read_bytes().startswith(b"<!doctype html>")
+
+
 def test_near_copies_in_words(tmp_path: Path):
     alike = [score_row(f"/a/{i}.jpg", 0.5 + i / 100, phash="0123456789abcdef") for i in range(7)]
     output = write_run(tmp_path / "run", [*alike, score_row("/b.jpg", 0.1, phash="fedcba9876543210")])
