@@ -54,7 +54,7 @@ def _mean(rgb) -> float:
 
 
 def _pixels(content: bytes, scorer: Scorer) -> float:
-    return _mean(scorer._decode(content)[1].rgb)
+    return _mean(scorer._decode(content).image.rgb)
 
 
 lite = functools.cache(load_bundle)

@@ -486,7 +486,7 @@ def test_scores_that_are_not_finished(tmp_path: Path):
     with pytest.raises(UserError, match=r"not finished.*--unfinished"):
         select(tmp_path / "scores", tmp_path / "out", top=3)
     assert select(tmp_path / "scores", tmp_path / "out", top=3, unfinished=True).selected == 3
-    with pytest.raises(UserError, match="no scores"):
+    with pytest.raises(UserError, match="there is no such folder"):
         select(tmp_path / "nowhere", tmp_path / "out2", top=3)
 
 
