@@ -6,8 +6,9 @@ import os
 import threading
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, get_args, overload
 
 import numpy as np
@@ -36,6 +37,36 @@ _STARTING, _LOADING = threading.Lock(), threading.Lock()
 _SCORERS: "weakref.WeakSet[Scorer]" = weakref.WeakSet()
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Options:
+    """How a model is loaded and used, as :func:`load` takes it."""
+
+    device: str
+    precision: Precision
+    max_pixels: int | None
+    zero_shot: bool
+    limits: Limits
+    timeout: float
+    storage_options: Mapping[str, Any] | None
+    threads: int | None
+
+    def __post_init__(self) -> None:
+        if self.device not in ("auto", "cpu") and not self.device.startswith("cuda"):
+            raise ValueError(f"device={self.device!r}: expected is 'auto', 'cpu' or 'cuda'")
+        if self.precision not in get_args(Precision):
+            raise ValueError(f"precision={self.precision!r}: expected is one of {', '.join(get_args(Precision))}")
+        if self.device.startswith("cuda") and not torch.cuda.is_available():
+            raise ValueError(f"device={self.device!r}: PyTorch sees no GPU; leave it out, or give 'cpu'")
+        if not isinstance(self.limits, Limits):
+            raise TypeError(
+                f"limits={self.limits!r}: expected is grepr.Limits(max_pixels=..., max_bytes=..., min_side=...)"
+            )
+        if self.threads is not None and self.threads < 1:
+            raise ValueError(f"threads={self.threads}: at least 1 is needed")
+        if self.max_pixels is not None and self.max_pixels < (least := self.limits.min_side**2):
+            raise ValueError(f"max_pixels={self.max_pixels}: at least the square of the least side is needed, {least}")
+
+
 class Scorer:
     """A model, ready to score; safe to use from several threads.
 
@@ -52,62 +83,26 @@ class Scorer:
         device: ``cpu`` or ``cuda``.
     """
 
-    def __init__(
-        self,
-        model: str | os.PathLike[str],
-        *,
-        device: str,
-        precision: Precision,
-        max_pixels: int | None,
-        zero_shot: bool,
-        limits: Limits,
-        timeout: float,
-        storage_options: Mapping[str, Any] | None,
-        threads: int | None,
-    ) -> None:
+    def __init__(self, model: str | os.PathLike[str], options: _Options) -> None:
         """Loads the model; see :func:`load`."""
-        if device not in ("auto", "cpu") and not device.startswith("cuda"):
-            raise ValueError(f"device={device!r}: expected is 'auto', 'cpu' or 'cuda'")
-        if precision not in get_args(Precision):
-            raise ValueError(f"precision={precision!r}: expected is one of {', '.join(get_args(Precision))}")
-        if device.startswith("cuda") and not torch.cuda.is_available():
-            raise ValueError(f"device={device!r}: PyTorch sees no GPU; leave it out, or give 'cpu'")
-        if not isinstance(limits, Limits):
-            raise TypeError(f"limits={limits!r}: expected is grepr.Limits(max_pixels=..., max_bytes=..., min_side=...)")
-        if threads is not None and threads < 1:
-            raise ValueError(f"threads={threads}: at least 1 is needed")
-        if max_pixels is not None and max_pixels < (least := limits.min_side**2):
-            raise ValueError(f"max_pixels={max_pixels}: at least the square of the least side is needed, {least}")
-        self._loaded_by = functools.partial(
-            load,
-            model,
-            device=device,
-            precision=precision,
-            max_pixels=max_pixels,
-            zero_shot=zero_shot,
-            limits=limits,
-            timeout=timeout,
-            storage_options=storage_options,
-            threads=threads,
-        )
         usual_threads = torch.get_num_threads()
-        self._threads = threads or min(usual_threads, available_cores())
+        self._threads = options.threads or min(usual_threads, available_cores())
         bundle = load_bundle(os.fspath(model))
         self._make = functools.partial(
             ModelScorer,
             bundle,
-            device=device,
-            precision=precision,
-            limits=limits,
-            max_pixels=max_pixels,
-            zero_shot=zero_shot,
+            device=options.device,
+            precision=options.precision,
+            limits=options.limits,
+            max_pixels=options.max_pixels,
+            zero_shot=options.zero_shot,
             decode_threads=self._threads,
         )
         self._scorer = self._make(features=False)
         self.model_id = bundle.model_id
         self.feature_size = self._scorer.feature_size
         self.device = "cuda" if self._scorer.is_on_gpu else "cpu"
-        self._reading: Mapping[str, Any] = {"limits": limits, "timeout": timeout, "storage_options": storage_options}
+        self._model, self._options = model, options
         self._usual_threads = usual_threads
         self._is_forked = False
         self._start()
@@ -119,9 +114,9 @@ class Scorer:
         self._gpu_turn = threading.RLock()
         self._pool = ThreadPoolExecutor(self._threads, "score", _use_one_thread, (self._usual_threads,))
 
-    def __reduce__(self) -> tuple[Callable[[], "Scorer"], tuple[()]]:
+    def __reduce__(self) -> tuple[type["Scorer"], tuple[str | os.PathLike[str], _Options]]:
         """Pickles by what it was made of: another process loads the model."""
-        return self._loaded_by, ()
+        return Scorer, (self._model, self._options)
 
     @overload
     def score(self, photos: "Photograph", *, features: bool = False) -> Row: ...  # type: ignore[overload-overlap]
@@ -209,7 +204,12 @@ class Scorer:
     def _reader(self) -> "Reader":
         from grepr.reading import Reader  # noqa: PLC0415 - who scores pixels need not wait for it
 
-        return Reader(**self._reading, on_gpu=self._scorer.is_on_gpu)
+        return Reader(
+            limits=self._options.limits,
+            timeout=self._options.timeout,
+            storage_options=self._options.storage_options,
+            on_gpu=self._scorer.is_on_gpu,
+        )
 
     def _read(self, photos: "Iterable[Photograph]") -> "Iterator[_Given]":
         """Has files read ahead; what is in memory already is taken one at a time."""
@@ -326,8 +326,7 @@ def load(
         UserError: There is no such model, or it is damaged.
         ValueError: There is no such device, or a number is out of range.
     """
-    return Scorer(
-        model,
+    options = _Options(
         device=device,
         precision=precision,
         max_pixels=max_pixels,
@@ -337,6 +336,7 @@ def load(
         storage_options=storage_options,
         threads=threads,
     )
+    return Scorer(model, options)
 
 
 @functools.cache
