@@ -4,13 +4,15 @@ import base64
 import io
 import itertools
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
 from PIL import Image
 
 from grepr_core.decoding.images import Failure, Limits, Photo, decode
@@ -90,7 +92,7 @@ def make_thumbnails(
     wanted = list({photo.image_id: photo for photo in photos}.values())[:MOST_THUMBNAILS]
     times = Counter(photo.image_id for photo in photos)
     fetcher = Fetcher(limits=LIMITS, timeout=TIMEOUT, storage_options=storage_options, ahead=READ_AHEAD)
-    fetched = zip(wanted, fetcher.read([_entry(photo, manifest) for photo in wanted]), strict=True)
+    fetched = zip(wanted, fetcher.read(_entries(wanted, manifest)), strict=True)
     made: dict[str, Thumbnail] = {}
     places = sum(times[photo.image_id] for photo in wanted)
     room -= sum(times[photo.image_id] * (MARKUP + len(_link(photo) or "")) for photo in wanted)
@@ -107,13 +109,25 @@ def make_thumbnails(
     return made
 
 
-def _entry(photo: ShownPhoto, manifest: Manifest | None) -> Entry:
-    """Gives where a photograph is; of one in an archive only the manifest knows."""
-    if photo.member is not None and manifest is not None and photo.shard < manifest.shards:
-        shard = manifest.read_shard(photo.shard)
-        if photo.image_id in (ids := shard["image_id"].to_pylist()):
-            return Entry(**shard.select(ENTRY_COLUMNS).slice(ids.index(photo.image_id), 1).to_pylist()[0])
-    return Entry(photo.uri, member=photo.member, etag=photo.etag)
+def _entries(photos: Sequence[ShownPhoto], manifest: Manifest | None) -> list[Entry]:
+    """Gives where photographs are; of those in archives only the manifest knows, each shard of which is read once."""
+    in_shards: dict[int, list[str]] = {}
+    for photo in photos:
+        if photo.member is not None and manifest is not None and photo.shard < manifest.shards:
+            in_shards.setdefault(photo.shard, []).append(photo.image_id)
+
+    def find(shard: int) -> dict[str, Entry]:
+        assert manifest is not None
+        table = manifest.read_shard(shard)
+        found = table.filter(pc.is_in(table["image_id"], pa.array(in_shards[shard])))
+        rows = found.select(ENTRY_COLUMNS).to_pylist()
+        return {key: Entry(**row) for key, row in zip(found["image_id"].to_pylist(), rows, strict=True)}
+
+    known: dict[str, Entry] = {}
+    with ThreadPoolExecutor(READ_AHEAD) as pool:
+        for found in pool.map(find, in_shards):
+            known |= found
+    return [known.get(photo.image_id) or Entry(photo.uri, member=photo.member, etag=photo.etag) for photo in photos]
 
 
 def _thumbnail(shown: ShownPhoto, fetched: Fetched, share: int) -> Thumbnail:
