@@ -22,7 +22,7 @@ from pipelines.options.pretraining import (
     TrainingOptions,
 )
 from pipelines.options.ratings import EvaluateOptions, FitOptions, LabelOptions
-from pipelines.options.results import FilterOptions, ReportOptions
+from pipelines.options.results import SELECTED_BY, FilterOptions, ReportOptions
 from pipelines.options.scoring import (
     DemoOptions,
     FeaturesDtype,
@@ -47,6 +47,7 @@ __all__ = [
     "LARGEST_SHARD",
     "MOST_BITS",
     "NEAR_BITS",
+    "SELECTED_BY",
     "DemoOptions",
     "EvaluateOptions",
     "FeaturesDtype",

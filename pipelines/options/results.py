@@ -20,6 +20,9 @@ from pipelines.options.shown import (
     Without,
 )
 
+#: Options of ``grepr filter`` that say which images are selected.
+SELECTED_BY = ("min_score", "max_score", "min_interval_lower", "where", "top_fraction", "top", "per", "distinct")
+
 
 @dataclass(frozen=True, kw_only=True)
 class FilterOptions(StoredOptions):

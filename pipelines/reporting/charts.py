@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from pipelines.reporting.statistics import Histogram, round_up
+from pipelines.reporting.statistics import Histogram, decimals_of, round_up
 
 #: Units of a drawing from left to right and from bottom to top.
 WIDTH, HEIGHT = 1000, 400
@@ -109,7 +109,7 @@ def _svg(content: Markup) -> Markup:
 def _across(histogram: Histogram) -> list[Tick]:
     low, high = float(histogram.edges[0]), float(histogram.edges[-1])
     step = round_up((high - low) / MOST_TICKS_ACROSS)
-    decimals = max(0, -math.floor(math.log10(step) + 1e-9))
+    decimals = decimals_of(step)
     numbers = range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)
     return [
         Tick(

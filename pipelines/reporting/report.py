@@ -14,7 +14,7 @@ from grepr_core.errors import Unavailable, UserError, without_secrets
 from grepr_core.storage import Folder, absolute
 from grepr_core.web.access import for_reading
 from pipelines.lake.manifest import MANIFEST_FOLDER, Manifest, find_manifest
-from pipelines.options import ReportOptions
+from pipelines.options import SELECTED_BY, ReportOptions
 from pipelines.reporting import charts
 from pipelines.reporting.comparison import Comparison, compare
 from pipelines.reporting.copies import Copies, find_copies
@@ -44,10 +44,6 @@ STEPS = {
     "model": "Model",
     "write": "Writing, while the model was busy",
 }
-#: Criteria of a selection that are told, as options are called.
-SELECTED_BY = frozenset(
-    ("min_score", "max_score", "min_interval_lower", "where", "top_fraction", "top", "per", "distinct")
-)
 #: Size of the page, in bytes, that the pictures are made to fit.
 PAGE_BYTES = 2_950_000
 #: The page's name, where only its folder is known.

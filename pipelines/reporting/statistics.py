@@ -243,6 +243,11 @@ def round_up(step: float) -> float:
     return next(factor * power for factor in (1, 2, 5, 10) if factor * power >= step)
 
 
+def decimals_of(step: float) -> int:
+    """Gives how many decimals multiples of a step need that :func:`round_up` gave."""
+    return max(0, -math.floor(math.log10(step) + 1e-9))
+
+
 def histogram(connection: duckdb.DuckDBPyConnection, table: str, edges: NDArray[np.float64]) -> Histogram:
     """Counts the scores of a table in bars of equal width.
 

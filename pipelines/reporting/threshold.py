@@ -7,7 +7,7 @@ from typing import Any
 import duckdb
 import numpy as np
 
-from pipelines.reporting.statistics import Histogram, round_up
+from pipelines.reporting.statistics import Histogram, decimals_of, round_up
 
 #: Thresholds over the whole scale of a model, and over the scores that there are.
 STEPS = 100
@@ -47,7 +47,7 @@ def count_kept(
     span = scale[1] - scale[0] if scale else high - low
     # Scores that reach far beyond the scale get wider steps, those that lie close together finer ones.
     step = round_up(min(max(span / STEPS, (high - low) / MOST_STEPS), (high - low) / FEWEST_STEPS))
-    decimals = max(0, -math.floor(math.log10(step) + 1e-9))
+    decimals = decimals_of(step)
     first, last = math.floor(low / step + 1e-9), math.floor(high / step + 1e-9)
     scores = [f"{number * step:z.{decimals}f}" for number in range(first, last + 1)]
     # Compared as the filter does it: in single precision.

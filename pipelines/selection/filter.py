@@ -23,7 +23,7 @@ from grepr_core.decoding.images import Status
 from grepr_core.errors import UserError
 from grepr_core.storage import Folder, absolute, from_record
 from grepr_core.web.access import for_reading
-from pipelines.options import FilterOptions
+from pipelines.options import SELECTED_BY, FilterOptions
 from pipelines.running.run_files import CRITERIA_FILE, FILTER_FILE, LOCK_FILE
 from pipelines.running.run_lock import RunLock, run_lock
 from pipelines.running.settings import changes, option_defaults
@@ -169,17 +169,6 @@ def run(options: FilterOptions) -> FilterRecord:
 
 def _criteria(options: FilterOptions, source: ScoresFolder) -> dict[str, Any]:
     """Gives all that the selection depends on."""
-    names = (
-        "min_score",
-        "max_score",
-        "min_interval_lower",
-        "where",
-        "top_fraction",
-        "top",
-        "per",
-        "column",
-        "distinct",
-    )
     metadata = None
     if options.metadata is not None:
         where = absolute(options.metadata)
@@ -189,7 +178,7 @@ def _criteria(options: FilterOptions, source: ScoresFolder) -> dict[str, Any]:
             raise UserError(f"--metadata {options.metadata}: no such file")
         metadata = {"url": where, "version": held.fs.ukey(held.path(name))}
     return {
-        **{name: getattr(options, name) for name in names},
+        **{name: getattr(options, name) for name in (*SELECTED_BY, "column")},
         "format": options.format,
         "shard_size": options.shard_size,
         "metadata": metadata,
