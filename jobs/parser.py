@@ -16,11 +16,12 @@ from click.shell_completion import CompletionItem
 
 from jobs.option_fields import OptionField, fields_of, subcommands
 from jobs.wrapped import columns, paragraphs, usage
+from pipelines.options.shown import ADVANCED, ENGINE, READING
 
 #: Columns that help is at most and at least written in; longer lines read badly.
 _WIDEST, _NARROWEST = 100, 30
 #: Parts of a page of help, in their order; arguments have no heading.
-_SECTIONS = ("", "Options", "Reading", "Engine", "Advanced")
+_SECTIONS = ("", "Options", READING.title, ENGINE.title, ADVANCED.title)
 
 
 class CommandLine:
